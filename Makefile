@@ -1,0 +1,43 @@
+# One line a target; `make help` lists them. Nothing is needed first but Python 3.11+ and make.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup cluster-up cluster-down cluster-status test test-all check bench sim clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml constraints.txt
+	@bash scripts/setup.sh "$(PYTHON)" "$(VENV)"
+
+setup: $(READY) ## make the virtual environment and install everything into it
+
+cluster-up: setup ## start three Raft nodes and wait until they are healthy
+	@$(BIN)/ring up
+
+cluster-down: setup ## stop all daemons; data stays
+	@$(BIN)/ring down
+
+cluster-status: setup ## a row a node
+	@$(BIN)/ring status
+
+test: setup ## the tests that belong to every change: minutes
+	@$(BIN)/python -m pytest
+
+test-all: setup ## those and the slow ones
+	@$(BIN)/python -m pytest -m ''
+
+check: setup ## ruff, mypy --strict, and the house rules
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python -m pytest -q tests/test_tidy.py
+
+bench: setup ## every benchmark, beside what people use today where it is installed
+	@$(BIN)/ring bench --peers
+
+sim: setup ## a hundred seeds of the deterministic simulation
+	@$(BIN)/ring sim raft --seeds 100
+
+clean: ## remove the virtual environment and all caches; .ring stays
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

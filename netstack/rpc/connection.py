@@ -1,0 +1,328 @@
+"""One conversation: both sides may call, over one connection of the transport.
+
+Calls of both directions share a stream, the *lane*, and so their packets: a reply carries the
+acknowledgement of its request, and all that is sent in one turn of the loop leaves as one packet
+train. Big one-way messages may take a second lane (`bulk=True`), lest a heartbeat wait behind a
+snapshot.
+
+    dialler    opens stream "lane" and stream "bulk", in this order
+    both       send HELLO first on the lane: which life of the process this is
+
+Queues are bounded: a caller waits when the lane is congested, a notify is dropped and says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+from netstack.rpc import frames
+from netstack.rpc.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    Interrupted,
+    RpcError,
+    Unavailable,
+    from_wire,
+)
+from netstack.rpc.service import STREAM_WINDOW_ITEMS, Call, RpcService
+from netstack.runtime.runtime import Runtime
+from netstack.transport.host import Peer, Stream
+
+# Above this, `call` waits for room and `notify` drops: 4 MiB is 16,000 small requests.
+CONGESTED_BYTES = 4 * 1024 * 1024
+
+# How often overdue calls are looked for. A time limit is met this late at the most.
+SWEEP_S = 0.02
+
+
+class RpcConnection:
+    """The calls and answers of one connection, in both directions."""
+
+    def __init__(self, runtime: Runtime, peer: Peer, service: RpcService, *, dialler: bool) -> None:
+        self._runtime = runtime
+        self._peer = peer
+        self._service = service
+        self._loop = asyncio.get_running_loop()
+        self._next_id = 0
+        self._pending: dict[int, asyncio.Future[Any]] = {}
+        self._deadlines: dict[int, float] = {}
+        self._streams: dict[int, _Incoming] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._lane: Stream | None = None
+        self._bulk: Stream | None = None
+        self.calls_served: dict[int, Call] = {}
+        self.counters: Counter[str] = Counter()
+        self.peer_incarnation: bytes | None = None
+        self.peer_name = peer.identity.name
+        self.peer_service = peer.identity.service
+        self.closed: RpcError | None = None
+        self.on_close: list[Callable[[RpcConnection], None]] = []
+        self.now = runtime.clock.now
+        peer.on_close.append(self._lost)
+        if dialler:
+            self._adopt_lane(peer.open_stream())
+            self._adopt_bulk(peer.open_stream())
+        else:
+            peer.on_stream = self._stream_opened
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        return (
+            f"<RpcConnection {self.peer_name} {state} pending={len(self._pending)} "
+            f"serving={len(self.calls_served)}>"
+        )
+
+    # -- lanes
+
+    def _stream_opened(self, stream: Stream) -> None:
+        if self._lane is None:
+            self._adopt_lane(stream)
+        elif self._bulk is None:
+            self._adopt_bulk(stream)
+        else:
+            stream.reset(1)
+
+    def _adopt_lane(self, stream: Stream) -> None:
+        self._lane = stream
+        stream.receiver = self._receiver()
+        self.send((frames.HELLO, self._service.incarnation))
+
+    def _adopt_bulk(self, stream: Stream) -> None:
+        self._bulk = stream
+        stream.receiver = self._receiver()
+        # A stream that carries nothing yet is unknown to the other side: name it by saying hello.
+        stream.push(frames.encode((frames.HELLO, self._service.incarnation)))
+
+    def _receiver(self) -> Callable[[bytes, bool], None]:
+        decoder = frames.Decoder()
+
+        def received(data: bytes, fin: bool) -> None:
+            try:
+                for message in decoder.feed(data):
+                    self._dispatch(message)
+            except frames.ProtocolError as error:
+                self.counters["protocol_errors"] += 1
+                self.abort(str(error))
+            if fin:
+                self.abort("the peer ended its lane")
+
+        return received
+
+    # -- sending
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        """Queue one message on the lane; it leaves at the end of this turn of the loop."""
+        if self._lane is not None and self.closed is None:
+            self._lane.push(frames.encode(message))
+
+    @property
+    def ready(self) -> bool:
+        """Whether a call may be made now."""
+        return self.closed is None and self._lane is not None
+
+    @property
+    def congested(self) -> bool:
+        """Whether the lane holds more than its bound of unsent and unacknowledged bytes."""
+        return self._lane is not None and self._lane.buffered > CONGESTED_BYTES
+
+    async def drain(self) -> None:
+        """Wait until the lane has room again."""
+        if self._lane is not None:
+            await self._lane.drain()
+
+    def notify(self, method: str, body: Any, *, bulk: bool = False) -> bool:
+        """Send a one-way message; False if it was dropped because the lane is full or gone."""
+        stream = self._bulk if bulk else self._lane
+        if stream is None or self.closed is not None or stream.buffered > CONGESTED_BYTES:
+            self.counters["notify_dropped"] += 1
+            return False
+        stream.push(frames.encode((frames.NOTIFY, method, body)))
+        return True
+
+    async def call(
+        self, method: str, body: Any, timeout_s: float, key: tuple[Any, ...] | None = None
+    ) -> Any:
+        """One request, one answer.
+
+        Raises the service's RpcError, DeadlineExceeded, ConnectionLost, or Unavailable when the
+        connection had ended before. A call whose task is cancelled is cancelled at the service too.
+        """
+        if self.closed is not None:
+            raise Unavailable(self.closed.message)
+        if self.congested:
+            await self.drain()
+        id_ = self._open(timeout_s)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._pending[id_] = future
+        self.send((frames.REQUEST, id_, method, body, int(timeout_s * 1000), key))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self.send((frames.CANCEL, id_))
+            raise
+        finally:
+            self._pending.pop(id_, None)
+            self._deadlines.pop(id_, None)
+
+    async def stream(self, method: str, body: Any, timeout_s: float) -> AsyncIterator[Any]:
+        """A server stream: its items, as they come; `timeout_s` bounds the wait for each one."""
+        if self.closed is not None:
+            raise Unavailable(self.closed.message)
+        self._next_id += 1
+        id_ = self._next_id
+        incoming = self._streams[id_] = _Incoming()
+        # For the service there is no limit to the whole: a watch lasts as long as it is wanted.
+        self.send((frames.REQUEST, id_, method, body, 2**31, None))
+        complete = False
+        try:
+            while True:
+                item = await incoming.next(timeout_s)
+                if item is _END:
+                    complete = True
+                    return
+                if incoming.consumed():
+                    self.send((frames.CREDIT, id_, STREAM_WINDOW_ITEMS // 2))
+                yield item
+        except RpcError as error:
+            complete = not isinstance(error, DeadlineExceeded)
+            raise
+        finally:
+            del self._streams[id_]
+            if not complete:
+                self.send((frames.CANCEL, id_))
+
+    def _open(self, timeout_s: float) -> int:
+        self._next_id += 1
+        self._deadlines[self._next_id] = self.now() + timeout_s
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        return self._next_id
+
+    def _sweep(self) -> None:
+        """Fail what is overdue. One timer serves all calls: to arm one for each costs more."""
+        now = self.now()
+        for id_ in [i for i, deadline in self._deadlines.items() if deadline <= now]:
+            future = self._pending.get(id_)
+            if future is not None and not future.done():
+                self.send((frames.CANCEL, id_))
+                future.set_exception(DeadlineExceeded("no answer in time"))
+        self._sweeper = None
+        if self._deadlines and self.closed is None:
+            self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+
+    # -- receiving
+
+    def _dispatch(self, message: list[Any]) -> None:
+        kind = message[0]
+        if kind == frames.REPLY:
+            future = self._pending.get(message[1])
+            if future is not None and not future.done():
+                future.set_result(message[2])
+        elif kind == frames.REQUEST:
+            self._service.request(self, message, self.now())
+        elif kind == frames.NOTIFY:
+            self._service.notified(self, message[1], message[2])
+        elif kind == frames.HELLO:
+            self.peer_incarnation = message[1]
+        elif kind == frames.ERROR:
+            self._failed(message[1], from_wire(message[2]))
+        elif kind == frames.ITEM or kind == frames.END:
+            incoming = self._streams.get(message[1])
+            if incoming is not None:
+                incoming.put(_END if kind == frames.END else message[2])
+        else:
+            call = self.calls_served.get(message[1])
+            if call is not None:
+                if kind == frames.CANCEL:
+                    call.abandon()
+                elif type(message[2]) is int and message[2] > 0:
+                    call.add_credit(message[2])
+
+    def _failed(self, id_: Any, error: RpcError) -> None:
+        future = self._pending.get(id_)
+        if future is not None and not future.done():
+            future.set_exception(error)
+        incoming = self._streams.get(id_)
+        if incoming is not None:
+            incoming.put(error)
+
+    # -- ends
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """A supervised task of the runtime."""
+        return self._runtime.spawn(coroutine, name)
+
+    def report(self, error: Exception) -> None:
+        """A handler raised what it should not have: an event for whoever reads the log."""
+        self.counters["handler_errors"] += 1
+        self._runtime.events.emit("rpc.handler_error", error=repr(error), peer=self.peer_name)
+
+    def abort(self, reason: str) -> None:
+        """End the connection; every call still open fails as indefinite."""
+        if self.closed is None:
+            self._lost(Interrupted(reason))
+            self._runtime.spawn(self._peer.close(1, reason[:200]), "rpc abort")
+
+    async def close(self) -> None:
+        """Say goodbye and end the connection."""
+        if self.closed is None:
+            self._lost(None)
+            await self._peer.close()
+
+    def _lost(self, error: Exception | None) -> None:
+        if self.closed is not None:
+            return
+        reason = error or "closed"
+        self.closed = ConnectionLost(f"the connection to {self.peer_name} ended: {reason}")
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for call in list(self.calls_served.values()):
+            call.abandon()
+        for future in self._pending.values():
+            if not future.done():
+                future.set_exception(self.closed)
+        for incoming in self._streams.values():
+            incoming.put(self.closed)
+        for callback in self.on_close:
+            callback(self)
+
+
+_END = object()
+
+
+class _Incoming:
+    """The caller's side of a server stream: a queue that the credit window bounds."""
+
+    __slots__ = ("_items", "_taken", "_wake")
+
+    def __init__(self) -> None:
+        self._items: deque[Any] = deque()
+        self._wake: asyncio.Future[None] | None = None
+        self._taken = 0
+
+    def put(self, item: Any) -> None:
+        self._items.append(item)
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def next(self, timeout_s: float) -> Any:
+        if not self._items:
+            self._wake = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._wake
+            except TimeoutError:
+                raise DeadlineExceeded("no item in time") from None
+        item = self._items.popleft()
+        if isinstance(item, RpcError):
+            raise item
+        return item
+
+    def consumed(self) -> bool:
+        """Count an item taken; True each time that half a window has been."""
+        self._taken += 1
+        return self._taken % (STREAM_WINDOW_ITEMS // 2) == 0
