@@ -1,0 +1,1 @@
+"""Who is who, and a channel nobody can read, change or replay. See README.md."""

@@ -1,0 +1,99 @@
+"""The public Noise vectors: every ciphertext, both sides, for every pattern that we know."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from security.errors import HandshakeFailed, KeysExhausted
+from security.noise import NONCE_MAX, PATTERNS, CipherState, HandshakeState
+
+FILE = Path(__file__).resolve().parents[4] / "shared/vectors/noise-25519-sha256.json"
+ONE_WAY = {"N", "K", "X"}
+
+
+def vectors() -> list:
+    if not FILE.exists():
+        return []
+    found = json.loads(FILE.read_text())["vectors"]
+    return [v for v in found if pattern_of(v).split("psk")[0] in PATTERNS]
+
+
+def pattern_of(vector: dict) -> str:
+    return vector["protocol_name"].split("_")[1]
+
+
+def side(vector: dict, prefix: str) -> HandshakeState:
+    def field(name: str) -> bytes | None:
+        text = vector.get(f"{prefix}_{name}")
+        return bytes.fromhex(text) if text is not None else None
+
+    static, ephemeral = field("static"), field("ephemeral")
+    return HandshakeState(
+        pattern_of(vector),
+        vector["protocol_name"].split("_")[3],
+        initiator=prefix == "init",
+        prologue=field("prologue") or b"",
+        entropy=lambda _: ephemeral or b"",
+        s=X25519PrivateKey.from_private_bytes(static) if static else None,
+        rs=field("remote_static"),
+        psks=tuple(bytes.fromhex(psk) for psk in vector.get(f"{prefix}_psks", ())),
+    )
+
+
+@pytest.mark.skipif(not FILE.exists(), reason=f"the public vectors are not at {FILE}")
+@pytest.mark.parametrize("vector", vectors(), ids=lambda v: v["protocol_name"])
+def test_vector(vector):
+    first, second = side(vector, "init"), side(vector, "resp")
+    one_way = pattern_of(vector).split("psk")[0] in ONE_WAY
+    for turn, message in enumerate(vector["messages"]):
+        payload, expected = bytes.fromhex(message["payload"]), bytes.fromhex(message["ciphertext"])
+        by_initiator = one_way or turn % 2 == 0
+        writer, reader = (first, second) if by_initiator else (second, first)
+        if not writer.finished:
+            assert writer.write_message(payload) == expected
+            assert reader.read_message(expected) == payload
+            continue
+        direction = 0 if by_initiator else 1
+        assert writer.ciphers[direction].encrypt(b"", payload) == expected
+        assert reader.ciphers[direction].decrypt(b"", expected) == payload
+    assert first.handshake_hash.hex() == vector["handshake_hash"]
+    assert second.handshake_hash == first.handshake_hash
+
+
+@pytest.mark.skipif(not FILE.exists(), reason=f"the public vectors are not at {FILE}")
+def test_the_patterns_on_the_wire_are_among_the_vectors():
+    names = {v["protocol_name"] for v in vectors()}
+    for suite in ("AESGCM", "ChaChaPoly"):
+        for pattern in ("XX", "IK"):
+            assert f"Noise_{pattern}_25519_{suite}_SHA256" in names
+
+
+def test_the_reserved_nonce_is_never_used():
+    state = CipherState("AESGCM", bytes(32))
+    state.n = NONCE_MAX
+    with pytest.raises(KeysExhausted):
+        state.encrypt(b"", b"x")
+
+
+def test_a_failed_decryption_does_not_count():
+    state = CipherState("ChaChaPoly", bytes(32))
+    with pytest.raises(HandshakeFailed):
+        state.decrypt(b"", b"x" * 32)
+    assert state.n == 0
+
+
+def test_rekey_gives_both_sides_the_same_new_key():
+    first, second = CipherState("AESGCM", bytes(32)), CipherState("AESGCM", bytes(32))
+    first.rekey()
+    second.rekey()
+    assert first.key != bytes(32)
+    assert second.decrypt(b"", first.encrypt(b"", b"x")) == b"x"
+
+
+def test_an_unknown_pattern_names_the_known_ones():
+    with pytest.raises(ValueError, match="unknown Noise pattern 'ZZ'; known: NN, NK"):
+        HandshakeState("ZZ", "AESGCM", initiator=True, prologue=b"", entropy=bytes)
