@@ -1,0 +1,133 @@
+"""The bones of every daemon: configuration, identity, runtime, service, ready, serve, drain, stop.
+
+    python -m raftd --node n1 --config .ring/cluster.toml
+
+    exit status   0 ended by SIGTERM or SIGINT    2 bad flag or configuration
+                  5 port taken                    70 a bug, or a disk that cannot be trusted
+
+A daemon that is ready says so itself: one line on the descriptor that $RING_READY_FD names.
+Errors before that are one line on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+from netstack.runtime.config import ClusterConfig, ConfigError, NodeConfig
+from netstack.runtime.endpoint import EndpointError, PortTaken
+from netstack.runtime.runtime import Fatal, RealRuntime, Runtime
+from security import keystore
+from security.errors import KeystoreError
+from security.identity import Identity
+
+EXIT_OK, EXIT_USAGE, EXIT_CONFLICT, EXIT_BUG = 0, 2, 5, 70
+
+# What a service may take to finish the calls it has; then it is stopped all the same.
+DRAIN_S = 5.0
+
+
+class Service(Protocol):
+    """What a daemon is made of; the simulation starts the same objects."""
+
+    async def start(self, runtime: Runtime, identity: Identity, config: ClusterConfig) -> None:
+        """Bind, recover, and be ready to serve."""
+
+    def status(self) -> dict[str, Any]:
+        """A flat map of what a person wants to see."""
+
+    def metrics(self) -> dict[str, float]:
+        """Counters and gauges by Prometheus name."""
+
+    async def drain(self) -> None:
+        """Finish what is open, refuse what is new."""
+
+    async def stop(self) -> None:
+        """Release socket and files."""
+
+
+def main(service_name: str, make: Callable[[], Service], arguments: list[str]) -> NoReturn:
+    """Run one daemon until it is told to end; never returns."""
+    options = _parse(service_name, arguments)
+    try:
+        config = ClusterConfig.load(options.config)
+        node = config.node(options.node)
+        if node.service != service_name:
+            raise ConfigError(f"{node.name} is a {node.service} node, not a {service_name} node")
+        identity = keystore.load_identity(config.home, node.name)
+    except (ConfigError, KeystoreError) as error:
+        _refuse(service_name, error, EXIT_USAGE)
+    import uvloop
+
+    sys.exit(uvloop.run(_run(make(), node, identity, config)))
+
+
+def _parse(service_name: str, arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"python -m {service_name}d")
+    parser.add_argument("--node", required=True, help="name of the node in the cluster file")
+    parser.add_argument("--config", required=True, type=Path, help="the cluster file")
+    return parser.parse_args(arguments)
+
+
+async def _run(
+    service: Service, node: NodeConfig, identity: Identity, config: ClusterConfig
+) -> int:
+    runtime = RealRuntime(node.name, config.home / "nodes" / node.name)
+    ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+
+    def end(reason: BaseException | None) -> None:
+        if not ended.done():
+            ended.set_result(reason)
+
+    runtime.on_fatal = end
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end, None)
+    if identity.renew_due(time.time()):
+        runtime.events.emit("node.certificate_old", cause="two thirds of its life are over")
+    runtime.events.emit("node.start", pid=os.getpid(), service=node.service)
+    try:
+        await service.start(runtime, identity, config)
+    except PortTaken as error:
+        _refuse(node.name, error, EXIT_CONFLICT)
+    except (EndpointError, ConfigError, Fatal) as error:
+        runtime.events.emit("node.refused", cause=str(error))
+        runtime.close()
+        _refuse(node.name, error, EXIT_USAGE if isinstance(error, ConfigError) else EXIT_BUG)
+    _report_ready()
+    runtime.events.emit("node.ready")
+    reason = await ended
+    if reason is None:
+        runtime.events.emit("node.drain")
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                await service.drain()
+        except TimeoutError:
+            runtime.events.emit("node.drain_cut", cause=f"not drained within {DRAIN_S} s")
+    runtime.on_fatal = None
+    await service.stop()
+    await runtime.cancel_tasks()
+    runtime.events.emit("node.stop", cause=None if reason is None else str(reason))
+    runtime.close()
+    if reason is not None:
+        print(f"{node.name}: {type(reason).__name__}: {reason}", file=sys.stderr)
+        return EXIT_BUG
+    return EXIT_OK
+
+
+def _report_ready() -> None:
+    descriptor = os.environ.get("RING_READY_FD", "")
+    if descriptor.isdigit():
+        os.write(int(descriptor), b"ready\n")
+        os.close(int(descriptor))
+
+
+def _refuse(who: str, error: BaseException, status: int) -> NoReturn:
+    print(f"{who}: {error}", file=sys.stderr)
+    sys.exit(status)

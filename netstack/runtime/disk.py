@@ -1,0 +1,282 @@
+"""Files, and everything that goes wrong with them.
+
+    Disk / DiskFile     what a daemon uses: files replaced atomically, or written in place
+    DiskFaults          what is wrong at the moment; set by the operator or the simulation
+    Storage             the few calls underneath: the operating system's, or a map in memory
+
+In *power-cut* mode a write stays in this process until `sync`: kill -9 then loses exactly what a
+power cut would lose, the page cache included, and reads see it all the same. Without it, kill -9
+loses nothing that was written, which proves nothing about syncing.
+
+All calls block, and are made from one thread at a time a file. Faults raise OSError with the
+errno of the real thing; a caller that handles those handles the real ones.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Protocol
+
+
+class Storage(Protocol):
+    """The calls under a Disk. Paths are relative, with forward slashes; errors are OSError."""
+
+    def open(self, path: str) -> Any:
+        """A handle; the file and its folders are made if missing."""
+
+    def pread(self, handle: Any, offset: int, count: int) -> bytes:
+        """Up to `count` bytes from `offset`."""
+
+    def pwrite(self, handle: Any, offset: int, data: bytes) -> None:
+        """All of `data` at `offset`."""
+
+    def truncate(self, handle: Any, size: int) -> None:
+        """Cut or extend with zeros."""
+
+    def size(self, handle: Any) -> int:
+        """Bytes in the file."""
+
+    def sync(self, handle: Any) -> None:
+        """Make the file's data outlive a power cut."""
+
+    def close(self, handle: Any) -> None:
+        """Release the handle."""
+
+    def rename(self, old: str, new: str) -> None:
+        """Atomically, replacing `new`."""
+
+    def remove(self, path: str) -> None:
+        """Delete a file."""
+
+    def list(self, folder: str) -> list[str]:
+        """Names of the files in `folder`, sorted; none if it does not exist."""
+
+    def sync_folder(self, folder: str) -> None:
+        """Make names outlive a power cut."""
+
+    def free_bytes(self) -> int:
+        """Room left."""
+
+
+@dataclass(slots=True)
+class DiskFaults:
+    """What is wrong with the disk now."""
+
+    power_cut: bool = False  # unsynced writes live in the process and die with it
+    torn: bool = False  # the next sync writes half of what it should, then fails: a torn write
+    eio_at: int = 0  # the call after this many (write or sync) fails with EIO; 0: none
+    sync_error: bool = False  # the next sync fails with EIO; what it should have written is lost
+    sync_lies: bool = False  # syncs report success and write nothing
+    full: bool = False  # writes fail with ENOSPC
+    slow_s: float = 0.0  # each sync takes this much longer
+
+    def apply(self, values: dict[str, Any]) -> None:
+        """Set some fields; raises ValueError naming what it does not know."""
+        types = {field.name: type(getattr(self, field.name)) for field in fields(self)}
+        for name, value in values.items():
+            if name not in types:
+                raise ValueError(f"a disk has no fault {name!r}; it has {', '.join(sorted(types))}")
+            wanted = types[name]
+            if type(value) is not wanted and not (wanted is float and type(value) is int):
+                raise ValueError(f"disk.{name} is a {wanted.__name__}, not {value!r}")
+            if not isinstance(value, bool) and value < 0:
+                raise ValueError(f"disk.{name} must be 0 or more, not {value!r}")
+        for name, value in values.items():
+            setattr(self, name, value)
+
+    def heal(self) -> None:
+        """A good disk again, except for power_cut: that is a mode, not a fault."""
+        mode = self.power_cut
+        for field in fields(self):
+            setattr(self, field.name, field.default)
+        self.power_cut = mode
+
+    def describe(self) -> dict[str, Any]:
+        """The fields that differ from a good disk."""
+        good = asdict(DiskFaults())
+        return {name: value for name, value in asdict(self).items() if value != good[name]}
+
+
+class Disk:
+    """The files of one node.
+
+    Args:
+        storage: where they lie.
+        pause: how to spend the time of a slow disk (time.sleep; virtual in the simulation).
+    """
+
+    def __init__(self, storage: Storage, pause: Callable[[float], None]) -> None:
+        self._storage = storage
+        self._pause = pause
+        self.faults = DiskFaults()
+        self._calls = 0
+
+    def __repr__(self) -> str:
+        return f"<Disk {self._storage!r} faults={self.faults.describe()}>"
+
+    def open(self, path: str) -> DiskFile:
+        """The file at `path`, made if missing."""
+        return DiskFile(self, self._storage, path)
+
+    def read(self, path: str) -> bytes:
+        """All of a file; raises FileNotFoundError."""
+        folder, _, name = path.rpartition("/")
+        if name not in self._storage.list(folder):
+            raise FileNotFoundError(errno.ENOENT, "no such file", path)
+        with self.open(path) as file:
+            return file.read_at(0, file.size)
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Make `path` hold `data`, or, if anything fails, what it held before."""
+        temporary = path + ".new"
+        with self.open(temporary) as file:
+            file.truncate(0)
+            file.write_at(0, data)
+            file.sync()
+        self.rename(temporary, path)
+
+    def rename(self, old: str, new: str) -> None:
+        """Atomically, and durably."""
+        self.before_write()
+        self._storage.rename(old, new)
+        self._storage.sync_folder(new.rpartition("/")[0])
+
+    def remove(self, path: str) -> None:
+        """Delete a file; raises FileNotFoundError."""
+        self._storage.remove(path)
+
+    def list(self, folder: str = "") -> list[str]:
+        """Names of the files in `folder`, sorted."""
+        return self._storage.list(folder)
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file."""
+        folder, _, name = path.rpartition("/")
+        return name in self._storage.list(folder)
+
+    def free_bytes(self) -> int:
+        """Room left; none while the disk is said to be full."""
+        return 0 if self.faults.full else self._storage.free_bytes()
+
+    # -- called by DiskFile
+
+    def before_write(self) -> None:
+        """Count a call that changes the disk, and fail it if it is to fail."""
+        faults = self.faults
+        if faults.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if faults.eio_at:
+            self._calls += 1
+            if self._calls >= faults.eio_at:
+                self._calls = faults.eio_at = 0
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def before_sync(self) -> bool:
+        """Whether to really sync; raises what is to fail."""
+        faults = self.faults
+        if faults.slow_s:
+            self._pause(faults.slow_s)
+        if faults.eio_at:
+            self.before_write()
+        if faults.sync_error:
+            faults.sync_error = False
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return not faults.sync_lies
+
+
+class DiskFile:
+    """One open file. In power-cut mode its writes wait in `_pending` for the next sync."""
+
+    def __init__(self, disk: Disk, storage: Storage, path: str) -> None:
+        self.path = path
+        self._disk = disk
+        self._storage = storage
+        self._handle = storage.open(path)
+        self._size = storage.size(self._handle)
+        self._pending: list[tuple[int, bytes | None]] = []  # (offset, data), or (size, None)
+
+    def __enter__(self) -> DiskFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<DiskFile {self.path} size={self._size} pending={len(self._pending)}>"
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file, unsynced ones included."""
+        return self._size
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Up to `count` bytes from `offset`, unsynced ones included."""
+        if not self._pending:
+            return self._storage.pread(self._handle, offset, count)
+        stored = self._storage.size(self._handle)
+        image = bytearray(self._storage.pread(self._handle, 0, stored))
+        for position, data in self._pending:
+            _apply(image, position, data)
+        return bytes(image[offset : offset + count])
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Write all of `data` at `offset`."""
+        self._disk.before_write()
+        if self._disk.faults.power_cut:
+            self._pending.append((offset, bytes(data)))
+        else:
+            self._storage.pwrite(self._handle, offset, data)
+        self._size = max(self._size, offset + len(data))
+
+    def append(self, data: bytes) -> None:
+        """Write at the end."""
+        self.write_at(self._size, data)
+
+    def truncate(self, size: int) -> None:
+        """Cut the file, or extend it with zeros."""
+        self._disk.before_write()
+        if self._disk.faults.power_cut:
+            self._pending.append((size, None))
+        else:
+            self._storage.truncate(self._handle, size)
+        self._size = size
+
+    def sync(self) -> None:
+        """Return when all writes so far outlive a power cut; on an error, nobody knows which do."""
+        pending, self._pending = self._pending, []
+        if not self._disk.before_sync():
+            return
+        torn, self._disk.faults.torn = self._disk.faults.torn, False
+        for position, data in pending:
+            if data is None:
+                self._storage.truncate(self._handle, position)
+            elif torn:
+                self._storage.pwrite(self._handle, position, data[: len(data) // 2])
+                self._storage.sync(self._handle)
+                raise OSError(errno.EIO, "torn write")
+            else:
+                self._storage.pwrite(self._handle, position, data)
+        self._storage.sync(self._handle)
+
+    def close(self) -> None:
+        """Release the file. Unsynced writes of power-cut mode reach it as a clean exit's would."""
+        for position, data in self._pending:
+            if data is None:
+                self._storage.truncate(self._handle, position)
+            else:
+                self._storage.pwrite(self._handle, position, data)
+        self._pending.clear()
+        self._storage.close(self._handle)
+
+
+def _apply(image: bytearray, position: int, data: bytes | None) -> None:
+    if data is None:
+        del image[position:]
+        image.extend(bytes(position - len(image)))
+        return
+    if len(image) < position:
+        image.extend(bytes(position - len(image)))
+    image[position : position + len(data)] = data

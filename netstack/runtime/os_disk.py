@@ -1,0 +1,82 @@
+"""Storage in the operating system's files, below one folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+class OsStorage:
+    """Files under `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True)
+
+    def __repr__(self) -> str:
+        return f"<OsStorage {self.root}>"
+
+    def open(self, path: str) -> int:
+        """A descriptor for reading and writing."""
+        full = self.root / path
+        full.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(full, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def pread(self, handle: int, offset: int, count: int) -> bytes:
+        """Up to `count` bytes; fewer only at the end of the file."""
+        parts = []
+        while count > 0 and (part := os.pread(handle, count, offset)):
+            parts.append(part)
+            offset += len(part)
+            count -= len(part)
+        return b"".join(parts)
+
+    def pwrite(self, handle: int, offset: int, data: bytes) -> None:
+        """All of `data`, however many calls the kernel needs."""
+        written = os.pwrite(handle, data, offset)
+        while written < len(data):
+            written += os.pwrite(handle, data[written:], offset + written)
+
+    def truncate(self, handle: int, size: int) -> None:
+        """Cut or extend with zeros."""
+        os.ftruncate(handle, size)
+
+    def size(self, handle: int) -> int:
+        """Bytes in the file."""
+        return os.fstat(handle).st_size
+
+    def sync(self, handle: int) -> None:
+        """fdatasync: data, and the size if it changed."""
+        os.fdatasync(handle)
+
+    def close(self, handle: int) -> None:
+        """Release the descriptor."""
+        os.close(handle)
+
+    def rename(self, old: str, new: str) -> None:
+        """Atomically."""
+        (self.root / old).rename(self.root / new)
+
+    def remove(self, path: str) -> None:
+        """Delete a file."""
+        (self.root / path).unlink()
+
+    def list(self, folder: str) -> list[str]:
+        """Names of the files in `folder`, sorted."""
+        path = self.root / folder
+        if not path.is_dir():
+            return []
+        return sorted(entry.name for entry in os.scandir(path) if entry.is_file())
+
+    def sync_folder(self, folder: str) -> None:
+        """fsync on the directory."""
+        descriptor = os.open(self.root / folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def free_bytes(self) -> int:
+        """What an ordinary user may still write."""
+        info = os.statvfs(self.root)
+        return info.f_bavail * info.f_frsize
