@@ -50,6 +50,7 @@ class World:
         self.lines: list[str] = []
         self.nodes: dict[str, SimulatedNode] = {}
         self.failures: list[BaseException] = []
+        self._scenario: asyncio.Task[Any] | None = None
 
     def __repr__(self) -> str:
         return f"<World seed={self.seed} t={self.loop.time():.3f} nodes={len(self.nodes)}>"
@@ -110,15 +111,20 @@ class World:
         """End all lives and the loop."""
         for node in self.nodes.values():
             node.crash()
-        for task in asyncio.all_tasks(self.loop):
-            # A killed process does not clean up, and nobody has to be told that it did not.
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        self.bury()
         self.loop.close()
+
+    def bury(self) -> None:
+        """Keep asyncio from complaining of tasks that will never end: their process was killed."""
+        for task in asyncio.all_tasks(self.loop):
+            if task is not self._scenario:
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
 
     def failed(self, error: BaseException) -> None:
         """A bug showed: stop the scenario."""
         self.failures.append(error)
-        self._scenario.cancel()
+        if self._scenario is not None:
+            self._scenario.cancel()
 
     def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception") or RuntimeError(context["message"])
@@ -182,6 +188,7 @@ class SimulatedNode:
         if self.runtime is not None:
             self.runtime.events.emit("node.killed")
             self.runtime.abandon_work()
+        self._world.bury()
         self.storage.crash(self._world.rng)
         self.runtime, self.service = None, None
 
