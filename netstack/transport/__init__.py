@@ -1,0 +1,1 @@
+"""Reliable streams over UDP, encrypted and authenticated both ways. See README.md."""

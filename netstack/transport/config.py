@@ -1,0 +1,55 @@
+"""The knobs of a connection, with the reason for each default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Every IPv4 path carries this much (RFC 9000 §14), and it leaves no room for amplification.
+BASE_MTU = 1200
+
+# 65,535 less the IPv4 and UDP headers: the largest datagram that exists.
+MAX_DATAGRAM = 65_507
+
+
+@dataclass(frozen=True, slots=True)
+class TransportConfig:
+    """Settings of all connections of one host.
+
+    suite: "AESGCM" or "ChaChaPoly"; fixed for a cluster, never negotiated. idle_timeout_s:
+    silence after which the peer is given up. Driven by what is *received*: a sender into a
+        black hole must not keep itself alive. Longer rides out pauses; shorter frees memory sooner.
+    keep_alive_s: a PING after this much silence, so that a living peer is never taken for idle. A
+    third of
+        the time-out leaves two PINGs to be lost. 0: none.
+    handshake_timeout_s: a half-open connection of a stranger is forgotten after this.
+    max_ack_delay_s: how long an acknowledgement may wait for something to ride on (RFC 9000
+    §13.2.1). initial_rtt_s: before the first sample. RFC 9002 says 333 ms for the Internet; a
+    neighbour on one
+        machine answers in 1 ms, and a lost first packet should not cost a second.
+    stream_window, connection_window: bytes a peer may have under way. Window >= rate × RTT: 4 MiB
+    sustain
+        400 MB/s at 10 ms.
+    stream_buffer: bytes that `push` takes before BufferFull; `drain` waits for half of it.
+    max_streams: streams that the peer may have open at a time. max_mtu: datagram size at which
+    path-MTU discovery stops. max_half_open: handshakes of strangers under way at a time; their
+    addresses are validated before.
+    """
+
+    suite: str = "AESGCM"
+    idle_timeout_s: float = 15.0
+    keep_alive_s: float = 5.0
+    handshake_timeout_s: float = 5.0
+    max_ack_delay_s: float = 0.025
+    initial_rtt_s: float = 0.05
+    stream_window: int = 4 * 1024 * 1024
+    connection_window: int = 16 * 1024 * 1024
+    stream_buffer: int = 16 * 1024 * 1024
+    max_streams: int = 1024
+    max_mtu: int = MAX_DATAGRAM
+    max_half_open: int = 256
+
+    def __post_init__(self) -> None:
+        if not BASE_MTU <= self.max_mtu <= MAX_DATAGRAM:
+            raise ValueError(f"max_mtu must be between {BASE_MTU} and {MAX_DATAGRAM}")
+        if self.keep_alive_s and self.keep_alive_s >= self.idle_timeout_s:
+            raise ValueError("keep_alive_s must be below idle_timeout_s, or it comes too late")

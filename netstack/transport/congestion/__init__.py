@@ -1,0 +1,1 @@
+"""Congestion controllers: one small file each, behind one small interface (base.py)."""

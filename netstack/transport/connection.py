@@ -1,0 +1,694 @@
+"""One connection, without I/O: datagrams and the time go in, datagrams, events and a deadline come out.
+
+    receive_datagram(data, now)     what came from the peer's address
+    datagrams_to_send(now)          what should leave now; call it after anything else was called
+    next_deadline(), on_deadline(now)
+    take_events()                   what the application should know, in order
+    open_stream, write, reset_stream, stop_stream, consume, send_datagram, close
+
+    HANDSHAKE ──(keys agreed)──> OPEN ──(close, reset, silence, violation)──> CLOSED
+
+Streams of the side that dialled have even ids, of the other odd ones; a stream may be used both
+ways, and naming one opens all below it. Frames are resent, packets never; a number is used once.
+
+Guarantees: the bytes written to a stream are the bytes read, in order, once, or the connection
+fails; what is queued, in flight or out of order is bounded by the windows and buffers of
+TransportConfig. Datagrams that are malformed or forged raise SecurityError or Malformed for the
+host to count; they change nothing.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Final
+
+from netstack.transport import frames as f
+from netstack.transport.config import TransportConfig
+from netstack.transport.congestion.newreno import NewReno
+from netstack.transport.errors import (
+    BufferFull,
+    ConnectionClosed,
+    ConnectTimeout,
+    IdleTimeout,
+    PeerRestarted,
+    ProtocolViolation,
+    TransportError,
+)
+from netstack.transport.flow import ReceiveCredit, SendCredit
+from netstack.transport.handshake import Initiator, Responder
+from netstack.transport.mtu import MtuDiscovery
+from netstack.transport.packet import DATA, HEADER, OVERHEAD, PHASE_BIT, Malformed
+from netstack.transport.parser import parse_frames
+from netstack.transport.ranges import RangeSet
+from netstack.transport.recovery import Recovery, SentPacket
+from netstack.transport.rtt import RttEstimator
+from netstack.transport.streams import ReceiveStream, SendStream
+from security.channel import Session
+from security.identity import PeerIdentity
+
+HANDSHAKE, OPEN, CLOSED = "handshake", "open", "closed"
+
+# An acknowledgement is due after this many packets that ask for one (RFC 9000 §13.2.2).
+ACK_EVERY: Final = 2
+
+# Packets built in one go; what is left goes in the next turn of the loop, after others had theirs.
+BURST_PACKETS_MAX: Final = 256
+
+# Unreliable datagrams that wait for room in the window; older ones give way to newer.
+DATAGRAMS_WAITING_MAX: Final = 256
+
+STREAM_OVERHEAD: Final = f.STREAM_HEAD.size
+
+PROTOCOL_VIOLATION: Final = 2  # code of the CLOSE that answers one
+
+
+@dataclass(frozen=True, slots=True)
+class Handshaken:
+    """The peer is who its certificate says, and can be talked to."""
+
+    peer: PeerIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOpened:
+    """The peer opened a stream."""
+
+    stream_id: int
+
+
+@dataclass(slots=True)
+class StreamData:
+    """Bytes in order; `fin` on the last. Call `consume` when the application has taken them."""
+
+    stream_id: int
+    data: bytes
+    fin: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReset:
+    """The peer gave up sending on this stream."""
+
+    stream_id: int
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStopped:
+    """The peer does not want what we send on this stream."""
+
+    stream_id: int
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramReceived:
+    """An unreliable datagram."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TokenReceived:
+    """For the next connection to this peer: its address validation can be skipped."""
+
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The connection is over; no event follows."""
+
+    error: TransportError
+
+
+class Connection:
+    """One side of one connection."""
+
+    def __init__(
+        self,
+        config: TransportConfig,
+        handshake: Initiator | Responder,
+        local_id: int,
+        now: float,
+    ) -> None:
+        self.config = config
+        self.local_id = local_id
+        self.state = HANDSHAKE
+        self.error: TransportError | None = None
+        self.is_initiator = isinstance(handshake, Initiator)
+        self.mtu = MtuDiscovery(config.max_mtu)
+        self.rtt = RttEstimator(config.initial_rtt_s)
+        self.recovery = Recovery(self.rtt, NewReno(self.mtu.current), config.max_ack_delay_s)
+        self.new_token: bytes | None = None  # a responder gives it to its peer once OPEN
+        self.sent_packets = 0
+        self.received_packets = 0
+        self._handshake: Initiator | Responder | None = handshake
+        self._session: Session | None = None
+        self._remote_id = 0
+        self._reset_token = b""
+        self._events: list[Any] = []
+        self._out: list[bytes] = []
+        self._number = 0
+        self._received = RangeSet()
+        self._received_at = 0.0  # when the highest packet came
+        self._unacked = 0  # packets that ask for an acknowledgement and have none
+        self._ack_at: float | None = None
+        self._ack_now = False
+        self._last_received = now
+        self._last_sent = now
+        self._probe_wanted = False
+        self._control: deque[tuple[int, bytes]] = deque()
+        self._datagrams: deque[bytes] = deque()
+        self._send_streams: dict[int, SendStream] = {}
+        self._receive_streams: dict[int, ReceiveStream] = {}
+        self._sendable: dict[int, SendStream] = {}
+        self._next_local_stream = 0 if self.is_initiator else 1
+        self._next_remote_stream = 1 if self.is_initiator else 0
+        self._remote_streams_limit = config.max_streams
+        self._remote_streams_closed = 0
+        self._local_streams_limit = 0
+        self._send_credit = SendCredit(0)
+        self._receive_credit = ReceiveCredit(config.connection_window)
+        self._stream_window_of_peer = 0
+
+    def __repr__(self) -> str:
+        rtt_ms = self.rtt.smoothed * 1000
+        return (
+            f"<Connection {self.local_id:016x} {self.state} streams={len(self._send_streams)} "
+            f"cwnd={self.recovery.congestion.cwnd} in_flight={self.recovery.bytes_in_flight} "
+            f"rtt={rtt_ms:.2f}ms mtu={self.mtu.current} lost={self.recovery.losses}>"
+        )
+
+    @property
+    def remote_id(self) -> int:
+        """The id by which the peer knows this connection."""
+        return self._remote_id
+
+    # -- what comes in
+
+    def repeated_initial(self) -> None:
+        """The initiator sent its INITIAL again: answer again."""
+        if isinstance(self._handshake, Responder):
+            self._handshake.repeated()
+
+    def receive_datagram(self, data: bytes, now: float) -> None:
+        """Take a datagram; raises SecurityError or Malformed for one that is to be dropped."""
+        if self.state == CLOSED:
+            return
+        if data[0] & DATA:
+            self._receive_data(data, now)
+            return
+        handshake = self._handshake
+        if handshake is not None:
+            handshake.receive(data, now)
+            if handshake.session is not None and self._session is None:
+                self._established(handshake)
+
+    def _established(self, handshake: Initiator | Responder) -> None:
+        parameters, self._session = handshake.parameters, handshake.session
+        assert parameters is not None
+        self._remote_id = handshake.remote_id
+        self._reset_token = parameters.reset_token
+        self._send_credit = SendCredit(parameters.connection_window)
+        self._stream_window_of_peer = parameters.stream_window
+        self._local_streams_limit = parameters.max_streams
+        self.mtu.maximum = min(self.mtu.maximum, parameters.max_datagram)
+        if self.is_initiator:
+            self._open(handshake)
+            # The responder waits for something sealed with the new keys.
+            self._control.append((f.PING, b"\x01"))
+
+    def _open(self, handshake: Initiator | Responder) -> None:
+        self.state = OPEN
+        assert handshake.peer is not None
+        self._events.append(Handshaken(handshake.peer))
+        if self.new_token is not None:
+            self._control.append(
+                (f.NEW_TOKEN, f.BLOB_HEAD.pack(f.NEW_TOKEN, len(self.new_token)) + self.new_token)
+            )
+
+    def _receive_data(self, data: bytes, now: float) -> None:
+        session = self._session
+        if session is None:
+            # IK's keys are there at once; XX's come with FINAL. What overtook it is sent again.
+            handshake = self._handshake
+            if handshake is None or handshake.session is None:
+                return
+            self._established(handshake)
+            session = handshake.session
+        if len(data) < OVERHEAD:
+            raise Malformed("a DATA packet is too short")
+        flags, _, number = HEADER.unpack_from(data)
+        view = memoryview(data)
+        payload = session.open(number, flags & PHASE_BIT, view[:17], view[17:])
+        self.received_packets += 1
+        self._last_received = now
+        if self._handshake is not None:
+            handshake, self._handshake = self._handshake, None
+            handshake.confirmed()
+            if self.state == HANDSHAKE:
+                self._open(handshake)
+        in_order = self._received.add(number)
+        if number == self._received.highest:
+            self._received_at = now
+        try:
+            eliciting = parse_frames(self, payload, now)
+        except ProtocolViolation as violation:
+            self.close(PROTOCOL_VIOLATION, str(violation), now)
+            return
+        if eliciting:
+            self._unacked += 1
+            if self._unacked >= ACK_EVERY or not in_order:
+                self._ack_now = True
+            elif self._ack_at is None:
+                self._ack_at = now + self.config.max_ack_delay_s
+
+    def receive_reset(self, token: bytes) -> bool:
+        """A stateless reset for this connection's remote id; False if the token is not the peer's."""
+        if self.state == CLOSED or not self._reset_token:
+            return False
+        if not hmac.compare_digest(token, self._reset_token):
+            return False
+        self._end(PeerRestarted("the peer was restarted and does not know this connection"))
+        return True
+
+    # -- frames, called by the parser
+
+    def on_ack(self, ranges: list[tuple[int, int]], delay_s: float, now: float) -> None:
+        """The peer has these packets."""
+        if ranges[0][1] >= self._number:
+            raise ProtocolViolation("acknowledgement of a packet never sent")
+        recovery = self.recovery
+        for packet in recovery.acknowledge(ranges, delay_s, now):
+            if packet.probe_size:
+                if self.mtu.probe_arrived(packet.probe_size, now):
+                    recovery.congestion.on_mtu(self.mtu.current)
+                continue
+            for frame in packet.frames:
+                kind = frame[0]
+                if kind == f.STREAM:
+                    stream = frame[1]
+                    stream.acknowledged(frame[3], frame[4])
+                    if stream.finished:
+                        self._maybe_forget(stream.id)
+                elif kind == f.ACK:
+                    self._received.drop_below(frame[1])
+        if recovery.in_flight:
+            self._lost(recovery.detect_lost(now), now)
+        else:
+            recovery.loss_at = None
+
+    def on_stream(self, stream_id: int, offset: int, data: bytes, fin: bool) -> None:
+        """Stream bytes."""
+        stream = self._receiving(stream_id)
+        if stream is None:
+            return
+        before = stream.highest
+        ready = stream.receive(offset, data, fin)
+        if stream.highest > before:
+            self._receive_credit.receive(stream.highest - before)
+        ended = stream.finished
+        if ready or (ended and fin):
+            self._events.append(StreamData(stream_id, ready, ended))
+        if ended:
+            self._maybe_forget(stream_id)
+
+    def on_reset(self, stream_id: int, code: int) -> None:
+        """The peer gave up a stream."""
+        stream = self._receiving(stream_id)
+        if stream is not None:
+            stream.final_size = stream.next_offset
+            self._events.append(StreamReset(stream_id, code))
+            self._maybe_forget(stream_id)
+
+    def on_stop(self, stream_id: int, code: int) -> None:
+        """The peer wants no more of a stream."""
+        if stream_id in self._send_streams:
+            self._events.append(StreamStopped(stream_id, code))
+            self.reset_stream(stream_id, code)
+
+    def on_max_data(self, limit: int) -> None:
+        """More credit for the connection."""
+        self._send_credit.limit = max(self._send_credit.limit, limit)
+
+    def on_max_stream(self, stream_id: int, limit: int) -> None:
+        """More credit for a stream."""
+        stream = self._send_streams.get(stream_id)
+        if stream is not None and limit > stream.limit:
+            stream.limit = limit
+            if stream.has_something():
+                self._sendable[stream_id] = stream
+
+    def on_max_streams(self, count: int) -> None:
+        """More streams may be opened."""
+        self._local_streams_limit = max(self._local_streams_limit, count)
+
+    def on_datagram(self, data: bytes) -> None:
+        """An unreliable datagram."""
+        self._events.append(DatagramReceived(data))
+
+    def on_new_token(self, token: bytes) -> None:
+        """A token for the next connection."""
+        self._events.append(TokenReceived(token))
+
+    def on_close(self, code: int, reason: str) -> None:
+        """The peer has ended the connection."""
+        self._end(ConnectionClosed(f"closed by the peer: {reason or 'goodbye'}", code))
+
+    def _receiving(self, stream_id: int) -> ReceiveStream | None:
+        """The stream, opened if it is the peer's and new; None if it is over."""
+        stream = self._receive_streams.get(stream_id)
+        if stream is not None:
+            return stream
+        theirs = stream_id % 2 == self._next_remote_stream % 2
+        if not theirs:
+            if stream_id >= self._next_local_stream:
+                raise ProtocolViolation(f"stream {stream_id} was never opened by us")
+            return None
+        if stream_id // 2 >= self._remote_streams_limit:
+            raise ProtocolViolation("more streams than were allowed")
+        while self._next_remote_stream <= stream_id:
+            new_id = self._next_remote_stream
+            self._next_remote_stream += 2
+            self._add_stream(new_id)
+            self._events.append(StreamOpened(new_id))
+        return self._receive_streams.get(stream_id)
+
+    def _add_stream(self, stream_id: int) -> None:
+        self._send_streams[stream_id] = SendStream(stream_id, self._stream_window_of_peer)
+        self._receive_streams[stream_id] = ReceiveStream(self.config.stream_window)
+
+    def _maybe_forget(self, stream_id: int) -> None:
+        """Drop a stream both of whose directions are over."""
+        sending = self._send_streams.get(stream_id)
+        receiving = self._receive_streams.get(stream_id)
+        if sending is None or receiving is None:
+            return
+        if not (sending.finished and receiving.finished):
+            return
+        del self._send_streams[stream_id], self._receive_streams[stream_id]
+        self._sendable.pop(stream_id, None)
+        if stream_id % 2 == self._next_remote_stream % 2:
+            self._remote_streams_closed += 1
+            limit = self._remote_streams_closed + self.config.max_streams
+            if limit - self._remote_streams_limit >= self.config.max_streams // 2:
+                self._remote_streams_limit = limit
+                self._control.append((f.MAX_STREAMS, f.COUNT.pack(f.MAX_STREAMS, limit)))
+
+    # -- the application's calls
+
+    @property
+    def streams_allowed(self) -> int:
+        """How many streams may still be opened."""
+        return self._local_streams_limit - self._next_local_stream // 2
+
+    def open_stream(self) -> int:
+        """A new stream's id; raises TransportError when the peer allows no more."""
+        if self.streams_allowed <= 0:
+            raise TransportError("the peer allows no more streams at the moment")
+        stream_id = self._next_local_stream
+        self._next_local_stream += 2
+        self._add_stream(stream_id)
+        return stream_id
+
+    def write(self, stream_id: int, data: bytes, *, fin: bool = False) -> None:
+        """Queue bytes on a stream; raises BufferFull (nothing was taken) or the connection's error."""
+        if self.error is not None:
+            raise self.error
+        stream = self._send_streams.get(stream_id)
+        if stream is None or stream.fin_wanted or stream.reset_code is not None:
+            raise TransportError(f"stream {stream_id} is closed for writing")
+        if stream.buffered + len(data) > self.config.stream_buffer:
+            raise BufferFull(f"stream {stream_id} holds {stream.buffered} bytes")
+        stream.write(data, fin)
+        self._sendable[stream_id] = stream
+
+    def buffered(self, stream_id: int) -> int:
+        """Bytes written to the stream and not yet acknowledged."""
+        stream = self._send_streams.get(stream_id)
+        return stream.buffered if stream is not None else 0
+
+    def consume(self, stream_id: int, count: int) -> None:
+        """The application has taken `count` bytes: let the peer send as many more."""
+        if self._receive_credit.consume(count):
+            limit = self._receive_credit.announce()
+            self._control.append((f.MAX_DATA, f.CREDIT.pack(f.MAX_DATA, limit)))
+        stream = self._receive_streams.get(stream_id)
+        if stream is None or stream.final_size is not None:
+            return
+        if stream.limit - stream.next_offset <= stream.window // 2:
+            stream.limit = stream.next_offset + stream.window
+            frame = f.ID_CREDIT.pack(f.MAX_STREAM, stream_id, stream.limit)
+            self._control.append((f.MAX_STREAM, frame))
+
+    def reset_stream(self, stream_id: int, code: int) -> None:
+        """Give up sending on a stream."""
+        stream = self._send_streams.get(stream_id)
+        if stream is not None and not stream.finished:
+            stream.reset(code)
+            frame = f.ID_CODE.pack(f.RESET_STREAM, stream_id, code)
+            self._control.append((f.RESET_STREAM, frame))
+            self._maybe_forget(stream_id)
+
+    def stop_stream(self, stream_id: int, code: int) -> None:
+        """Ask the peer to send no more on a stream."""
+        if stream_id in self._receive_streams:
+            self._control.append((f.STOP, f.ID_CODE.pack(f.STOP, stream_id, code)))
+
+    def send_datagram(self, data: bytes) -> None:
+        """Send unreliably; raises TransportError if it fits no packet."""
+        if len(data) > self.mtu.current - OVERHEAD - f.BLOB_HEAD.size:
+            raise TransportError(f"a datagram of {len(data)} bytes fits no packet of this path")
+        if len(self._datagrams) >= DATAGRAMS_WAITING_MAX:
+            self._datagrams.popleft()
+        self._datagrams.append(data)
+
+    def close(self, code: int, reason: str, now: float) -> None:
+        """End the connection; the peer is told once, and by stateless resets if that is lost."""
+        if self.state == CLOSED:
+            return
+        if self._session is not None:
+            self._out.append(self._seal(f.encode_close(code, reason)))
+        self._end(ConnectionClosed(f"closed: {reason or 'goodbye'}", code))
+
+    def _end(self, error: TransportError) -> None:
+        if self.state != CLOSED:
+            self.state = CLOSED
+            self.error = error
+            self._events.append(Closed(error))
+
+    # -- what goes out
+
+    def datagrams_to_send(self, now: float) -> list[bytes]:
+        """Datagrams that should leave now, in order."""
+        out, self._out = self._out, []
+        if self._handshake is not None:
+            out += self._handshake.take()
+        session = self._session
+        if self.state != OPEN or session is None:
+            return out
+        if session.rekey_due(now) and self.recovery.largest_acked >= session.phase_began:
+            session.rekey(now)
+        for _ in range(BURST_PACKETS_MAX):
+            packet = self._build_packet(now)
+            if packet is None:
+                break
+            out.append(packet)
+        if self.mtu.probing == 0 and (size := self.mtu.next_probe()):
+            out.append(self._build_mtu_probe(size, now))
+        return out
+
+    def _build_packet(self, now: float) -> bytes | None:
+        """One DATA packet with as much as fits and may be sent; None if there is nothing to send."""
+        if not (self._control or self._sendable or self._datagrams or self._probe_wanted):
+            ack_due = self._ack_now or (self._ack_at is not None and now >= self._ack_at)
+            if not ack_due:
+                return None
+        parts: list[bytes] = []
+        frames: list[Any] = []
+        room = self.mtu.current - OVERHEAD
+        if self._unacked:
+            held_s = now - self._received_at
+            ack = f.encode_ack(self._received.descending(), held_s)
+            parts.append(ack)
+            room -= len(ack)
+        may_send = self.recovery.room() > 0 or self._probe_wanted
+        if may_send:
+            room = self._add_control(parts, frames, room)
+            if self._sendable:
+                room = self._add_streams(parts, frames, room, now)
+        elif self._sendable:
+            self.recovery.window_is_full()
+        if not frames:
+            if self._probe_wanted:
+                parts.append(b"\x01")
+                frames.append((f.PING,))
+            elif not self._ack_now and (self._ack_at is None or now < self._ack_at):
+                return None
+        if self._unacked:
+            if frames:
+                frames.append((f.ACK, self._received.highest))
+            self._unacked = 0
+            self._ack_now = False
+            self._ack_at = None
+        number = self._number
+        packet = self._seal(parts[0] if len(parts) == 1 else b"".join(parts))
+        if frames:
+            self._probe_wanted = False
+            self._last_sent = now
+            self.recovery.sent(SentPacket(number, now, len(packet), frames, 0))
+        return packet
+
+    def _add_control(self, parts: list[bytes], frames: list[Any], room: int) -> int:
+        control = self._control
+        while control and len(control[0][1]) <= room:
+            frame = control.popleft()
+            parts.append(frame[1])
+            frames.append(frame)
+            room -= len(frame[1])
+        datagrams = self._datagrams
+        while datagrams and len(datagrams[0]) + f.BLOB_HEAD.size <= room:
+            data = datagrams.popleft()
+            parts.append(f.BLOB_HEAD.pack(f.DATAGRAM, len(data)) + data)
+            frames.append((f.DATAGRAM,))
+            room -= len(data) + f.BLOB_HEAD.size
+        return room
+
+    def _add_streams(self, parts: list[bytes], frames: list[Any], room: int, now: float) -> int:
+        """Stream data, one frame a stream, in turn, until the packet is full."""
+        sendable, credit = self._sendable, self._send_credit
+        for _ in range(len(sendable)):
+            if room <= STREAM_OVERHEAD:
+                break
+            stream_id, stream = next(iter(sendable.items()))
+            before = stream.next_offset
+            taken = stream.take(room - STREAM_OVERHEAD, credit.room())
+            if taken is None:
+                del sendable[stream_id]
+                if stream.has_something():
+                    # The connection's credit is used up; the stream keeps its place.
+                    sendable[stream_id] = stream
+                    break
+                continue
+            offset, data, fin = taken
+            credit.used += stream.next_offset - before
+            kind = f.STREAM_FIN if fin else f.STREAM
+            parts.append(f.STREAM_HEAD.pack(kind, stream_id, offset, len(data)))
+            parts.append(data)
+            frames.append((f.STREAM, stream, offset, data, fin))
+            room -= STREAM_OVERHEAD + len(data)
+            del sendable[stream_id]
+            if stream.has_something():
+                sendable[stream_id] = stream  # to the end of the queue: the others are next
+        if room <= STREAM_OVERHEAD:
+            self.mtu.packet_was_full(now)
+        return room
+
+    def _build_mtu_probe(self, size: int, now: float) -> bytes:
+        number = self._number
+        packet = self._seal(b"\x01".ljust(size - OVERHEAD, b"\0"))
+        self.recovery.sent(SentPacket(number, now, len(packet), [], size))
+        return packet
+
+    def _seal(self, payload: bytes) -> bytes:
+        session = self._session
+        assert session is not None
+        number = self._number
+        self._number = number + 1
+        self.sent_packets += 1
+        header = HEADER.pack(DATA | session.send_phase, self._remote_id, number)
+        return header + session.seal(number, header, payload)
+
+    # -- timers
+
+    def next_deadline(self) -> float | None:
+        """When `on_deadline` should be called; None when nothing will ever be due."""
+        if self.state == CLOSED:
+            return None
+        deadlines = [self._last_received + self.config.idle_timeout_s]
+        if self._handshake is not None and (at := self._handshake.next_deadline()) is not None:
+            deadlines.append(at)
+        if self.state == OPEN:
+            if self._ack_at is not None:
+                deadlines.append(self._ack_at)
+            if (at := self.recovery.deadline()) is not None:
+                deadlines.append(at)
+            elif self.config.keep_alive_s:
+                deadlines.append(self._keep_alive_at())
+        return min(deadlines)
+
+    def _keep_alive_at(self) -> float:
+        return max(self._last_received, self._last_sent) + self.config.keep_alive_s
+
+    def on_deadline(self, now: float) -> None:
+        """Whatever is due by `now`."""
+        if self.state == CLOSED:
+            return
+        if now >= self._last_received + self.config.idle_timeout_s:
+            self._end(IdleTimeout("nothing was received from the peer for too long"))
+            return
+        if self._handshake is not None:
+            try:
+                self._handshake.on_deadline(now)
+            except ConnectTimeout as error:
+                self._end(error)
+                return
+        if self.state != OPEN:
+            return
+        recovery = self.recovery
+        if recovery.loss_at is not None and now >= recovery.loss_at:
+            self._lost(recovery.detect_lost(now), now)
+        overdue = recovery.overdue(now)
+        if overdue is not None:
+            self._probe(overdue, now)
+        elif not recovery.in_flight and self.config.keep_alive_s and now >= self._keep_alive_at():
+            self._control.append((f.PING, b"\x01"))
+
+    def _probe(self, overdue: SentPacket, now: float) -> None:
+        """An answer is overdue: ask again, with the oldest frames, whatever the window says."""
+        if self.mtu.timed_out(self.recovery.timeouts, now):
+            self.recovery.congestion.on_mtu(self.mtu.current)
+        frames, overdue.frames = overdue.frames, []
+        self._requeue(frames)
+        self._probe_wanted = True
+
+    def _lost(self, packets: list[SentPacket], now: float) -> None:
+        for packet in packets:
+            if packet.probe_size:
+                self.mtu.probe_lost(packet.probe_size, now)
+            else:
+                self._requeue(packet.frames)
+
+    def _requeue(self, frames: list[Any]) -> None:
+        """Frames of a packet that did not arrive: those that still matter go back to their queues."""
+        for frame in frames:
+            kind = frame[0]
+            if kind == f.STREAM:
+                stream = frame[1]
+                if stream.reset_code is None:
+                    stream.lost(frame[2], frame[3], frame[4])
+                    self._sendable[stream.id] = stream
+            elif kind not in (f.ACK, f.PING, f.DATAGRAM):
+                self._control.append(frame)
+
+    def take_events(self) -> list[Any]:
+        """What happened since the last call."""
+        if not self._events:
+            return []
+        events, self._events = self._events, []
+        return events
+
+    def check(self) -> None:
+        """Invariants; raises AssertionError with what is wrong."""
+        flight = sum(packet.size for packet in self.recovery.in_flight.values())
+        assert flight == self.recovery.bytes_in_flight, f"{self!r}: {flight} bytes are in flight"
+        numbers = list(self.recovery.in_flight)
+        assert numbers == sorted(numbers), f"{self!r}: in flight out of order: {numbers}"
+        assert all(n < self._number for n in numbers), f"{self!r}: a number of the future"
+        for stream in self._send_streams.values():
+            assert stream.buffered >= 0, f"{self!r}: {stream!r}"
+            assert stream.next_offset <= stream.limit, f"{self!r}: {stream!r} beyond its credit"
+        assert self._send_credit.used <= self._send_credit.limit, f"{self!r}: beyond its credit"

@@ -1,0 +1,52 @@
+"""What DATA packets carry: frames, one behind the other. Fixed widths, for they are read in Python.
+
+PADDING      0  (one byte; a run of them to the end)
+PING         1
+ACK          2  delay_us:4  count:2  count × (first:8 last:8), the highest range first
+STREAM       3  (4 with fin)  id:4  offset:8  length:4  data
+RESET_STREAM 5  id:4  code:4                 the sender gives up its side
+STOP         6  id:4  code:4                 the receiver wants no more
+MAX_DATA     7  bytes:8                      credit for the connection
+MAX_STREAM   8  id:4  bytes:8                credit for a stream
+MAX_STREAMS  9  count:4                      streams the peer may have opened in all
+DATAGRAM    10  length:2  data               unreliable
+CLOSE       11  code:4  length:2  reason
+NEW_TOKEN   12  length:2  token              skips address validation next time
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+PADDING, PING, ACK, STREAM, STREAM_FIN, RESET_STREAM, STOP = range(7)
+MAX_DATA, MAX_STREAM, MAX_STREAMS, DATAGRAM, CLOSE, NEW_TOKEN = range(7, 13)
+
+STREAM_HEAD: Final = struct.Struct(">BIQI")
+ACK_HEAD: Final = struct.Struct(">BIH")
+RANGE: Final = struct.Struct(">QQ")
+ID_CODE: Final = struct.Struct(">BII")
+CREDIT: Final = struct.Struct(">BQ")
+ID_CREDIT: Final = struct.Struct(">BIQ")
+COUNT: Final = struct.Struct(">BI")
+BLOB_HEAD: Final = struct.Struct(">BH")
+CLOSE_HEAD: Final = struct.Struct(">BIH")
+
+# An acknowledgement names at most this many ranges; older gaps are the sender's time-out's
+# business.
+ACK_RANGES_MAX: Final = 32
+
+
+def encode_ack(ranges: list[tuple[int, int]], delay_s: float) -> bytes:
+    """An ACK of `ranges` (first, last), highest first."""
+    ranges = ranges[:ACK_RANGES_MAX]
+    delay_us = min(int(delay_s * 1e6), 0xFFFFFFFF)
+    parts = [ACK_HEAD.pack(ACK, delay_us, len(ranges))]
+    parts += [RANGE.pack(first, last) for first, last in ranges]
+    return b"".join(parts)
+
+
+def encode_close(code: int, reason: str) -> bytes:
+    """A CLOSE; the reason is cut to what fits every packet."""
+    text = reason.encode()[:256]
+    return CLOSE_HEAD.pack(CLOSE, code, len(text)) + text

@@ -1,0 +1,625 @@
+"""The shell: one UDP socket, all connections on it, and their asyncio faces.
+
+    host = Host(runtime, identity, service="raft", config=TransportConfig(), on_peer=accept)
+    await host.start(("127.0.0.1", 7401))
+    peer = await host.connect(("127.0.0.1", 7402), service="raft", expect="n2")
+    stream = peer.open_stream()
+    await stream.write(b"hello")                 # really waits when the peer does not keep up
+    print(await stream.read())
+
+What is pushed in one turn of the loop leaves together at its end: `_flush` runs once, for the
+connections that something happened to. One timer serves all connections; it is armed when a
+deadline moves nearer, never when it moves away, and finds out when it fires that there is nothing
+to do.
+
+A datagram of nobody we know costs a stranger a validated address before it costs us memory.
+Nothing that arrives raises out of here: it is counted in `counters`, by what was wrong with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from netstack.runtime.endpoint import Address, Endpoint
+from netstack.runtime.runtime import Runtime
+from netstack.transport import connection as core
+from netstack.transport import packet
+from netstack.transport.config import BASE_MTU, TransportConfig
+from netstack.transport.connection import CLOSED, HANDSHAKE, Connection
+from netstack.transport.errors import (
+    ConnectionClosed,
+    ConnectTimeout,
+    PeerRejected,
+    TransportError,
+)
+from netstack.transport.handshake import Context, Initiator, Parameters, Responder
+from netstack.transport.packet import Malformed
+from netstack.transport.tokens import TokenMint
+from security.errors import CertificateRejected, HandshakeFailed, SecurityError
+from security.identity import Identity, PeerIdentity
+
+# Stateless resets a second: enough to tell every sibling of a restart, too few to be worth
+# provoking.
+RESETS_PER_S = 100
+
+# Peers whose static key and token are remembered, for a shorter handshake next time.
+KNOWN_PEERS_MAX = 1024
+
+NEVER = float("inf")
+
+
+class Host:
+    """All connections of one socket, as client and as server."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        identity: Identity,
+        *,
+        service: str,
+        config: TransportConfig,
+        on_peer: Callable[[Peer], None] | None = None,
+    ) -> None:
+        self.identity = identity
+        self.counters: Counter[str] = Counter()
+        self._runtime = runtime
+        self._service = service
+        self._config = config
+        self._on_peer = on_peer
+        self._now = runtime.clock.now
+        self._mint = TokenMint(identity.static_key.private_bytes_raw())
+        self._endpoint: Endpoint | None = None
+        self._loop = asyncio.get_running_loop()
+        self._peers: dict[int, Peer] = {}  # by our connection id
+        self._by_initial: dict[tuple[Address, int], Peer] = {}
+        self._known: dict[Address, tuple[bytes, bytes]] = {}  # static key, token
+        self._dirty: dict[Peer, None] = {}
+        self._flushing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = NEVER
+        self._half_open = 0
+        self._resets_left = float(RESETS_PER_S)
+        self._resets_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Host {self.identity.name} connections={len(self._peers)}>"
+
+    @property
+    def address(self) -> Address:
+        """Where the socket is bound."""
+        assert self._endpoint is not None, "the host is not started"
+        return self._endpoint.address
+
+    async def start(self, address: Address) -> None:
+        """Bind the socket; raises PortTaken or EndpointError."""
+        self._endpoint = await self._runtime.bind(address)
+        self._endpoint.set_receiver(self._receive)
+
+    async def connect(
+        self,
+        address: Address,
+        *,
+        service: str,
+        expect: str | None = None,
+        timeout_s: float = 5.0,
+    ) -> Peer:
+        """A connection to the `service` at `address`, whose certificate must bear the name `expect`.
+
+        Raises ConnectTimeout, PeerRejected, or ConnectionClosed when the peer ended it at once.
+        """
+        now = self._now()
+        local_id = self._new_id()
+        static_key, token = self._known.get(address, (None, b""))
+        context = self._context(service, local_id)
+        initiator = Initiator(context, remote_static=static_key, token=token, now=now)
+        peer = Peer(self, Connection(self._config, initiator, local_id, now), address)
+        peer.established = self._loop.create_future()
+        self._peers[local_id] = peer
+        self.touch(peer)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.shield(peer.established)
+        except TimeoutError:
+            self.end(peer, 1, "no answer in time")
+            raise ConnectTimeout(f"no answer from {address[0]}:{address[1]}") from None
+        except asyncio.CancelledError:
+            self.end(peer, 1, "the caller gave up")
+            raise
+        if expect is not None and peer.identity.name != expect:
+            found = peer.identity.name
+            self.end(peer, 1, "not who was asked for")
+            raise PeerRejected(f"{address[0]}:{address[1]} is {found}, not {expect}")
+        if peer.identity.service != service:
+            self.end(peer, 1, "not the service that was asked for")
+            raise PeerRejected(f"{address[0]}:{address[1]} is {peer.identity}, not a {service}")
+        return peer
+
+    async def close(self) -> None:
+        """End all connections, telling the peers, and release the socket."""
+        for peer in list(self._peers.values()):
+            peer.connection.close(0, "goodbye", self._now())
+            self._settle(peer)
+        self._flush()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._endpoint is not None:
+            self._endpoint.close()
+
+    def touch(self, peer: Peer) -> None:
+        """Something was queued for `peer`: send it at the end of this turn of the loop."""
+        self._dirty[peer] = None
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    # -- datagrams in
+
+    def _receive(self, datagrams: Sequence[bytes], source: Address) -> None:
+        now = self._now()
+        for data in datagrams:
+            try:
+                self._receive_one(data, source, now)
+            except Malformed:
+                self.counters["malformed"] += 1
+            except SecurityError as error:
+                self.counters[type(error).__name__.lower()] += 1
+
+    def _receive_one(self, data: bytes, source: Address, now: float) -> None:
+        if not data:
+            raise Malformed("an empty datagram")
+        kind = data[0]
+        if kind in (packet.INITIAL_XX, packet.INITIAL_IK):
+            self._receive_initial(data, source, now)
+            return
+        connection_id = packet.destination_id(data)
+        if kind == packet.RESET:
+            self._receive_reset(data, connection_id, source)
+            return
+        peer = self._peers.get(connection_id)
+        if peer is None:
+            self._answer_unknown(data, connection_id, source, now)
+            return
+        if peer.address != source:
+            self.counters["foreign"] += 1
+            return
+        if kind & packet.DATA or kind in (
+            packet.RETRY,
+            packet.RESPONSE,
+            packet.FINAL,
+            packet.REFUSED,
+        ):
+            self._feed(peer, data, now)
+        else:
+            raise Malformed("no such packet")
+
+    def _feed(self, peer: Peer, data: bytes, now: float) -> None:
+        connection = peer.connection
+        handshaking = connection.state == HANDSHAKE
+        try:
+            connection.receive_datagram(data, now)
+        except (HandshakeFailed, CertificateRejected) as error:
+            self.counters[type(error).__name__.lower()] += 1
+            if connection.is_initiator or isinstance(error, CertificateRejected):
+                self._refuse(peer, error)
+            return
+        if handshaking and connection.state != HANDSHAKE:
+            self._handshake_over(peer)
+        self._settle(peer)
+        self.touch(peer)
+
+    def _receive_initial(self, data: bytes, source: Address, now: float) -> None:
+        if len(data) < BASE_MTU:
+            raise Malformed("an INITIAL that is not padded")
+        source_id, token, _ = packet.parse_initial(data)
+        known = self._by_initial.get((source, source_id))
+        if known is not None:
+            known.connection.repeated_initial()
+            self.touch(known)
+            return
+        wall = self._runtime.clock.wall()
+        if not self._mint.valid(token, *source, wall):
+            retry = packet.SHORT.pack(packet.RETRY, source_id) + self._mint.retry(*source, wall)
+            self._send((retry,), source)
+            self.counters["retries"] += 1
+            return
+        if self._half_open >= self._config.max_half_open:
+            self.counters["half_open_refused"] += 1
+            return
+        local_id = self._new_id()
+        try:
+            responder = Responder(self._context(self._service, local_id), data, now)
+        except HandshakeFailed:
+            if data[0] == packet.INITIAL_IK:
+                self._send((packet.SHORT.pack(packet.REFUSED, source_id),), source)
+            raise
+        peer = Peer(self, Connection(self._config, responder, local_id, now), source)
+        peer.connection.new_token = self._mint.new(source[0], wall)
+        peer.initial_key = (source, source_id)
+        self._peers[local_id] = peer
+        self._by_initial[peer.initial_key] = peer
+        self._half_open += 1
+        self.touch(peer)
+
+    def _receive_reset(self, data: bytes, connection_id: int, source: Address) -> None:
+        """`connection_id` is the sender's: it says that it does not know it any more."""
+        token = data[packet.SHORT.size :]
+        for peer in self._peers.values():
+            if peer.address == source and peer.connection.remote_id == connection_id:
+                if peer.connection.receive_reset(token):
+                    self._settle(peer)
+                else:
+                    self.counters["false_resets"] += 1
+                return
+        self.counters["unknown"] += 1
+
+    def _answer_unknown(self, data: bytes, connection_id: int, source: Address, now: float) -> None:
+        """Tell the sender of DATA for a connection that is gone; never larger than what it sent."""
+        self.counters["unknown"] += 1
+        if not data[0] & packet.DATA or len(data) < packet.OVERHEAD:
+            return
+        self._resets_left = min(
+            RESETS_PER_S, self._resets_left + (now - self._resets_at) * RESETS_PER_S
+        )
+        self._resets_at = now
+        if self._resets_left >= 1:
+            self._resets_left -= 1
+            token = self._mint.reset(connection_id)
+            self._send((packet.SHORT.pack(packet.RESET, connection_id) + token,), source)
+
+    # -- connections
+
+    def _context(self, service: str, local_id: int) -> Context:
+        return Context(
+            identity=self.identity,
+            service=service,
+            config=self._config,
+            entropy=self._runtime.entropy,
+            wall=self._runtime.clock.wall(),
+            local_id=local_id,
+            parameters=Parameters.of(self._config, self._mint.reset(local_id)),
+        )
+
+    def _new_id(self) -> int:
+        while True:
+            candidate = int.from_bytes(self._runtime.entropy(8), "big")
+            if candidate not in self._peers:
+                return candidate
+
+    def _refuse(self, peer: Peer, error: SecurityError) -> None:
+        """A handshake that cannot succeed any more."""
+        if peer.established is not None and not peer.established.done():
+            peer.established.set_exception(PeerRejected(str(error)))
+        self._forget(peer)
+
+    def end(self, peer: Peer, code: int, reason: str) -> None:
+        """Close a connection from this side."""
+        peer.connection.close(code, reason, self._now())
+        self.touch(peer)
+        self._settle(peer)
+
+    def _handshake_over(self, peer: Peer) -> None:
+        if peer.initial_key is not None:
+            self._half_open -= 1
+            self._by_initial.pop(peer.initial_key, None)
+            peer.initial_key = None
+
+    def _settle(self, peer: Peer) -> None:
+        """Hand the connection's events to its face, and forget it when it is over."""
+        for event in peer.connection.take_events():
+            if type(event) is core.Handshaken:
+                self._handshaken(peer, event.peer)
+            elif type(event) is core.TokenReceived:
+                self._remember(peer, event.token)
+            else:
+                peer.handle(event)
+        peer.wake_writers()
+        if peer.connection.state == CLOSED:
+            self._forget(peer)
+
+    def _handshaken(self, peer: Peer, identity: PeerIdentity) -> None:
+        peer.identity = identity
+        self._runtime.events.emit("transport.open", peer=str(identity), port=peer.address[1])
+        if peer.established is not None:
+            self._remember(peer, self._known.get(peer.address, (b"", b""))[1])
+            if not peer.established.done():
+                peer.established.set_result(None)
+        elif self._on_peer is not None:
+            self._on_peer(peer)
+
+    def _remember(self, peer: Peer, token: bytes) -> None:
+        if len(self._known) >= KNOWN_PEERS_MAX:
+            del self._known[next(iter(self._known))]
+        self._known[peer.address] = (peer.identity.static_key, token)
+
+    def _forget(self, peer: Peer) -> None:
+        if self._peers.pop(peer.connection.local_id, None) is None:
+            return
+        self._handshake_over(peer)
+        error = peer.connection.error or ConnectionClosed("the handshake failed")
+        if peer.established is not None and not peer.established.done():
+            peer.established.set_exception(error)
+        if peer.known:
+            self._runtime.events.emit("transport.closed", peer=str(peer.identity), cause=str(error))
+        self.touch(peer)  # its last datagram may still wait
+        peer.ended(error)
+
+    # -- datagrams out, and time
+
+    def _send(self, datagrams: Sequence[bytes], destination: Address) -> None:
+        if self._endpoint is not None:
+            self._endpoint.send(datagrams, destination)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        dirty, self._dirty = self._dirty, {}
+        now = self._now()
+        nearest = NEVER
+        for peer in dirty:
+            connection = peer.connection
+            datagrams = connection.datagrams_to_send(now)
+            if datagrams:
+                self._send(datagrams, peer.address)
+                if len(datagrams) >= core.BURST_PACKETS_MAX:
+                    self.touch(peer)
+            deadline = connection.next_deadline()
+            peer.deadline = NEVER if deadline is None else deadline
+            nearest = min(nearest, peer.deadline)
+        if nearest < self._timer_at:
+            self._arm(nearest)
+
+    def _arm(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self._runtime.call_at(deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer, self._timer_at = None, NEVER
+        now = self._now()
+        for peer in [p for p in self._peers.values() if p.deadline <= now]:
+            peer.connection.on_deadline(now)
+            self._settle(peer)
+            self.touch(peer)
+        nearest = min((p.deadline for p in self._peers.values() if p.deadline > now), default=NEVER)
+        if nearest < NEVER:
+            self._arm(nearest)
+
+
+class Peer:
+    """The asyncio face of one connection."""
+
+    def __init__(self, host: Host, connection: Connection, address: Address) -> None:
+        self.connection = connection
+        self.address = address
+        self.identity = PeerIdentity("?", "?", "?", 0, 0.0, b"")
+        self.on_stream: Callable[[Stream], None] | None = None
+        self.on_datagram: Callable[[bytes], None] | None = None
+        self.on_close: list[Callable[[TransportError], None]] = []
+        self.deadline = NEVER
+        self.established: asyncio.Future[None] | None = None
+        self.initial_key: tuple[Address, int] | None = None
+        self._host = host
+        self._streams: dict[int, Stream] = {}
+        self._writers: dict[Stream, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.identity} {self.address[0]}:{self.address[1]} {self.connection.state}>"
+
+    @property
+    def known(self) -> bool:
+        """Whether the handshake has told who this is."""
+        return bool(self.identity.static_key)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is over."""
+        return self.connection.state == CLOSED
+
+    def open_stream(self) -> Stream:
+        """A new stream; raises TransportError."""
+        stream_id = self.connection.open_stream()
+        stream = self._streams[stream_id] = Stream(self, stream_id)
+        return stream
+
+    def send_datagram(self, data: bytes) -> None:
+        """Send unreliably; raises TransportError if it fits no packet."""
+        self.connection.send_datagram(data)
+        self.touch()
+
+    async def close(self, code: int = 0, reason: str = "") -> None:
+        """End the connection and tell the peer."""
+        self._host.end(self, code, reason)
+
+    def stats(self) -> dict[str, float]:
+        """What the connection has measured."""
+        connection = self.connection
+        return {
+            "rtt_ms": connection.rtt.smoothed * 1000,
+            "cwnd": connection.recovery.congestion.cwnd,
+            "mtu": connection.mtu.current,
+            "lost": connection.recovery.losses,
+            "probes": connection.recovery.probes_sent,
+            "sent": connection.sent_packets,
+            "received": connection.received_packets,
+        }
+
+    def touch(self) -> None:
+        """Something was queued."""
+        self._host.touch(self)
+
+    def handle(self, event: Any) -> None:
+        """One event of the connection."""
+        kind = type(event)
+        if kind is core.StreamData:
+            stream = self._streams.get(event.stream_id)
+            if stream is None:
+                self.connection.consume(event.stream_id, len(event.data))
+            else:
+                stream.received(event.data, event.fin)
+        elif kind is core.StreamOpened:
+            stream = self._streams[event.stream_id] = Stream(self, event.stream_id)
+            if self.on_stream is not None:
+                self.on_stream(stream)
+        elif kind is core.DatagramReceived:
+            if self.on_datagram is not None:
+                self.on_datagram(event.data)
+        elif kind in (core.StreamReset, core.StreamStopped):
+            stream = self._streams.get(event.stream_id)
+            if stream is not None:
+                stream.cut(kind is core.StreamReset, event.code)
+
+    def wait_for_room(self, stream: Stream) -> None:
+        """Wake the stream's writers when its buffer has drained."""
+        self._writers[stream] = None
+
+    def wake_writers(self) -> None:
+        """Acknowledgements may have made room."""
+        if self._writers:
+            for stream in list(self._writers):
+                if stream.wake():
+                    del self._writers[stream]
+
+    def forget_stream(self, stream_id: int) -> None:
+        """Both sides are done with it."""
+        self._streams.pop(stream_id, None)
+
+    def ended(self, error: TransportError) -> None:
+        """The connection is over."""
+        for stream in list(self._streams.values()):
+            stream.fail(error)
+        self._streams.clear()
+        self._writers.clear()
+        for callback in self.on_close:
+            callback(error)
+
+
+class Stream:
+    """One stream: bytes in order, both ways.
+
+    Either set `receiver`, which is called with what arrives as it arrives, or `await read()`.
+    """
+
+    def __init__(self, peer: Peer, id_: int) -> None:
+        self.id = id_
+        self.peer = peer
+        self.on_reset: Callable[[int], None] | None = None
+        self._receiver: Callable[[bytes, bool], None] | None = None
+        self._connection = peer.connection
+        self._arrived: deque[bytes] = deque()
+        self._ended = False
+        self._error: TransportError | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.id} of {self.peer.identity} buffered={self.buffered}>"
+
+    @property
+    def buffered(self) -> int:
+        """Bytes pushed and not yet acknowledged."""
+        return self._connection.buffered(self.id)
+
+    @property
+    def receiver(self) -> Callable[[bytes, bool], None] | None:
+        """Called with (data, fin); the peer's credit returns at once."""
+        return self._receiver
+
+    @receiver.setter
+    def receiver(self, receiver: Callable[[bytes, bool], None]) -> None:
+        self._receiver = receiver
+        while self._arrived:
+            data = self._arrived.popleft()
+            self._connection.consume(self.id, len(data))
+            receiver(data, self._ended and not self._arrived)
+
+    def push(self, data: bytes, *, fin: bool = False) -> None:
+        """Queue without waiting; raises BufferFull over the bound, or the connection's error."""
+        self._connection.write(self.id, data, fin=fin)
+        self.peer.touch()
+
+    async def write(self, data: bytes, *, fin: bool = False) -> None:
+        """Queue, in pieces that fit the buffer, waiting for the peer as long as need be."""
+        piece = self._connection.config.stream_buffer // 4
+        view = memoryview(data)
+        for start in range(0, max(len(data), 1), piece):
+            await self.drain()
+            part = bytes(view[start : start + piece])
+            self.push(part, fin=fin and start + piece >= len(data))
+
+    async def drain(self) -> None:
+        """Wait until half of the buffer is free."""
+        while not self._has_room():
+            if self._error is not None:
+                raise self._error
+            if self._writer is None or self._writer.done():
+                self._writer = asyncio.get_running_loop().create_future()
+            self.peer.wait_for_room(self)
+            await asyncio.shield(self._writer)
+
+    async def read(self, most: int = 1 << 20) -> bytes:
+        """What has arrived, at most `most` bytes; b"" at the end. Raises the connection's error."""
+        while not self._arrived:
+            if self._ended:
+                return b""
+            if self._error is not None:
+                raise self._error
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        data = self._arrived.popleft()
+        if len(data) > most:
+            self._arrived.appendleft(data[most:])
+            data = data[:most]
+        self._connection.consume(self.id, len(data))
+        self.peer.touch()
+        return data
+
+    def reset(self, code: int = 0) -> None:
+        """Give up sending, and ask the peer to send no more."""
+        self._connection.reset_stream(self.id, code)
+        self._connection.stop_stream(self.id, code)
+        self.peer.touch()
+
+    # -- called by Peer
+
+    def received(self, data: bytes, fin: bool) -> None:
+        """Bytes in order."""
+        self._ended = self._ended or fin
+        if self._receiver is not None:
+            self._connection.consume(self.id, len(data))
+            self._receiver(data, fin)
+            return
+        if data:
+            self._arrived.append(data)
+        self._wake_reader()
+
+    def cut(self, receiving: bool, code: int) -> None:
+        """One direction was given up by the peer."""
+        if receiving:
+            self.fail(TransportError(f"the peer reset stream {self.id} (code {code})"))
+        if self.on_reset is not None:
+            self.on_reset(code)
+
+    def fail(self, error: TransportError) -> None:
+        """Nothing will come any more."""
+        self._error = error
+        self._wake_reader()
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
+
+    def wake(self) -> bool:
+        """Wake a waiting writer if there is room now."""
+        if not self._has_room():
+            return False
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
+        return True
+
+    def _has_room(self) -> bool:
+        return self.buffered <= self._connection.config.stream_buffer // 2 and self._error is None
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)

@@ -1,0 +1,110 @@
+"""Path-MTU discovery by packets, without trusting ICMP (RFC 8899, DPLPMTUD).
+
+    base ──(a full packet was sent)──> searching ──(no larger size works)──> complete
+      ^                                    │  ^                                 │
+      └──────(black hole: time-outs)───────┘  └──────(RAISE_S later)────────────┘
+
+A search tries sizes upwards along a ladder of what links really have, then halves the gap between
+the largest that arrived and the smallest that did not. A size has failed when PROBES_MAX probes
+of it were lost. It starts when there is something to gain: once a packet was filled to the
+current size.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from netstack.transport.config import BASE_MTU
+
+# UDP payloads of: Ethernet, PPPoE just below it, jumbo frames, and loopback.
+LADDER: Final = (1452, 1472, 4096, 8972, 16_384, 32_768, 65_507)
+
+PROBES_MAX: Final = 3
+# The gap at which a search is over: finer is not worth a probe.
+STEP_MIN: Final = 32
+RAISE_S: Final = 600.0  # RFC 8899 §5.1.1
+# Time-outs in a row with large packets in flight after which the path is taken for a black hole.
+BLACK_HOLE_TIMEOUTS: Final = 3
+
+
+class MtuDiscovery:
+    """The size of the largest datagram that the path is known to carry."""
+
+    __slots__ = (
+        "_failed",
+        "_probes_lost",
+        "_raise_at",
+        "_searching",
+        "current",
+        "maximum",
+        "probing",
+    )
+
+    def __init__(self, maximum: int) -> None:
+        self.maximum = maximum
+        self.current = BASE_MTU
+        self.probing = 0  # size of the probe under way, or 0
+        self._failed = maximum + 1
+        self._probes_lost = 0
+        self._searching = False
+        self._raise_at: float | None = None
+
+    def __repr__(self) -> str:
+        state = "searching" if self._searching else "complete" if self._raise_at else "base"
+        return f"<MtuDiscovery {self.current} {state} probing={self.probing}>"
+
+    def packet_was_full(self, now: float) -> None:
+        """Larger packets would have been used: search, unless that was done lately."""
+        if self._searching or (self._raise_at is not None and now < self._raise_at):
+            return
+        self._searching = self.current < self.maximum
+        self._failed = self.maximum + 1
+        self._probes_lost = 0
+
+    def next_probe(self) -> int:
+        """The size of a probe to send now, or 0."""
+        if not self._searching or self.probing:
+            return 0
+        for size in LADDER:
+            if self.current < size < self._failed:
+                self.probing = size
+                return size
+        middle = (self.current + min(self._failed, self.maximum + 1)) // 2
+        if middle - self.current < STEP_MIN:
+            return 0
+        self.probing = middle
+        return middle
+
+    def probe_arrived(self, size: int, now: float) -> bool:
+        """A probe was acknowledged; True if the MTU has grown."""
+        self.probing = self._probes_lost = 0
+        grown = size > self.current
+        self.current = max(self.current, size)
+        self._settle(now)
+        return grown
+
+    def probe_lost(self, size: int, now: float) -> None:
+        """A probe was lost."""
+        self.probing = 0
+        self._probes_lost += 1
+        if self._probes_lost >= PROBES_MAX:
+            self._failed = min(self._failed, size)
+            self._probes_lost = 0
+            self._settle(now)
+
+    def _settle(self, now: float) -> None:
+        upper = min(self._failed, self.maximum + 1)
+        ladder_left = any(self.current < size < upper for size in LADDER)
+        if not ladder_left and (self.current + upper) // 2 - self.current < STEP_MIN:
+            self._searching = False
+            self._raise_at = now + RAISE_S
+
+    def timed_out(self, timeouts: int, now: float) -> bool:
+        """Time-outs in a row; True if the path must be taken for a black hole of large packets."""
+        if timeouts < BLACK_HOLE_TIMEOUTS or self.current == BASE_MTU:
+            return False
+        self.current = BASE_MTU
+        self.probing = self._probes_lost = 0
+        self._searching = False
+        self._raise_at = now + RAISE_S / 10
+        return True

@@ -1,0 +1,100 @@
+"""Reads the frames of an opened packet and tells the connection of each.
+
+The peer has authenticated this packet, so a frame that makes no sense is its bug or its malice,
+not the network's: ProtocolViolation, and the connection ends.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from netstack.transport import frames as f
+from netstack.transport.errors import ProtocolViolation
+
+if TYPE_CHECKING:
+    from netstack.transport.connection import Connection
+
+
+def parse_frames(connection: Connection, data: bytes, now: float) -> bool:
+    """Dispatch every frame; returns whether the packet asks for an acknowledgement."""
+    offset, end = 0, len(data)
+    eliciting = False
+    try:
+        while offset < end:
+            kind = data[offset]
+            if kind == f.STREAM or kind == f.STREAM_FIN:
+                _, stream_id, position, length = f.STREAM_HEAD.unpack_from(data, offset)
+                offset += f.STREAM_HEAD.size
+                body = _slice(data, offset, length)
+                connection.on_stream(stream_id, position, body, kind == f.STREAM_FIN)
+                offset += length
+                eliciting = True
+            elif kind == f.ACK:
+                offset = _ack(connection, data, offset, now)
+            elif kind == f.PADDING:
+                # A run of zeros; whatever follows it is a frame again.
+                rest = data[offset:].lstrip(b"\0")
+                offset = end - len(rest)
+            else:
+                offset = _rare(connection, kind, data, offset)
+                eliciting = True
+    except struct.error:
+        raise ProtocolViolation("a frame is cut short") from None
+    return eliciting
+
+
+def _slice(data: bytes, offset: int, length: int) -> bytes:
+    body = data[offset : offset + length]
+    if len(body) != length:
+        raise ProtocolViolation("a frame is cut short")
+    return body
+
+
+def _ack(connection: Connection, data: bytes, offset: int, now: float) -> int:
+    _, delay_us, count = f.ACK_HEAD.unpack_from(data, offset)
+    offset += f.ACK_HEAD.size
+    ranges = []
+    below = 1 << 64
+    for _ in range(count):
+        first, last = f.RANGE.unpack_from(data, offset)
+        if first > last or last >= below:
+            raise ProtocolViolation("acknowledgement ranges out of order")
+        ranges.append((first, last))
+        below = first
+        offset += f.RANGE.size
+    if ranges:
+        connection.on_ack(ranges, delay_us / 1e6, now)
+    return offset
+
+
+def _rare(connection: Connection, kind: int, data: bytes, offset: int) -> int:
+    """All frames that are not on the hot path; returns the offset behind."""
+    if kind == f.PING:
+        return offset + 1
+    if kind == f.MAX_DATA:
+        connection.on_max_data(f.CREDIT.unpack_from(data, offset)[1])
+        return offset + f.CREDIT.size
+    if kind == f.MAX_STREAM:
+        _, stream_id, limit = f.ID_CREDIT.unpack_from(data, offset)
+        connection.on_max_stream(stream_id, limit)
+        return offset + f.ID_CREDIT.size
+    if kind == f.MAX_STREAMS:
+        connection.on_max_streams(f.COUNT.unpack_from(data, offset)[1])
+        return offset + f.COUNT.size
+    if kind in (f.RESET_STREAM, f.STOP):
+        _, stream_id, code = f.ID_CODE.unpack_from(data, offset)
+        (connection.on_reset if kind == f.RESET_STREAM else connection.on_stop)(stream_id, code)
+        return offset + f.ID_CODE.size
+    if kind in (f.DATAGRAM, f.NEW_TOKEN):
+        _, length = f.BLOB_HEAD.unpack_from(data, offset)
+        offset += f.BLOB_HEAD.size
+        body = _slice(data, offset, length)
+        (connection.on_datagram if kind == f.DATAGRAM else connection.on_new_token)(body)
+        return offset + length
+    if kind == f.CLOSE:
+        _, code, length = f.CLOSE_HEAD.unpack_from(data, offset)
+        offset += f.CLOSE_HEAD.size
+        connection.on_close(code, _slice(data, offset, length).decode(errors="replace"))
+        return offset + length
+    raise ProtocolViolation(f"no frame of kind {kind}")

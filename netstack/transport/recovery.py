@@ -1,0 +1,178 @@
+"""Which packets have arrived, which are lost, and when to ask (RFC 9002 §6).
+
+    acknowledged     named by an ACK: out of flight, feeds RTT and the congestion window
+    lost             a packet sent PACKET_THRESHOLD later was acknowledged, or one sent a TIME_THRESHOLD
+                     of a round trip later: its frames go back to their queues, never the packet
+                     itself
+    overdue          nothing acknowledged for a probe time-out: send something that asks for an answer
+
+Packets are kept in a dict in the order of their numbers, so the oldest is the first key, an ACK's
+range is a run of pops, and nothing is ever sorted.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from netstack.transport.congestion.base import CongestionController
+from netstack.transport.rtt import GRANULARITY_S, RttEstimator
+
+PACKET_THRESHOLD: Final = 3  # the lecture's three duplicate acknowledgements
+TIME_THRESHOLD: Final = 9 / 8
+PERSISTENT_TIMEOUTS: Final = 3  # RFC 9002 §7.6.1
+
+
+class SentPacket:
+    """What is known of a packet in flight. `frames` are owned by it until it is acked or lost."""
+
+    __slots__ = ("frames", "number", "probe_size", "sent_at", "size")
+
+    def __init__(
+        self, number: int, sent_at: float, size: int, frames: list[Any], probe_size: int
+    ) -> None:
+        self.number = number
+        self.sent_at = sent_at
+        self.size = size
+        self.frames = frames
+        self.probe_size = probe_size  # of a path-MTU probe; else 0
+
+
+class Recovery:
+    """Packets in flight, and the timers over them."""
+
+    __slots__ = (
+        "_last_eliciting_at",
+        "_limited",
+        "bytes_in_flight",
+        "congestion",
+        "in_flight",
+        "largest_acked",
+        "loss_at",
+        "losses",
+        "max_ack_delay_s",
+        "probes_sent",
+        "rtt",
+        "timeouts",
+    )
+
+    def __init__(
+        self, rtt: RttEstimator, congestion: CongestionController, max_ack_delay_s: float
+    ) -> None:
+        self.rtt = rtt
+        self.congestion = congestion
+        self.max_ack_delay_s = max_ack_delay_s
+        self.in_flight: dict[int, SentPacket] = {}
+        self.bytes_in_flight = 0
+        self.largest_acked = -1
+        self.loss_at: float | None = None
+        self.losses = 0
+        self.timeouts = 0  # in a row, without an answer
+        self.probes_sent = 0
+        self._last_eliciting_at = 0.0
+        self._limited = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<Recovery in_flight={len(self.in_flight)} bytes={self.bytes_in_flight} "
+            f"cwnd={self.congestion.cwnd} losses={self.losses} timeouts={self.timeouts}>"
+        )
+
+    def room(self) -> int:
+        """Bytes that the congestion window still allows."""
+        return self.congestion.cwnd - self.bytes_in_flight
+
+    def window_is_full(self) -> None:
+        """The window, not the application, is what bounds the flight now."""
+        self._limited = True
+
+    def sent(self, packet: SentPacket) -> None:
+        """An ack-eliciting packet has left."""
+        self.in_flight[packet.number] = packet
+        self.bytes_in_flight += packet.size
+        self._last_eliciting_at = packet.sent_at
+
+    def acknowledge(
+        self, ranges: list[tuple[int, int]], ack_delay_s: float, now: float
+    ) -> list[SentPacket]:
+        """Take an ACK's ranges (first, last); returns the packets that it newly acknowledges."""
+        in_flight = self.in_flight
+        if not in_flight:
+            self.largest_acked = max(self.largest_acked, ranges[0][1])
+            return []
+        oldest = next(iter(in_flight))
+        newly: list[SentPacket] = []
+        for first, last in reversed(ranges):
+            if last < oldest:
+                continue
+            for number in range(max(first, oldest), last + 1):
+                packet = in_flight.pop(number, None)
+                if packet is not None:
+                    newly.append(packet)
+        largest = ranges[0][1]
+        if newly:
+            latest = newly[-1]
+            if latest.number == largest and largest > self.largest_acked:
+                held_s = min(ack_delay_s, self.max_ack_delay_s)
+                self.rtt.sample(max(now - latest.sent_at, 1e-6), held_s)
+            self.timeouts = 0
+            congestion, limited = self.congestion, self._limited
+            for packet in newly:
+                self.bytes_in_flight -= packet.size
+                congestion.on_acknowledged(packet.size, packet.sent_at, now, limited=limited)
+            self._limited = False
+        self.largest_acked = max(self.largest_acked, largest)
+        return newly
+
+    def detect_lost(self, now: float) -> list[SentPacket]:
+        """Packets that are lost by now; sets `loss_at` for the next that may become so."""
+        self.loss_at = None
+        lost: list[SentPacket] = []
+        slowest = max(self.rtt.latest, self.rtt.smoothed)
+        wait_s = max(TIME_THRESHOLD * slowest, GRANULARITY_S)
+        for number, packet in self.in_flight.items():
+            if number > self.largest_acked:
+                break
+            late = packet.sent_at + wait_s
+            if self.largest_acked - number >= PACKET_THRESHOLD or late <= now:
+                lost.append(packet)
+            else:
+                self.loss_at = late
+                break
+        if lost:
+            self._take_out(lost, now)
+        return lost
+
+    def _take_out(self, lost: list[SentPacket], now: float) -> None:
+        for packet in lost:
+            del self.in_flight[packet.number]
+            self.bytes_in_flight -= packet.size
+            if packet.probe_size:
+                continue  # a probe's loss speaks of the path's MTU, not of congestion (RFC 8899 §3)
+            self.losses += 1
+            self.congestion.on_lost(packet.sent_at, now)
+        span_s = lost[-1].sent_at - lost[0].sent_at
+        if self.rtt.samples and span_s > PERSISTENT_TIMEOUTS * self.probe_timeout(back_off=0):
+            self.congestion.on_persistent_congestion()
+
+    def probe_timeout(self, back_off: int | None = None) -> float:
+        """How long after the last packet an answer is overdue (RFC 9002 §6.2.1)."""
+        doublings = self.timeouts if back_off is None else back_off
+        return self.rtt.rto(doublings) + self.max_ack_delay_s * 2 ** min(doublings, 16)
+
+    def deadline(self) -> float | None:
+        """When to call `detect_lost` or to send a probe."""
+        if self.loss_at is not None:
+            return self.loss_at
+        if not self.in_flight:
+            return None
+        return self._last_eliciting_at + self.probe_timeout()
+
+    def overdue(self, now: float) -> SentPacket | None:
+        """The oldest packet, if an answer is overdue: its frames should be sent again as a probe."""
+        if self.loss_at is not None or not self.in_flight:
+            return None
+        if now < self._last_eliciting_at + self.probe_timeout():
+            return None
+        self.timeouts += 1
+        self.probes_sent += 1
+        return next(iter(self.in_flight.values()))

@@ -1,0 +1,204 @@
+"""Ordered bytes: what waits to be sent, and what has arrived out of order.
+
+A frame is owned by exactly one place at a time: the queue of its stream, or the packet that
+carries it. When a packet is lost its frames return to the queue; they may leave again in other
+sizes.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+
+from netstack.transport.errors import ProtocolViolation
+
+
+class SendStream:
+    """One direction of a stream, at its sender."""
+
+    __slots__ = (
+        "_again",
+        "_fin_queued",
+        "_fresh",
+        "_fresh_bytes",
+        "buffered",
+        "fin_acked",
+        "fin_wanted",
+        "id",
+        "limit",
+        "next_offset",
+        "reset_code",
+    )
+
+    def __init__(self, id_: int, limit: int) -> None:
+        self.id = id_
+        self.limit = limit  # the peer's credit: offsets below it may be sent
+        self.next_offset = 0
+        self.buffered = 0  # bytes written and not yet acknowledged
+        self.fin_wanted = False
+        self.fin_acked = False
+        self.reset_code: int | None = None
+        self._fin_queued = False
+        self._fresh: deque[bytes] = deque()
+        self._fresh_bytes = 0
+        self._again: deque[tuple[int, bytes, bool]] = deque()
+
+    def __repr__(self) -> str:
+        return f"<SendStream {self.id} next={self.next_offset} buffered={self.buffered}>"
+
+    def write(self, data: bytes, fin: bool) -> None:
+        """Queue bytes behind those queued before."""
+        if data:
+            self._fresh.append(data)
+            self._fresh_bytes += len(data)
+            self.buffered += len(data)
+        if fin:
+            self.fin_wanted = self._fin_queued = True
+
+    def has_something(self) -> bool:
+        """Whether `take` would give a frame, the connection's credit aside."""
+        if self.reset_code is not None:
+            return False
+        if self._again:
+            return True
+        if self._fresh_bytes:
+            return self.next_offset < self.limit
+        return self._fin_queued
+
+    def take(self, room: int, credit: int) -> tuple[int, bytes, bool] | None:
+        """(offset, data, fin) of at most `room` bytes; new bytes only within `credit` and the limit."""
+        if self._again:
+            offset, data, fin = self._again.popleft()
+            if len(data) > room:
+                self._again.appendleft((offset + room, data[room:], fin))
+                return offset, data[:room], False
+            return offset, data, fin
+        room = min(room, credit, self.limit - self.next_offset)
+        if room <= 0 and (self._fresh_bytes or not self._fin_queued):
+            return None
+        data = self._gather(room)
+        offset = self.next_offset
+        self.next_offset += len(data)
+        fin = self._fin_queued and not self._fresh_bytes
+        if fin:
+            self._fin_queued = False
+        return offset, data, fin
+
+    def _gather(self, room: int) -> bytes:
+        """Up to `room` fresh bytes. All of them, if they fit, in one join."""
+        fresh = self._fresh
+        if self._fresh_bytes <= room:
+            data = fresh[0] if len(fresh) == 1 else b"".join(fresh)
+            fresh.clear()
+            self._fresh_bytes = 0
+            return data
+        parts = []
+        left = room
+        while left:
+            part = fresh.popleft()
+            if len(part) > left:
+                fresh.appendleft(part[left:])
+                part = part[:left]
+            parts.append(part)
+            left -= len(part)
+        self._fresh_bytes -= room
+        return b"".join(parts)
+
+    def lost(self, offset: int, data: bytes, fin: bool) -> None:
+        """A frame did not arrive: send it again."""
+        self._again.append((offset, data, fin))
+
+    def acknowledged(self, data: bytes, fin: bool) -> None:
+        """A frame arrived."""
+        if self.reset_code is not None:
+            return
+        self.buffered -= len(data)
+        self.fin_acked = self.fin_acked or fin
+
+    def reset(self, code: int) -> None:
+        """Give up what is queued."""
+        self.reset_code = code
+        self._fresh.clear()
+        self._again.clear()
+        self._fresh_bytes = self.buffered = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing of this direction is left to do."""
+        return self.reset_code is not None or (self.fin_acked and not self.buffered)
+
+
+class ReceiveStream:
+    """One direction of a stream, at its receiver: the buffering method of reassembly."""
+
+    __slots__ = ("_held", "buffered", "final_size", "highest", "limit", "next_offset", "window")
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.limit = window  # what we allowed the peer to send
+        self.next_offset = 0
+        self.highest = 0
+        self.final_size: int | None = None
+        self.buffered = 0
+        self._held: list[tuple[int, bytes]] = []  # out of order, sorted by offset
+
+    def __repr__(self) -> str:
+        return f"<ReceiveStream next={self.next_offset} held={self.buffered}>"
+
+    def receive(self, offset: int, data: bytes, fin: bool) -> bytes:
+        """Take a frame; returns the bytes that are now in order. Raises ProtocolViolation."""
+        end = offset + len(data)
+        if end > self.limit:
+            raise ProtocolViolation("more stream data than was allowed")
+        final = self.final_size
+        if (fin and final not in (None, end)) or (final is not None and end > final):
+            raise ProtocolViolation("stream data beyond its end")
+        if fin:
+            self.final_size = end
+            if self.highest > end:
+                raise ProtocolViolation("stream data beyond its end")
+        self.highest = max(self.highest, end)
+        if offset == self.next_offset and not self._held:
+            self.next_offset = end
+            return data
+        return self._reassemble(offset, data, end)
+
+    def _reassemble(self, offset: int, data: bytes, end: int) -> bytes:
+        if end > self.next_offset:
+            if offset < self.next_offset:
+                data, offset = data[self.next_offset - offset :], self.next_offset
+            insort(self._held, (offset, data))
+            self.buffered += len(data)
+        ready = []
+        while self._held and self._held[0][0] <= self.next_offset:
+            offset, data = self._held.pop(0)
+            self.buffered -= len(data)
+            end = offset + len(data)
+            if end > self.next_offset:
+                ready.append(data[self.next_offset - offset :])
+                self.next_offset = end
+        self._bound_held()
+        return b"".join(ready)
+
+    def _bound_held(self) -> None:
+        """Copies of the same bytes must not pile up: join what overlaps once there is much of it."""
+        if self.buffered <= self.window:
+            return
+        joined: list[tuple[int, bytes]] = []
+        for offset, data in self._held:
+            if joined:
+                last_offset, last = joined[-1]
+                reach = last_offset + len(last)
+                if offset + len(data) <= reach:
+                    continue
+                if offset <= reach:
+                    joined[-1] = (last_offset, last + data[reach - offset :])
+                    continue
+            joined.append((offset, data))
+        self._held = joined
+        self.buffered = sum(len(data) for _, data in joined)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all bytes up to the end have been in order."""
+        return self.final_size is not None and self.next_offset == self.final_size
