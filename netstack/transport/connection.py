@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import hmac
 from collections import deque
-from dataclasses import dataclass
 from typing import Any, Final
 
 from netstack.transport import frames as f
@@ -36,6 +35,16 @@ from netstack.transport.errors import (
     ProtocolViolation,
     TransportError,
 )
+from netstack.transport.events import (
+    Closed,
+    DatagramReceived,
+    Handshaken,
+    StreamData,
+    StreamOpened,
+    StreamReset,
+    StreamStopped,
+    TokenReceived,
+)
 from netstack.transport.flow import ReceiveCredit, SendCredit
 from netstack.transport.handshake import Initiator, Responder
 from netstack.transport.mtu import MtuDiscovery
@@ -46,7 +55,6 @@ from netstack.transport.recovery import Recovery, SentPacket
 from netstack.transport.rtt import RttEstimator
 from netstack.transport.streams import ReceiveStream, SendStream
 from security.channel import Session
-from security.identity import PeerIdentity
 
 HANDSHAKE, OPEN, CLOSED = "handshake", "open", "closed"
 
@@ -62,66 +70,6 @@ DATAGRAMS_WAITING_MAX: Final = 256
 STREAM_OVERHEAD: Final = f.STREAM_HEAD.size
 
 PROTOCOL_VIOLATION: Final = 2  # code of the CLOSE that answers one
-
-
-@dataclass(frozen=True, slots=True)
-class Handshaken:
-    """The peer is who its certificate says, and can be talked to."""
-
-    peer: PeerIdentity
-
-
-@dataclass(frozen=True, slots=True)
-class StreamOpened:
-    """The peer opened a stream."""
-
-    stream_id: int
-
-
-@dataclass(slots=True)
-class StreamData:
-    """Bytes in order; `fin` on the last. Call `consume` when the application has taken them."""
-
-    stream_id: int
-    data: bytes
-    fin: bool
-
-
-@dataclass(frozen=True, slots=True)
-class StreamReset:
-    """The peer gave up sending on this stream."""
-
-    stream_id: int
-    code: int
-
-
-@dataclass(frozen=True, slots=True)
-class StreamStopped:
-    """The peer does not want what we send on this stream."""
-
-    stream_id: int
-    code: int
-
-
-@dataclass(frozen=True, slots=True)
-class DatagramReceived:
-    """An unreliable datagram."""
-
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class TokenReceived:
-    """For the next connection to this peer: its address validation can be skipped."""
-
-    token: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """The connection is over; no event follows."""
-
-    error: TransportError
 
 
 class Connection:

@@ -25,10 +25,9 @@ from typing import Any
 
 from netstack.runtime.endpoint import Address, Endpoint
 from netstack.runtime.runtime import Runtime
-from netstack.transport import connection as core
-from netstack.transport import packet
+from netstack.transport import events, packet
 from netstack.transport.config import BASE_MTU, TransportConfig
-from netstack.transport.connection import CLOSED, HANDSHAKE, Connection
+from netstack.transport.connection import BURST_PACKETS_MAX, CLOSED, HANDSHAKE, Connection
 from netstack.transport.errors import (
     ConnectionClosed,
     ConnectTimeout,
@@ -309,9 +308,9 @@ class Host:
     def _settle(self, peer: Peer) -> None:
         """Hand the connection's events to its face, and forget it when it is over."""
         for event in peer.connection.take_events():
-            if type(event) is core.Handshaken:
+            if type(event) is events.Handshaken:
                 self._handshaken(peer, event.peer)
-            elif type(event) is core.TokenReceived:
+            elif type(event) is events.TokenReceived:
                 self._remember(peer, event.token)
             else:
                 peer.handle(event)
@@ -362,7 +361,7 @@ class Host:
             datagrams = connection.datagrams_to_send(now)
             if datagrams:
                 self._send(datagrams, peer.address)
-                if len(datagrams) >= core.BURST_PACKETS_MAX:
+                if len(datagrams) >= BURST_PACKETS_MAX:
                     self.touch(peer)
             deadline = connection.next_deadline()
             peer.deadline = NEVER if deadline is None else deadline
@@ -453,23 +452,23 @@ class Peer:
     def handle(self, event: Any) -> None:
         """One event of the connection."""
         kind = type(event)
-        if kind is core.StreamData:
+        if kind is events.StreamData:
             stream = self._streams.get(event.stream_id)
             if stream is None:
                 self.connection.consume(event.stream_id, len(event.data))
             else:
                 stream.received(event.data, event.fin)
-        elif kind is core.StreamOpened:
+        elif kind is events.StreamOpened:
             stream = self._streams[event.stream_id] = Stream(self, event.stream_id)
             if self.on_stream is not None:
                 self.on_stream(stream)
-        elif kind is core.DatagramReceived:
+        elif kind is events.DatagramReceived:
             if self.on_datagram is not None:
                 self.on_datagram(event.data)
-        elif kind in (core.StreamReset, core.StreamStopped):
+        elif kind in (events.StreamReset, events.StreamStopped):
             stream = self._streams.get(event.stream_id)
             if stream is not None:
-                stream.cut(kind is core.StreamReset, event.code)
+                stream.cut(kind is events.StreamReset, event.code)
 
     def wait_for_room(self, stream: Stream) -> None:
         """Wake the stream's writers when its buffer has drained."""

@@ -91,10 +91,11 @@ def _rare(connection: Connection, kind: int, data: bytes, offset: int) -> int:
         offset += f.BLOB_HEAD.size
         body = _slice(data, offset, length)
         (connection.on_datagram if kind == f.DATAGRAM else connection.on_new_token)(body)
-        return offset + length
+        return offset + len(body)
     if kind == f.CLOSE:
         _, code, length = f.CLOSE_HEAD.unpack_from(data, offset)
         offset += f.CLOSE_HEAD.size
-        connection.on_close(code, _slice(data, offset, length).decode(errors="replace"))
-        return offset + length
+        body = _slice(data, offset, length)
+        connection.on_close(code, body.decode(errors="replace"))
+        return offset + len(body)
     raise ProtocolViolation(f"no frame of kind {kind}")

@@ -157,7 +157,7 @@ class Recovery:
     def probe_timeout(self, back_off: int | None = None) -> float:
         """How long after the last packet an answer is overdue (RFC 9002 §6.2.1)."""
         doublings = self.timeouts if back_off is None else back_off
-        return self.rtt.rto(doublings) + self.max_ack_delay_s * 2 ** min(doublings, 16)
+        return self.rtt.rto(doublings) + self.max_ack_delay_s * float(2 ** min(doublings, 16))
 
     def deadline(self) -> float | None:
         """When to call `detect_lost` or to send a probe."""

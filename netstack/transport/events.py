@@ -1,0 +1,68 @@
+"""What a connection tells its application, in the order in which it happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from netstack.transport.errors import TransportError
+from security.identity import PeerIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class Handshaken:
+    """The peer is who its certificate says, and can be talked to."""
+
+    peer: PeerIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOpened:
+    """The peer opened a stream."""
+
+    stream_id: int
+
+
+@dataclass(slots=True)
+class StreamData:
+    """Bytes in order; `fin` on the last. Call `consume` when the application has taken them."""
+
+    stream_id: int
+    data: bytes
+    fin: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReset:
+    """The peer gave up sending on this stream."""
+
+    stream_id: int
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStopped:
+    """The peer does not want what we send on this stream."""
+
+    stream_id: int
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramReceived:
+    """An unreliable datagram."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TokenReceived:
+    """For the next connection to this peer: its address validation can be skipped."""
+
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The connection is over; no event follows."""
+
+    error: TransportError
