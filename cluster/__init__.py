@@ -1,0 +1,1 @@
+"""What a user runs: the `ring` command, the supervisor, benchmarks. See README.md."""
