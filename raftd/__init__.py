@@ -1,0 +1,1 @@
+"""A replicated, linearizable key-value store: Raft as its paper tells it. See README.md."""
