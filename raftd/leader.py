@@ -201,7 +201,7 @@ class Leader:
             elif progress.state == PROBE:
                 progress.paused = False
             elif progress.state == SNAPSHOT:
-                progress.snapshot_sent = progress.snapshot_offset
+                progress.snapshot_offset = progress.snapshot_sent = progress.snapshot_wanted
                 self._send_chunks(progress)
         self._confirm_reads()
 
@@ -247,8 +247,8 @@ class Leader:
             self._advance_commit()
             self._promote(source, progress)
             return
-        if reply.offset > progress.snapshot_offset:
-            progress.snapshot_offset = reply.offset
+        progress.snapshot_wanted = reply.offset
+        progress.snapshot_offset = max(progress.snapshot_offset, reply.offset)
         self._send_chunks(progress)
 
     # -- time

@@ -27,6 +27,7 @@ class Progress:
     read_context: int = 0  # highest heartbeat context it has answered
     snapshot_index: int = 0
     snapshot_offset: int = 0  # acknowledged
+    snapshot_wanted: int = 0  # as of its last reply: lower again if it was restarted
     snapshot_sent: int = 0
 
     def __repr__(self) -> str:
@@ -88,7 +89,7 @@ class Progress:
         """Send the snapshot at `index` from its beginning."""
         self._become(SNAPSHOT)
         self.snapshot_index = index
-        self.snapshot_offset = self.snapshot_sent = 0
+        self.snapshot_offset = self.snapshot_sent = self.snapshot_wanted = 0
         self.advanced_at = now
 
     def _become(self, state: str) -> None:
