@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
+
 import msgpack
 
 from raftd import quorum
@@ -128,8 +129,7 @@ class Membership:
         try:
             voters, outgoing, learners, promoting, addresses = msgpack.unpackb(data)
             located = {name: (str(host), int(port)) for name, (host, port) in addresses.items()}
-            groups: list[tuple[str, ...]] = [tuple(g) for g in (voters, outgoing, learners, promoting)]
-            return cls(groups[0], groups[1], groups[2], groups[3], located)
+            return cls(tuple(voters), tuple(outgoing), tuple(learners), tuple(promoting), located)
         except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
             raise ValueError(f"not a membership: {error}") from None
 

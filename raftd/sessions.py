@@ -1,0 +1,105 @@
+"""Exactly once: which requests of which client have been applied, and what they answered (§8).
+
+The table is part of the replicated state: it is the same on all nodes, in snapshots, and after a
+restart. A client names itself by 16 random bytes and opens no session in advance, so a single
+`put` costs one round trip.
+
+The table is bounded; the session unheard of for longest is forgotten. A *retry* of a forgotten
+session could be applied twice, so it must be told from a retry of one that has simply not been
+heard of yet: a client says which index was applied before its session began (`base`), and the
+table remembers the last use of the newest session that it ever forgot (`horizon`). Every use of a
+session is an entry behind its base; so if nothing behind the base was ever forgotten, this
+session was not, and its retry is safe to apply.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Final
+
+# What a laptop's clients will not reach; a session is 200 bytes.
+SESSIONS_MAX: Final = 10_000
+# Answers a client may leave unacknowledged.
+ANSWERS_MAX: Final = 1_024
+
+
+class Unknown:
+    """Not applied yet, as far as the table knows for sure."""
+
+
+class Forgotten:
+    """A retry of a session that may have been forgotten: it may have been applied."""
+
+
+UNKNOWN: Final = Unknown()
+FORGOTTEN: Final = Forgotten()
+
+
+class Sessions:
+    """The table."""
+
+    def __init__(self, sessions_max: int = SESSIONS_MAX) -> None:
+        self._sessions: OrderedDict[bytes, _Session] = OrderedDict()
+        self._max = sessions_max
+        self.horizon = 0
+
+    def __repr__(self) -> str:
+        return f"<Sessions {len(self._sessions)} horizon={self.horizon}>"
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def lookup(
+        self, session_id: bytes, sequence: int, done: int, *, retry: bool, base: int, index: int
+    ) -> Any:
+        """The answer that was given; or UNKNOWN, and the caller applies it and calls `record`."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            if retry and base < self.horizon:
+                return FORGOTTEN
+            session = self._sessions[session_id] = _Session()
+            if len(self._sessions) > self._max:
+                _, evicted = self._sessions.popitem(last=False)
+                self.horizon = max(self.horizon, evicted.used_at)
+        else:
+            self._sessions.move_to_end(session_id)
+        session.used_at = index
+        if done > session.done:
+            session.done = done
+            session.answers = {s: a for s, a in session.answers.items() if s >= done}
+        if sequence in session.answers:
+            return session.answers[sequence]
+        if sequence < session.done or len(session.answers) >= ANSWERS_MAX:
+            return FORGOTTEN
+        return UNKNOWN
+
+    def record(self, session_id: bytes, sequence: int, answer: Any) -> None:
+        """Remember what was answered."""
+        self._sessions[session_id].answers[sequence] = answer
+
+    def dump(self) -> list[Any]:
+        """For a snapshot, in the order of use."""
+        return [
+            self.horizon,
+            [[i, s.done, s.used_at, list(s.answers.items())] for i, s in self._sessions.items()],
+        ]
+
+    def load(self, dumped: list[Any]) -> None:
+        """From a snapshot."""
+        self.horizon, rows = dumped
+        self._sessions.clear()
+        for session_id, done, used_at, answers in rows:
+            session = self._sessions[session_id] = _Session()
+            session.done, session.used_at = done, used_at
+            session.answers = dict(answers)
+
+
+class _Session:
+    """One client."""
+
+    __slots__ = ("answers", "done", "used_at")
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.used_at = 0
+        self.answers: dict[int, Any] = {}

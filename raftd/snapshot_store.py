@@ -1,0 +1,56 @@
+"""Snapshots on disk: one file each, whole or not there at all.
+
+    snap/00000000000000001234.snap      crc:4  msgpack [index, term, membership, data]
+
+A file is written beside its place, synced and renamed. The newest that is whole counts; one that
+is damaged is passed over, and only then is an older one used.
+"""
+
+from __future__ import annotations
+
+import google_crc32c
+import msgpack
+
+from netstack.runtime.disk import Disk
+from raftd.log import SnapshotMeta
+from raftd.membership import Membership
+
+FOLDER = "snap"
+
+# The newest, and one to fall back to.
+KEPT = 2
+
+
+def save(disk: Disk, meta: SnapshotMeta, data: bytes) -> None:
+    """Write a snapshot durably; raises OSError."""
+    body = msgpack.packb([meta.index, meta.term, meta.membership.pack(), data])
+    crc: int = google_crc32c.value(body)
+    disk.replace(f"{FOLDER}/{meta.index:020d}.snap", crc.to_bytes(4, "big") + body)
+
+
+def load_newest(disk: Disk) -> tuple[tuple[SnapshotMeta, bytes] | None, int]:
+    """The newest snapshot that is whole, and the index of the newest that is damaged (0: none)."""
+    damaged_index = 0
+    for name in sorted(disk.list(FOLDER), reverse=True):
+        if name.endswith(".snap"):
+            found = _parse(disk.read(f"{FOLDER}/{name}"))
+            if found is not None:
+                return found, damaged_index
+            damaged_index = max(damaged_index, int(name.removesuffix(".snap")))
+    return None, damaged_index
+
+
+def remove_older(disk: Disk, index: int) -> None:
+    """Delete all but the newest KEPT snapshots up to `index`."""
+    names = sorted(n for n in disk.list(FOLDER) if n.endswith(".snap"))
+    for name in names[:-KEPT]:
+        if int(name.removesuffix(".snap")) < index:
+            disk.remove(f"{FOLDER}/{name}")
+
+
+def _parse(content: bytes) -> tuple[SnapshotMeta, bytes] | None:
+    body = content[4:]
+    if google_crc32c.value(body) != int.from_bytes(content[:4], "big"):
+        return None
+    index, term, membership, data = msgpack.unpackb(body, max_bin_len=len(body))
+    return SnapshotMeta(index, term, Membership.unpack(membership)), data

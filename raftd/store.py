@@ -1,0 +1,405 @@
+"""The state machine: multi-version keys, transactions, leases; the same on every node (etcd's model).
+
+    revision        counts the changes of the whole store; all that one command changes shares one
+    create, mod     the revision at which a key's current life began, and of its last change
+    version         changes in the current life; 1 after the first put, 0 once deleted
+
+What the server calls:
+
+    apply(index, command) -> answer      a committed command; deterministic
+    range(...)                           a read, now or at an earlier revision
+    watch(...)                           see watch.py
+    freeze() -> Frozen                   a consistent picture; its encode() may run in another thread
+    restore(data)                        become the state of a snapshot
+
+Answers are lists that msgpack takes:
+
+    [OK, revision, …]                    what follows depends on the operation (see the methods)
+    [FAILED, code, text]                 nothing was changed; definite
+
+Values are immutable bytes and versions immutable tuples. A key's history is a list that only
+grows, and is replaced (never changed) by compaction: so a frozen picture is a list of (history,
+length).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+import msgpack
+from sortedcontainers import SortedList
+
+from raftd import commands as c
+from raftd.sessions import FORGOTTEN, UNKNOWN, Sessions
+from raftd.watch import Event, WatchHub
+
+OK, FAILED = 0, 1
+
+# History kept for watchers and reads of the past. Older revisions are compacted by themselves, at
+# the same command on every node; etcd leaves that to the operator, who forgets it.
+REVISIONS_KEPT: Final = 100_000
+
+SNAPSHOT_VERSION: Final = 1
+
+_COMPARE: Final = {"=": operator.eq, "!=": operator.ne, "<": operator.lt, ">": operator.gt}
+
+
+class KeyValue(NamedTuple):
+    """One version of a key. Deleted: version 0 and an empty value."""
+
+    key: bytes
+    value: bytes
+    create: int
+    mod: int
+    version: int
+    lease: int
+
+
+class Compacted(Exception):
+    """The revision is gone; `compacted` is the newest that is."""
+
+    def __init__(self, revision: int, compacted: int) -> None:
+        super().__init__(f"revision {revision} was compacted; the oldest is {compacted + 1}")
+        self.compacted = compacted
+
+
+class FutureRevision(Exception):
+    """The revision has not happened yet."""
+
+
+class Store:
+    """All keys, and everything else that is replicated."""
+
+    def __init__(self, revisions_kept: int = REVISIONS_KEPT) -> None:
+        self.revision = 0
+        self.compacted = 0
+        self.applied_index = 0
+        self.leases: dict[int, int] = {}  # id -> TTL in seconds
+        self.watches = WatchHub(self)
+        self.sessions = Sessions()
+        self._revisions_kept = revisions_kept
+        self._histories: dict[bytes, list[KeyValue]] = {}
+        self._keys: SortedList = SortedList()
+        self._lease_keys: dict[int, dict[bytes, None]] = {}
+        self._changes: list[Event] = []  # of the command being applied
+
+    def __repr__(self) -> str:
+        return (
+            f"<Store keys={len(self._keys)} revision={self.revision} compacted={self.compacted} "
+            f"applied={self.applied_index}>"
+        )
+
+    def __len__(self) -> int:
+        """Keys that are held, deleted ones with a history included."""
+        return len(self._keys)
+
+    # -- writing
+
+    def apply(self, index: int, command: bytes) -> list[Any]:
+        """Apply a committed command once; a repeated one gets the answer it got."""
+        session, sequence, done, retry, base, op = c.unpack_command(command)
+        known = self.sessions.lookup(session, sequence, done, retry=retry, base=base, index=index)
+        self.applied_index = index
+        if known is FORGOTTEN:
+            return [FAILED, "session-expired", "too old to tell whether this was applied before"]
+        if known is not UNKNOWN:
+            answer: list[Any] = known
+            return answer
+        answer = self._run(op)
+        self.sessions.record(session, sequence, answer)
+        return answer
+
+    def advance(self, index: int) -> None:
+        """An entry without a command was applied."""
+        self.applied_index = index
+
+    def _run(self, op: list[Any]) -> list[Any]:
+        answer: list[Any] = _OPERATIONS[op[0]](self, *op[1:])
+        if self._changes:
+            changes, self._changes = self._changes, []
+            self.revision += 1
+            self.watches.publish(self.revision, changes)
+            if self.revision - self.compacted > 2 * self._revisions_kept:
+                self._compact_to(self.revision - self._revisions_kept)
+        return answer
+
+    def _put(self, key: bytes, value: bytes, lease: int, prev: bool) -> list[Any]:
+        """-> [OK, revision, previous pair or None]"""
+        if lease and lease not in self.leases:
+            return [FAILED, "no-lease", f"lease {lease} does not exist"]
+        revision = self.revision + 1
+        history = self._histories.get(key)
+        old = None
+        if history is None:
+            history = self._histories[key] = []
+            self._keys.add(key)
+        else:
+            last = history[-1]
+            old = last if last.version else None
+        if old is None:
+            new = KeyValue(key, value, revision, revision, 1, lease)
+        else:
+            new = KeyValue(key, value, old.create, revision, old.version + 1, lease)
+            if old.lease and old.lease != lease:
+                self._lease_keys[old.lease].pop(key, None)
+        if lease:
+            self._lease_keys.setdefault(lease, {})[key] = None
+        history.append(new)
+        self._changes.append(Event(new, old))
+        return [OK, revision, old if prev else None]
+
+    def _delete(self, key: bytes, range_end: bytes, prev: bool) -> list[Any]:
+        """-> [OK, revision, how many, previous pairs]"""
+        gone = [
+            history[-1]
+            for history in (self._histories[k] for k in self._keys_in(key, range_end))
+            if history[-1].version
+        ]
+        for old in gone:
+            self._delete_one(old)
+        revision = self.revision + 1 if gone or self._changes else self.revision
+        return [OK, revision, len(gone), gone if prev else []]
+
+    def _delete_one(self, old: KeyValue) -> None:
+        tombstone = KeyValue(old.key, b"", 0, self.revision + 1, 0, 0)
+        self._histories[old.key].append(tombstone)
+        if old.lease:
+            self._lease_keys.get(old.lease, {}).pop(old.key, None)
+        self._changes.append(Event(tombstone, old))
+
+    def _txn(self, compares: list[Any], then: list[Any], otherwise: list[Any]) -> list[Any]:
+        """-> [OK, revision, succeeded, answers]; all changes share one revision, or none is made."""
+        missing = self._missing_lease(then) or self._missing_lease(otherwise)
+        if missing:
+            return [FAILED, "no-lease", f"lease {missing} does not exist"]
+        succeeded = all(self._holds(*compare) for compare in compares)
+        answers = [_OPERATIONS[op[0]](self, *op[1:]) for op in (then if succeeded else otherwise)]
+        revision = self.revision + 1 if self._changes else self.revision
+        return [OK, revision, succeeded, answers]
+
+    def _missing_lease(self, ops: list[Any]) -> int:
+        for op in ops:
+            if op[0] == c.PUT and op[3] and op[3] not in self.leases:
+                return int(op[3])
+            if op[0] == c.TXN and (
+                missing := self._missing_lease(op[2]) or self._missing_lease(op[3])
+            ):
+                return missing
+        return 0
+
+    def _holds(self, target: str, op: str, key: bytes, operand: Any) -> bool:
+        history = self._histories.get(key)
+        current = history[-1] if history and history[-1].version else None
+        if target == "value" and current is None:
+            return False  # as in etcd: a key that is not there has no value to compare
+        actual = getattr(current, target) if current is not None else 0
+        return bool(_COMPARE[op](actual, operand))
+
+    def _compact(self, revision: int) -> list[Any]:
+        """-> [OK, revision]"""
+        if revision <= self.compacted:
+            return [FAILED, "compacted", f"revision {revision} was compacted already"]
+        if revision > self.revision:
+            return [FAILED, "future", f"revision {revision} has not happened yet"]
+        self._compact_to(revision)
+        return [OK, self.revision]
+
+    def _compact_to(self, revision: int) -> None:
+        """Forget what was overwritten or deleted at or before `revision`."""
+        self.compacted = revision
+        dead = []
+        for key, history in self._histories.items():
+            if history[0].mod > revision or (len(history) == 1 and history[0].version):
+                continue
+            keep = next((i for i, kv in enumerate(history) if kv.mod > revision), len(history))
+            if keep and history[keep - 1].version:
+                keep -= 1  # the version that is in force at `revision`
+            if keep == len(history):
+                dead.append(key)
+            elif keep:
+                self._histories[key] = history[keep:]
+        for key in dead:
+            del self._histories[key]
+            self._keys.remove(key)
+        self.watches.compact(revision)
+
+    def _lease_grant(self, lease_id: int, ttl_s: int) -> list[Any]:
+        """-> [OK, revision, id, ttl]"""
+        if lease_id in self.leases:
+            return [FAILED, "lease-exists", f"lease {lease_id} exists already"]
+        self.leases[lease_id] = ttl_s
+        return [OK, self.revision, lease_id, ttl_s]
+
+    def _lease_revoke(self, lease_id: int) -> list[Any]:
+        """-> [OK, revision, how many keys went]"""
+        if self.leases.pop(lease_id, None) is None:
+            return [FAILED, "no-lease", f"lease {lease_id} does not exist"]
+        keys = sorted(self._lease_keys.pop(lease_id, {}))
+        for key in keys:
+            self._delete_one(self._histories[key][-1])
+        return [OK, self.revision + bool(keys), len(keys)]
+
+    def _range_op(
+        self,
+        key: bytes,
+        range_end: bytes,
+        revision: int,
+        limit: int,
+        keys_only: bool,
+        count_only: bool,
+    ) -> list[Any]:
+        """A read inside a transaction -> [OK, revision, pairs, more, count]"""
+        try:
+            pairs, more, count = self.range(
+                key, range_end, revision, limit, keys_only=keys_only, count_only=count_only
+            )
+        except (Compacted, FutureRevision) as error:
+            return [FAILED, "compacted" if isinstance(error, Compacted) else "future", str(error)]
+        return [OK, self.revision, pairs, more, count]
+
+    # -- reading
+
+    def get(self, key: bytes) -> KeyValue | None:
+        """The current version of one key."""
+        history = self._histories.get(key)
+        return history[-1] if history and history[-1].version else None
+
+    def range(
+        self,
+        key: bytes,
+        range_end: bytes = b"",
+        revision: int = 0,
+        limit: int = 0,
+        *,
+        keys_only: bool = False,
+        count_only: bool = False,
+    ) -> tuple[list[KeyValue], bool, int]:
+        """(pairs, more, count) of [key, range_end) at `revision` (0: now), in the order of keys.
+
+        `count` is of all that match; `more` says that the limit left some out. Raises Compacted or
+        FutureRevision.
+        """
+        if revision > self.revision:
+            raise FutureRevision(f"revision {revision} has not happened yet; it is {self.revision}")
+        if revision and revision < self.compacted:
+            raise Compacted(revision, self.compacted - 1)
+        if not range_end and not revision:
+            pair = self.get(key)
+            found = [pair] if pair is not None else []
+        else:
+            found = [
+                kv
+                for k in self._keys_in(key, range_end)
+                if (kv := self._at(self._histories[k], revision)) is not None
+            ]
+        count = len(found)
+        if count_only:
+            return [], False, count
+        more = bool(limit) and count > limit
+        if more:
+            found = found[:limit]
+        if keys_only:
+            found = [kv._replace(value=b"") for kv in found]
+        return found, more, count
+
+    def _keys_in(self, key: bytes, range_end: bytes) -> list[bytes]:
+        if not range_end:
+            return [key] if key in self._histories else []
+        if range_end == c.EVERYTHING:
+            return list(self._keys.irange(key))
+        return list(self._keys.irange(key, range_end, inclusive=(True, False)))
+
+    @staticmethod
+    def _at(history: list[KeyValue], revision: int) -> KeyValue | None:
+        if not revision:
+            return history[-1] if history[-1].version else None
+        for kv in reversed(history):
+            if kv.mod <= revision:
+                return kv if kv.version else None
+        return None
+
+    def keys_of_lease(self, lease_id: int) -> list[bytes]:
+        """The keys that go when the lease does."""
+        return sorted(self._lease_keys.get(lease_id, {}))
+
+    def hash(self) -> str:
+        """Of all current pairs and counters: equal on nodes that have applied the same."""
+        digest = hashlib.sha256()
+        for key in self._keys:
+            digest.update(msgpack.packb(self._histories[key]))
+        digest.update(msgpack.packb([self.revision, self.compacted, sorted(self.leases.items())]))
+        return digest.hexdigest()[:16]
+
+    # -- snapshots
+
+    def freeze(self) -> Frozen:
+        """A picture of now that later commands do not touch."""
+        histories = [(h, len(h)) for h in (self._histories[key] for key in self._keys)]
+        header = [
+            SNAPSHOT_VERSION,
+            self.revision,
+            self.compacted,
+            self.applied_index,
+            sorted(self.leases.items()),
+        ]
+        return Frozen(header, histories, msgpack.packb(self.sessions.dump()))
+
+    def restore(self, data: bytes) -> None:
+        """Become the state of a snapshot; watchers learn what they can no longer be told."""
+        unpacker = msgpack.Unpacker(max_buffer_size=len(data) + 1, strict_map_key=False)
+        unpacker.feed(data)
+        version, self.revision, self.compacted, self.applied_index, leases = unpacker.unpack()
+        if version != SNAPSHOT_VERSION:
+            raise ValueError(f"a snapshot of version {version} is not for this program")
+        self.leases = dict(leases)
+        self.sessions.load(unpacker.unpack())
+        self._histories = {}
+        self._lease_keys = {}
+        for history in unpacker:
+            pairs = [KeyValue._make(fields) for fields in history]
+            self._histories[pairs[0].key] = pairs
+            last = pairs[-1]
+            if last.lease:
+                self._lease_keys.setdefault(last.lease, {})[last.key] = None
+        self._keys = SortedList(self._histories)
+        self.watches.rebuild(self.all_versions())
+
+    def all_versions(self) -> Iterator[Event]:
+        """Every change that is still remembered, in no particular order."""
+        for history in self._histories.values():
+            previous = None
+            for kv in history:
+                yield Event(kv, previous)
+                previous = kv if kv.version else None
+
+
+class Frozen:
+    """A picture of a store. `encode` only reads what does not change any more."""
+
+    def __init__(
+        self, header: list[Any], histories: list[tuple[list[KeyValue], int]], sessions: bytes
+    ) -> None:
+        self._header = header
+        self._histories = histories
+        self._sessions = sessions
+
+    def encode(self) -> bytes:
+        """The snapshot's bytes."""
+        packer = msgpack.Packer()
+        parts = [packer.pack(self._header), self._sessions]
+        parts += [packer.pack(history[:length]) for history, length in self._histories]
+        return b"".join(parts)
+
+
+_OPERATIONS: Final[dict[int, Any]] = {
+    c.PUT: Store._put,
+    c.DELETE: Store._delete,
+    c.TXN: Store._txn,
+    c.COMPACT: Store._compact,
+    c.LEASE_GRANT: Store._lease_grant,
+    c.LEASE_REVOKE: Store._lease_revoke,
+    c.RANGE: Store._range_op,
+}
