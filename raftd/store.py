@@ -26,13 +26,14 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import msgpack
 from sortedcontainers import SortedList
 
 from raftd import commands as c
+from raftd.model import KeyValue
 from raftd.sessions import FORGOTTEN, UNKNOWN, Sessions
 from raftd.watch import Event, WatchHub
 
@@ -45,17 +46,6 @@ REVISIONS_KEPT: Final = 100_000
 SNAPSHOT_VERSION: Final = 1
 
 _COMPARE: Final = {"=": operator.eq, "!=": operator.ne, "<": operator.lt, ">": operator.gt}
-
-
-class KeyValue(NamedTuple):
-    """One version of a key. Deleted: version 0 and an empty value."""
-
-    key: bytes
-    value: bytes
-    create: int
-    mod: int
-    version: int
-    lease: int
 
 
 class Compacted(Exception):
@@ -85,6 +75,7 @@ class Store:
         self._keys: SortedList = SortedList()
         self._lease_keys: dict[int, dict[bytes, None]] = {}
         self._changes: list[Event] = []  # of the command being applied
+        self.on_lease: Callable[[int, int], None] | None = None  # (id, TTL; 0: revoked)
 
     def __repr__(self) -> str:
         return (
@@ -231,12 +222,16 @@ class Store:
         if lease_id in self.leases:
             return [FAILED, "lease-exists", f"lease {lease_id} exists already"]
         self.leases[lease_id] = ttl_s
+        if self.on_lease is not None:
+            self.on_lease(lease_id, ttl_s)
         return [OK, self.revision, lease_id, ttl_s]
 
     def _lease_revoke(self, lease_id: int) -> list[Any]:
         """-> [OK, revision, how many keys went]"""
         if self.leases.pop(lease_id, None) is None:
             return [FAILED, "no-lease", f"lease {lease_id} does not exist"]
+        if self.on_lease is not None:
+            self.on_lease(lease_id, 0)
         keys = sorted(self._lease_keys.pop(lease_id, {}))
         for key in keys:
             self._delete_one(self._histories[key][-1])

@@ -144,11 +144,10 @@ class Wal:
         """Opens a segment: the hard state of now; what follows does not need what came before."""
         return [None, None, [], _pack_hard_state(self._hard_state)]
 
-    def save_snapshot(self, meta: Any, data: bytes) -> None:
-        """Keep a snapshot of our own state machine, and delete what it makes superfluous."""
-        save(self._disk, meta, data)
-        remove_older(self._disk, meta.index)
-        self._remove_segments(meta.index)
+    def forget_before(self, index: int) -> None:
+        """A snapshot at `index` is on disk: delete what it makes superfluous."""
+        remove_older(self._disk, index)
+        self._remove_segments(index)
 
     def _remove_segments(self, index: int) -> None:
         """Delete the oldest segments while all their entries are in the snapshot."""

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from raftd.store import KeyValue, Store
+    from raftd.model import KeyValue
+    from raftd.store import Store
 
 # Events that wait for a slow watcher in memory of its own.
 PENDING_MAX: Final = 10_000

@@ -96,6 +96,12 @@ class RpcClient:
         """The open connection, dialled if there is none; raises Unavailable."""
         return await self._connected(self._node.runtime.clock.now() + timeout_s)
 
+    async def drop_connection(self) -> None:
+        """End the connection; the next call dials anew."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
     async def close(self) -> None:
         """End the connection and any dialling."""
         if self._dialling is not None:

@@ -133,13 +133,13 @@ class RpcConnection:
         if self._lane is not None:
             await self._lane.drain()
 
-    def notify(self, method: str, body: Any, *, bulk: bool = False) -> bool:
-        """Send a one-way message; False if it was dropped because the lane is full or gone."""
+    def notify(self, message: bytes, *, bulk: bool = False) -> bool:
+        """Send an encoded NOTIFY; False if it was dropped because the lane is full or gone."""
         stream = self._bulk if bulk else self._lane
         if stream is None or self.closed is not None or stream.buffered > CONGESTED_BYTES:
             self.counters["notify_dropped"] += 1
             return False
-        stream.push(frames.encode((frames.NOTIFY, method, body)))
+        stream.push(message)
         return True
 
     async def call(

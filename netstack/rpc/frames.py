@@ -74,3 +74,8 @@ def encode(message: tuple[Any, ...]) -> bytes:
     except Exception:
         _packer.reset()
         raise
+
+
+def notify(method: str, body: Any) -> bytes:
+    """An encoded one-way message."""
+    return encode((NOTIFY, method, body))

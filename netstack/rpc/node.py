@@ -5,7 +5,7 @@
     await node.start(("127.0.0.1", 7401))
 
     link = node.link("n2", ("127.0.0.1", 7402), "raft")       a lasting connection to a sibling
-    link.notify("raft.message", body)                         one-way; False when dropped
+    link.notify(frames.notify("raft", body))                  one-way; False when dropped
 
     client = node.client(("127.0.0.1", 7402), "raft")         calls, with redial and safe retries
     await client.call("kv.get", body)
@@ -145,10 +145,13 @@ class Link:
         """Whether a message sent now has a connection to leave by."""
         return self.connection is not None and self.connection.ready
 
-    def notify(self, method: str, body: Any, *, bulk: bool = False) -> bool:
-        """One-way message to the sibling; False if it was dropped."""
+    def notify(self, message: bytes, *, bulk: bool = False) -> bool:
+        """One-way message (`frames.notify`) to the sibling; False if it was dropped.
+
+        It comes encoded, so that one message for several siblings is encoded once.
+        """
         connection = self.connection
-        return connection is not None and connection.notify(method, body, bulk=bulk)
+        return connection is not None and connection.notify(message, bulk=bulk)
 
     async def call(self, method: str, body: Any, timeout_s: float) -> Any:
         """A request to the sibling over the shared connection; Unavailable when it is down."""

@@ -1,0 +1,420 @@
+"""A Raft core on a disk and a network, driving a state machine: the shell around core.py and store.py.
+
+    commands, messages, reads ──> (end of this turn of the loop) ──> core ──> outputs
+                                                                       ├─ Persist ──> writer thread ──> persisted
+                                                                       ├─ Send ─────> link
+                                                                       ├─ Apply ────> store ──> answers, watches
+                                                                       └─ ReadReady ─> served when applied
+
+All that arrives in one turn of the loop makes one batch: one append, one message a follower, and, since the writer
+takes whatever has gathered while it was busy, one sync. The loop never waits for the disk, so heartbeats do not.
+
+A disk that is full is waited for: no new commands are taken, reads go on, and writing is tried again until it
+succeeds. Any other error of the disk ends the node: nobody knows what is on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable
+from typing import Any, Final
+
+from netstack.rpc import frames
+from netstack.runtime.runtime import Executor, Fatal, Runtime
+from raftd import messages as m
+from raftd.config import RaftSettings
+from raftd.core import LEADER, Raft
+from raftd.errors import NotLeader, Overloaded
+from raftd.lease import LeaseKeeper
+from raftd.log import COMMAND, Entry, SnapshotMeta
+from raftd.outputs import (
+    Apply,
+    Emit,
+    Persist,
+    ReadFailed,
+    ReadReady,
+    Restore,
+    Send,
+)
+from raftd.snapshot_store import save
+from raftd.store import Frozen, Store
+from raftd.wal import DamagedLog, Wal
+
+METHOD: Final = "raft"
+
+# How often a full disk is tried again.
+DISK_RETRY_S: Final = 0.2
+# Entries of the log between two events that tell of it: a picture of progress, not a copy of the log.
+PROGRESS_EVENT_S: Final = 0.1
+
+Answered = Callable[[list[Any] | None, Exception | None], None]
+"""(answer, None), or (None, why): NotLeader and Overloaded are definite, LeadershipLost is not."""
+
+
+class LeadershipLost(Exception):
+    """The command was proposed, and this node cannot say what became of it."""
+
+
+class DiskFull(Overloaded):
+    """No command is taken until there is room again."""
+
+
+class Replica:
+    """One node's copy of the replicated store.
+
+    Args:
+        runtime: the world.
+        settings: see RaftSettings.
+        send: (to, encoded message, bulk) -> None; may drop.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        settings: RaftSettings,
+        send: Callable[[str, bytes, bool], None],
+    ) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self._send = send
+        self._now = runtime.clock.now
+        self.store = Store()
+        self.leases = LeaseKeeper()
+        self.disk_full = False
+        self.counters = {"commands": 0, "reads": 0, "batches": 0, "malformed": 0, "snapshots": 0}
+        runtime.disk.faults.power_cut = settings.power_cut or runtime.disk.faults.power_cut
+        try:
+            self._wal, restored = Wal.open(runtime.disk)
+        except (DamagedLog, OSError) as error:
+            raise Fatal(f"the log of {runtime.node} cannot be used: {error}") from None
+        if restored.snapshot is not None:
+            self.store.restore(restored.snapshot_data)
+        self._snapshot_index = restored.snapshot.index if restored.snapshot else 0
+        self.store.on_lease = self._lease_changed
+        self.core = Raft(
+            runtime.node,
+            settings.options,
+            restored,
+            settings.bootstrap,
+            runtime.rng,
+            self._now(),
+        )
+        self._writer: Executor = runtime.executor("wal")
+        self._snapshotter: Executor = runtime.executor("snapshot")
+        self._snapshotting = False
+        self._to_write: list[Persist] = []
+        self._writing = False
+        self._proposals: list[tuple[bytes, Answered]] = []
+        self._waiters: dict[int, tuple[int, Answered]] = {}
+        self._new_reads: list[Callable[[Exception | None], None]] = []
+        self._reads: dict[int, list[Callable[[Exception | None], None]]] = {}
+        self._confirmed: list[tuple[int, list[Callable[[Exception | None], None]]]] = []
+        self._token = 0
+        self._pumping = False
+        self._timer: Any = None
+        self._timer_at = float("inf")
+        self._encoded: tuple[m.Message | None, bytes] = (None, b"")
+        self._progress_at = 0.0
+        self._loop = asyncio.get_running_loop()
+        self.on_membership: Callable[[], None] | None = None
+        self.touch()
+
+    def __repr__(self) -> str:
+        return f"<Replica {self.core!r} {self.store!r}>"
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node leads, as far as it knows."""
+        return self.core.role == LEADER
+
+    # -- what callers ask
+
+    def propose(self, command: bytes, answered: Answered) -> None:
+        """Have a command applied; `answered` is called once, soon or late."""
+        if self.disk_full:
+            answered(None, DiskFull("the disk is full; nothing is written until there is room"))
+        elif self.core.leading is None:
+            answered(None, NotLeader(self.core.leader_name))
+        else:
+            self._proposals.append((command, answered))
+            self.touch()
+
+    def read(self, ready: Callable[[Exception | None], None]) -> None:
+        """Call `ready(None)` when the store may be read linearizably, or with why not."""
+        self._new_reads.append(ready)
+        self.touch()
+
+    def receive(self, body: Any, source: str) -> None:
+        """A message of a sibling."""
+        try:
+            message = m.unpack(body)
+        except m.Malformed as error:
+            self.counters["malformed"] += 1
+            self._runtime.events.emit("raft.malformed", source=source, cause=str(error))
+            return
+        self.core.receive(message, source, self._now())
+        self.touch()
+
+    def touch(self) -> None:
+        """Something happened: run the core at the end of this turn of the loop."""
+        if not self._pumping:
+            self._pumping = True
+            self._loop.call_soon(self._pump)
+
+    async def stop(self) -> None:
+        """Finish what is being written, and close the log."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = float("-inf")
+        self._writer.close()
+        self._snapshotter.close()
+        self._wal.close()
+
+    # -- the pump
+
+    def _pump(self) -> None:
+        self._pumping = False
+        now = self._now()
+        core = self.core
+        if now >= core.next_deadline():
+            core.on_deadline(now)
+        if self._proposals:
+            self._propose_batch(now)
+        if self._new_reads:
+            self._token += 1
+            self._reads[self._token], self._new_reads = self._new_reads, []
+            core.read_index(self._token, now)
+        for output in core.take_outputs():
+            if isinstance(output, Send):
+                self._send_message(output.to, output.message)
+            elif isinstance(output, Persist):
+                self._to_write.append(output)
+            elif isinstance(output, Apply):
+                self._apply(output.entries)
+            elif isinstance(output, ReadReady):
+                self._read_ready(output.token, output.index)
+            elif isinstance(output, ReadFailed):
+                self._read_failed(output.token)
+            elif isinstance(output, Restore):
+                self._restore(output.meta, output.data)
+            elif isinstance(output, Emit):
+                self._event(output)
+        if self._to_write and not self._writing:
+            self._write()
+        deadline = core.next_deadline()
+        if deadline < self._timer_at:
+            self._arm(deadline)
+
+    def _arm(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self._runtime.call_at(deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        """Armed when a deadline moves nearer, never when it moves away: it may be early."""
+        self._timer, self._timer_at = None, float("inf")
+        self._pump()
+
+    def _propose_batch(self, now: float) -> None:
+        batch, self._proposals = self._proposals, []
+        try:
+            index = self.core.propose([command for command, _ in batch], now)
+        except (NotLeader, Overloaded) as error:
+            for _, answered in batch:
+                answered(None, error)
+            return
+        term = self.core.term
+        waiters = self._waiters
+        for _, answered in batch:
+            waiters[index] = (term, answered)
+            index += 1
+        self.counters["commands"] += len(batch)
+        self.counters["batches"] += 1
+
+    def _send_message(self, to: str, message: m.Message) -> None:
+        # Followers that stand alike get equal messages: encode one of them.
+        last, encoded = self._encoded
+        if last is None or last != message:
+            encoded = frames.notify(METHOD, m.pack(message))
+            self._encoded = (message, encoded)
+        self._send(to, encoded, type(message) is m.InstallSnapshot)
+
+    # -- the disk
+
+    def _write(self) -> None:
+        batch, self._to_write = self._to_write, []
+        self._writing = True
+        self._writer.submit(
+            lambda: self._wal.append(batch), lambda _, error: self._written(batch, error)
+        )
+
+    def _written(self, batch: list[Persist], error: BaseException | None) -> None:
+        self._writing = False
+        if error is not None:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                self._disk_is_full(batch)
+            else:
+                self._runtime.fatal(Fatal(f"the log cannot be written: {error}"), "wal")
+            return
+        if self.disk_full:
+            self.disk_full = False
+            self._runtime.events.emit("disk.room", cause="writing works again")
+        core, now = self.core, self._now()
+        for persist in batch:
+            core.persisted(persist.sequence, now)
+            for send in persist.then:
+                self._send_message(send.to, send.message)
+        self._pump()
+
+    def _disk_is_full(self, batch: list[Persist]) -> None:
+        if not self.disk_full:
+            self.disk_full = True
+            self._runtime.events.emit("disk.full", cause="commands are refused until there is room")
+        self._to_write = batch + self._to_write
+        self._writing = True  # nothing else is written before this
+
+        def again() -> None:
+            self._writing = False
+            self._write()
+
+        self._runtime.call_later_true(DISK_RETRY_S, again)
+
+    # -- the state machine
+
+    def _apply(self, entries: list[Entry]) -> None:
+        store, waiters = self.store, self._waiters
+        for entry in entries:
+            if entry.kind == COMMAND:
+                answer = store.apply(entry.index, entry.data)
+            else:
+                store.advance(entry.index)
+                answer = []
+                if self.on_membership is not None:
+                    self.on_membership()
+            if waiters:
+                waiter = waiters.pop(entry.index, None)
+                if waiter is not None:
+                    term, answered = waiter
+                    if term == entry.term:
+                        answered(answer, None)
+                    else:
+                        answered(None, LeadershipLost("another leader's entry took the place"))
+        if self._confirmed:
+            self._serve_confirmed()
+        self._maybe_snapshot()
+        now = self._now()
+        if now - self._progress_at >= PROGRESS_EVENT_S:
+            self._progress_at = now
+            self._runtime.events.emit(
+                "log.commit",
+                index=self.core.commit,
+                last=self.core.log.last_index,
+                revision=store.revision,
+            )
+
+    def _restore(self, meta: SnapshotMeta, data: bytes) -> None:
+        self.store.restore(data)
+        self._snapshot_index = meta.index
+        for _, answered in list(self._waiters.values()):
+            answered(None, LeadershipLost("the state was replaced by the leader's"))
+        self._waiters.clear()
+        self._serve_confirmed()
+        if self.on_membership is not None:
+            self.on_membership()
+
+    def _maybe_snapshot(self) -> None:
+        index = self.store.applied_index
+        if self._snapshotting or index - self._snapshot_index < self._settings.snapshot_every:
+            return
+        term = self.core.log.term_at(index)
+        if term is None:
+            return
+        self._snapshotting = True
+        meta = SnapshotMeta(index, term, self.core.membership_at(index))
+        frozen, disk = self.store.freeze(), self._runtime.disk
+
+        def work() -> bytes:
+            return _encode_and_save(frozen, meta, disk)
+
+        self._snapshotter.submit(work, lambda data, error: self._snapshot_saved(meta, data, error))
+
+    def _snapshot_saved(
+        self, meta: SnapshotMeta, data: bytes | None, error: BaseException | None
+    ) -> None:
+        self._snapshotting = False
+        if error is not None or data is None:
+            # The log has everything still; the next occasion tries again.
+            self._snapshot_index += self._settings.snapshot_every // 2
+            self._runtime.events.emit("snapshot.failed", cause=str(error))
+            return
+        self._snapshot_index = max(self._snapshot_index, meta.index)
+        self.counters["snapshots"] += 1
+        self._runtime.events.emit("snapshot.taken", index=meta.index, bytes=len(data))
+        self.core.compact(meta, data, self._now())
+        wal = self._wal
+        self._writer.submit(lambda: wal.forget_before(meta.index), self._segments_removed)
+        self.touch()
+
+    def _segments_removed(self, _: Any, error: BaseException | None) -> None:
+        if error is not None:
+            self._runtime.events.emit("wal.not_removed", cause=str(error))
+
+    # -- reads
+
+    def _read_ready(self, token: int, index: int) -> None:
+        waiting = self._reads.pop(token, None)
+        if waiting is None:
+            return
+        if self.store.applied_index >= index:
+            self._serve(waiting)
+        else:
+            self._confirmed.append((index, waiting))
+
+    def _serve_confirmed(self) -> None:
+        applied = self.store.applied_index
+        ready = [waiting for index, waiting in self._confirmed if index <= applied]
+        self._confirmed = [item for item in self._confirmed if item[0] > applied]
+        for waiting in ready:
+            self._serve(waiting)
+
+    def _serve(self, waiting: list[Callable[[Exception | None], None]]) -> None:
+        self.counters["reads"] += len(waiting)
+        for ready in waiting:
+            ready(None)
+
+    def _read_failed(self, token: int) -> None:
+        for ready in self._reads.pop(token, []):
+            ready(NotLeader(self.core.leader_name))
+
+    # -- roles
+
+    def _event(self, output: Emit) -> None:
+        self._runtime.events.emit(output.kind, **output.fields)
+        if output.kind != "raft.role":
+            return
+        if self.core.role == LEADER:
+            self.leases.start(self.store.leases, self._now())
+            return
+        # Whatever we proposed or forwarded may or may not come about; who asked must ask again.
+        waiters, self._waiters = self._waiters, {}
+        for _, answered in waiters.values():
+            answered(None, LeadershipLost("this node no longer leads"))
+        reads, self._reads = self._reads, {}
+        for waiting in reads.values():
+            for ready in waiting:
+                ready(NotLeader(self.core.leader_name))
+
+    def _lease_changed(self, lease_id: int, ttl_s: int) -> None:
+        if self.core.role == LEADER:
+            if ttl_s:
+                self.leases.keep(lease_id, ttl_s, self._now())
+            else:
+                self.leases.gone(lease_id)
+
+
+def _encode_and_save(frozen: Frozen, meta: SnapshotMeta, disk: Any) -> bytes:
+    data = frozen.encode()
+    save(disk, meta, data)
+    return data
