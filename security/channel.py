@@ -18,34 +18,52 @@ does not open), numbers that are used once, a replay window, new keys after a bo
 time, an end after too many forgeries. The packet's number is the nonce; its header is
 authenticated, not hidden.
 
-IK's first message can be replayed and, if the responder's key was stolen, forged (Noise §7.7):
-nothing of what it carries may be acted on before the initiator has used the keys of the reply.
+Guarantees: a message that does not hold changes nothing, so a forged one does not end a handshake
+that the true one can still complete; keys are given out once, and only after the peer's
+certificate was accepted; a nonce is never used twice under a key.
+
+Limits: IK's first message can be replayed and, if the responder's key was stolen, forged (Noise
+§7.7): nothing of what it carries may be acted on before the initiator has used the keys of the
+reply. Lengths and times of packets are in the open. A certificate is judged when it is presented,
+not again while the channel lasts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Literal
+from dataclasses import replace
+from typing import Final, Literal, NoReturn
 
 import msgpack
 from cryptography.exceptions import InvalidTag
 
 from security.errors import CertificateRejected, HandshakeFailed, KeysExhausted, Replayed, Tampered
 from security.identity import Identity, PeerIdentity, verify, verify_static_key
-from security.noise import CIPHERS, NONCE_FORMAT, Buffer, Entropy, HandshakeState, rekeyed
+from security.noise import (
+    CIPHERS,
+    NONCE_FORMAT,
+    NONCE_MAX,
+    Buffer,
+    Entropy,
+    HandshakeState,
+    public_bytes,
+    rekeyed,
+)
 from security.replay import ReplayWindow
 
 VERSION: Final = 1
 SUITES: Final = tuple(CIPHERS)
 
-# AES-GCM may seal 2^23 packets under a key before an attacker's advantage counts (RFC 9001 §6.6);
-# we change it eight times sooner, and every two minutes as WireGuard does.
+# AES-GCM may seal 2^23 packets under a key before an attacker's advantage counts (RFC 9001 §6.6).
+# We change it eight times sooner, and every two minutes as WireGuard does; a peer that lets no
+# change happen (it never acknowledges) meets the limit itself.
+SEALED_MAX: Final = 2**23
 REKEY_AFTER_PACKETS: Final = 2**20
 REKEY_AFTER_S: Final = 120.0
 
-# RFC 9001 §6.6 allows 2^36 forgeries for ChaCha20-Poly1305 and 2^52 for AES-GCM. A real line
-# damages far fewer than a million datagrams past UDP's checksum; who sends more is not a line.
-TAMPERED_MAX: Final = 2**20
+# RFC 9001 §6.6: 2^36 forgeries for ChaCha20-Poly1305 (2^52 for AES-GCM), then the channel must
+# end. Not sooner: each bound is also a way for a forger to end a channel that he cannot read.
+TAMPERED_MAX: Final = 2**36
 
 Pattern = Literal["XX", "IK"]
 
@@ -83,7 +101,8 @@ class Handshake:
         self._initiator = initiator
         self._suite = suite
         self._now = now
-        self._sent_certificate = False
+        self._service = service
+        self._keys_taken = False
         self.peer: PeerIdentity | None = None
         self._noise = HandshakeState(
             pattern,
@@ -105,8 +124,8 @@ class Handshake:
 
     @property
     def finished(self) -> bool:
-        """Whether session() may be called."""
-        return self._noise.finished
+        """Whether both sides have the keys and this one has accepted its peer."""
+        return self._noise.finished and self.peer is not None
 
     @property
     def handshake_hash(self) -> bytes:
@@ -124,51 +143,44 @@ class Handshake:
     def read_message(self, data: bytes) -> bytes:
         """The caller's payload of the peer's message.
 
-        Raises HandshakeFailed, or CertificateRejected if the bytes fit and the peer does not.
+        Raises HandshakeFailed, or CertificateRejected if the bytes fit and the peer does not. Then
+        nothing has changed: the next message may be the true one.
         """
-        plaintext = self._noise.read_message(data)
+        noise = self._noise.fork()
+        plaintext = noise.read_message(data)
         with_certificate = self._turn in self._certificate_turns
-        self._turn += 1
-        try:
-            fields = msgpack.unpackb(plaintext)
-        except Exception:
-            raise HandshakeFailed("a handshake payload is not msgpack") from None
-        wanted = 3 if with_certificate else 1
-        if (
-            not isinstance(fields, list)
-            or len(fields) != wanted
-            or not all(isinstance(field, bytes) for field in fields)
-        ):
-            raise HandshakeFailed("a handshake payload has the wrong fields")
+        payload, *proof = _fields(plaintext, 3 if with_certificate else 1)
         if with_certificate:
-            self.peer = self._verify_peer(fields[1], fields[2])
-        payload: bytes = fields[0]
+            static_key = noise.rs
+            assert static_key is not None
+            self.peer = self._verify_peer(static_key, *proof)
+        self._noise = noise
+        self._turn += 1
         return payload
 
-    def _verify_peer(self, certificate_der: bytes, signature: bytes) -> PeerIdentity:
+    def _verify_peer(
+        self, static_key: bytes, certificate_der: bytes, signature: bytes
+    ) -> PeerIdentity:
         me = self._identity
         peer = verify(
             certificate_der, authority=me.authority, revocations=me.revocations, now=self._now
         )
-        static_key = self._noise.rs
-        assert static_key is not None
         verify_static_key(peer.public_key, static_key, signature)
-        if static_key == me.static_key.public_key().public_bytes_raw():
+        if static_key == public_bytes(me.static_key):
             raise CertificateRejected("the peer presents our own identity")
-        return PeerIdentity(
-            peer.name,
-            peer.service,
-            peer.cluster,
-            peer.serial,
-            peer.expires_at,
-            peer.public_key,
-            static_key,
-        )
+        if self._initiator and peer.service != self._service:
+            raise CertificateRejected(f"{peer} answers for the service {self._service}")
+        return replace(peer, static_key=static_key)
 
     def session(self, *, rekey_after_packets: int = REKEY_AFTER_PACKETS) -> Session:
-        """The keys of this channel, once the handshake is finished."""
+        """The keys of this channel, once the handshake is finished; raises HandshakeFailed.
+
+        They are given out once: two sessions would use the same nonces.
+        """
         ciphers = self._noise.ciphers
-        assert ciphers is not None, "the handshake is not finished"
+        if ciphers is None or self.peer is None or self._keys_taken:
+            raise HandshakeFailed("there are no keys to give: not finished, or given before")
+        self._keys_taken = True
         first, second = (cipher.key for cipher in ciphers)
         assert first is not None
         assert second is not None
@@ -182,16 +194,31 @@ def prologue(suite: str, pattern: str, cluster: str, service: str) -> bytes:
     return packed
 
 
+def _fields(plaintext: bytes, count: int) -> list[bytes]:
+    """The fields of a handshake payload; raises HandshakeFailed unless they are `count` bytes."""
+    try:
+        fields = msgpack.unpackb(plaintext)
+    except Exception:  # msgpack's errors have no common base but this
+        raise HandshakeFailed("a handshake payload is not msgpack") from None
+    if (
+        not isinstance(fields, list)
+        or len(fields) != count
+        or not all(isinstance(field, bytes) for field in fields)
+    ):
+        raise HandshakeFailed("a handshake payload has the wrong fields")
+    return fields
+
+
 class Session:
     """The keys of one channel, for datagrams that may be lost, repeated and reordered.
 
     Numbers count on across a rekey, so one window guards all phases. A sender changes its key by
     flipping `send_phase`, which travels in the packet's header; the receiver follows when a
     packet of the other phase verifies, and keeps the previous key for what is still under way.
+    Each direction changes its key by its own bounds, as in TLS 1.3.
     """
 
     __slots__ = (
-        "_closed",
         "_make",
         "_nonce",
         "_open",
@@ -202,6 +229,7 @@ class Session:
         "_rekey_after",
         "_rekeyed_at",
         "_seal",
+        "_seal_end",
         "_sealed_from",
         "_send_key",
         "_sent_to",
@@ -237,7 +265,7 @@ class Session:
         self._rekeyed_at: float | None = None
         self._sealed_from = 0
         self._sent_to = -1
-        self._closed = False
+        self._seal_end = SEALED_MAX
         self._receive_phase = 0
         self.send_phase = 0
         self.phase_began = 0
@@ -254,11 +282,14 @@ class Session:
     def seal(self, number: int, header: bytes, plaintext: Buffer) -> bytes:
         """Ciphertext and tag of packet `number`, with `header` authenticated.
 
-        Raises KeysExhausted when closed, or for a number that is not above all before it: a nonce
-        used twice gives the plaintexts away.
+        Raises KeysExhausted for a number that is not above all before it (a nonce used twice gives
+        the plaintexts away), when this key has sealed enough, and after close().
         """
-        if number <= self._sent_to or self._closed:
-            raise KeysExhausted("this number was used before, or the channel is closed")
+        if not self._sent_to < number < self._seal_end:
+            raise KeysExhausted(
+                f"packet {number} cannot be sealed: the next is {self._sent_to + 1}, "
+                f"this key ends before {self._seal_end}"
+            )
         self._sent_to = number
         return self._seal(self._nonce(number), plaintext, header)
 
@@ -271,6 +302,7 @@ class Session:
     ) -> bytes:
         """The plaintext of packet `number`; raises Replayed, Tampered or KeysExhausted."""
         window = self._window
+        # Looked up before the work of opening, marked only after: see replay.py.
         if not window.is_new(number):
             self.replayed += 1
             raise Replayed(f"packet {number} was seen before, or is too old to tell")
@@ -295,14 +327,12 @@ class Session:
         return plaintext
 
     def _try(self, opener: Opener, number: int, header: Buffer, ciphertext: Buffer) -> bytes:
-        if self._closed:
-            raise KeysExhausted("the channel is closed")
         try:
             return opener(self._nonce(number), ciphertext, header)
         except InvalidTag:
             self.tampered += 1
             if self.tampered >= self.tampered_max:
-                self._closed = True
+                self.close()
                 raise KeysExhausted("too many packets did not verify") from None
             raise Tampered(f"packet {number} does not verify") from None
 
@@ -325,9 +355,17 @@ class Session:
         self._seal = self._make(self._send_key).encrypt
         self.send_phase ^= 1
         self.phase_began = self._sent_to + 1
+        # The largest number is the specification's own, for making the next key (Noise §4.2).
+        self._seal_end = min(self.phase_began + SEALED_MAX, NONCE_MAX)
         self._rekeyed_at = now
 
     def close(self) -> None:
         """Forget the keys: nothing is sealed or opened any more."""
-        self._closed = True
         self._send_key = self._receive_key = b""
+        self._seal_end = -1
+        self._seal = self._open = self._open_next = self._open_previous = _closed
+
+
+def _closed(nonce: Buffer, data: Buffer, associated_data: Buffer | None) -> NoReturn:
+    """What a closed session has for a cipher."""
+    raise KeysExhausted("the channel is closed")

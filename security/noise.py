@@ -1,20 +1,24 @@
-"""The Noise protocol framework, revision 34: handshakes as data, three small objects to run them.
+"""The Noise protocol framework, revision 34: three small objects that run any handshake pattern.
 
     CipherState      a key and a counter                        (specification §5.1)
     SymmetricState   a chaining key and a transcript hash       (§5.2)
     HandshakeState   the tokens of a pattern, one message at a time (§5.3)
 
-Patterns are written as in the specification (§7) and parsed from that text, so a reader can hold
-them against it. Primitives come from `cryptography`; the suite is 25519, SHA-256, and AES-GCM or
+Patterns are data (patterns.py), written as in the specification, so a reader can hold them against
+it. Primitives come from `cryptography`; the suite is 25519, SHA-256, and AES-GCM or
 ChaCha20-Poly1305. Pre-shared keys (`psk` modifiers, §9) are understood, because the public
 vectors have them.
 
-Guarantees: a message that does not verify raises HandshakeFailed and leaves the state unusable; an
-all-zero shared secret (a small-order public key, §12.1) is a failed handshake, not a weak one.
+Guarantees: a message that does not verify raises HandshakeFailed and leaves the state unusable
+(who wants to wait for a better one reads on a fork()); an all-zero shared secret (a small-order
+public key, §12.1) is a failed handshake, not a weak one.
+
+Limits: Python cannot wipe memory; keys live until their objects are collected.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import hmac
 import struct
@@ -26,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from security.errors import HandshakeFailed, KeysExhausted
+from security.patterns import PATTERNS
 
 Entropy = Callable[[int], bytes]
 Buffer = bytes | bytearray | memoryview
@@ -36,29 +41,6 @@ MESSAGE_BYTES_MAX: Final = 65535  # §3
 
 # 2^64-1 is reserved by the specification (§5.1) for rekey.
 NONCE_MAX: Final = 2**64 - 1
-
-PATTERNS: Final = {
-    name: tuple(tuple(part.split()) for part in text.split("|"))
-    for name, text in {
-        # "pre-messages of the initiator | of the responder | message | message ..."
-        "NN": "||e|e ee",
-        "NK": "|s|e es|e ee",
-        "NX": "||e|e ee s es",
-        "KN": "s||e|e ee se",
-        "KK": "s|s|e es ss|e ee se",
-        "KX": "s||e|e ee se s es",
-        "XN": "||e|e ee|s se",
-        "XK": "|s|e es|e ee|s se",
-        "XX": "||e|e ee s es|s se",
-        "IN": "||e s|e ee se",
-        "IK": "|s|e es s ss|e ee se",
-        "IX": "||e s|e ee se s es",
-        "N": "|s|e es",
-        "K": "s|s|e es ss",
-        "X": "|s|e es s ss",
-    }.items()
-}
-
 
 class Aead(Protocol):
     """What both ciphers of `cryptography` offer."""
@@ -120,6 +102,10 @@ class CipherState:
         self.key = rekeyed(self.cipher, self.key)
         self._aead = CIPHERS[self.cipher](self.key)
 
+    def copy(self) -> CipherState:
+        """One that goes its own way from here."""
+        return copy.copy(self)
+
     def _take(self) -> int:
         if self.n >= NONCE_MAX:
             raise KeysExhausted("the counter of this key has reached its end")
@@ -179,6 +165,12 @@ class SymmetricState:
         self.mix_hash(ciphertext)
         return plaintext
 
+    def copy(self) -> SymmetricState:
+        """One that goes its own way from here."""
+        twin = copy.copy(self)
+        twin.cipher_state = self.cipher_state.copy()
+        return twin
+
     def split(self) -> tuple[CipherState, CipherState]:
         """One cipher state a direction: initiator to responder, and back."""
         first, second = hkdf(self.ck, b"", 2)
@@ -232,6 +224,13 @@ class HandshakeState:
                 key = public_bytes(self._own_static()) if mine else self._their_static()
                 self._symmetric.mix_hash(key)
 
+    def fork(self) -> HandshakeState:
+        """A copy to read a message on that may be forged: if it is, this one is as it was."""
+        twin = copy.copy(self)
+        twin._symmetric = self._symmetric.copy()
+        twin._psks = list(self._psks)
+        return twin
+
     @property
     def handshake_hash(self) -> bytes:
         """The transcript: equal on both sides exactly if they saw the same handshake (§11.2)."""
@@ -251,6 +250,27 @@ class HandshakeState:
         """The next message; `payload` is as well protected as the pattern allows by then."""
         if self._failed or not self.my_turn:
             raise HandshakeFailed("it is not this side's turn to write")
+        try:
+            message = self._write(payload)
+        except HandshakeFailed:
+            self._failed = True
+            raise
+        self._advance()
+        return message
+
+    def read_message(self, message: bytes) -> bytes:
+        """The payload of the peer's next message; raises HandshakeFailed for good."""
+        if self._failed or self.finished or self.my_turn:
+            raise HandshakeFailed("no message was expected")
+        try:
+            payload = self._read(message)
+        except HandshakeFailed:
+            self._failed = True
+            raise
+        self._advance()
+        return payload
+
+    def _write(self, payload: bytes) -> bytes:
         out = bytearray()
         for token in self._messages[self._next]:
             if token == "e":
@@ -265,20 +285,7 @@ class HandshakeState:
         out += self._symmetric.encrypt_and_hash(payload)
         if len(out) > MESSAGE_BYTES_MAX:
             raise HandshakeFailed("a handshake message is at most 65,535 bytes")
-        self._advance()
         return bytes(out)
-
-    def read_message(self, message: bytes) -> bytes:
-        """The payload of the peer's next message; raises HandshakeFailed for good."""
-        if self._failed or self.finished or self.my_turn:
-            raise HandshakeFailed("no message was expected")
-        try:
-            payload = self._read(message)
-        except HandshakeFailed:
-            self._failed = True
-            raise
-        self._advance()
-        return payload
 
     def _read(self, message: bytes) -> bytes:
         offset = 0

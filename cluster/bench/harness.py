@@ -1,10 +1,11 @@
 """How a benchmark is taken, and the one shape in which all of them report.
 
-Figures of different days do not compare on a shared machine; ratios taken in one run do. So each case
-runs several rounds, ours and the peer's in turn, and a row holds the median of each. The ratio is
-always "higher is better for us", whatever the metric.
+Figures of different days do not compare on a shared machine; ratios taken in one run do. So each
+case runs several rounds, ours and the peer's in turn, and a row holds the median of each. The
+ratio is always "higher is better for us", whatever the metric.
 
-    {"bench", "machine", "rows": [{"case", "metric", "unit", "ours", "peer", "theirs", "ratio", "bar",
+    {"bench", "machine", "rows": [{"case", "metric", "unit", "ours", "peer", "theirs", "ratio",
+    "bar",
                                    "holds"}]}
 """
 

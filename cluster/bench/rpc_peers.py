@@ -1,8 +1,8 @@
 """The other side of `ring bench rpc`: what people use today, doing the same 200-byte echo.
 
-    grpc       grpcio's asyncio server and channel, generic handlers, no protobuf work, no TLS
-    msgpack    the limit: 4-byte length and msgpack on a uvloop TCP protocol; no encryption, no
-               deadlines, no flow control; one write a message
+grpc       grpcio's asyncio server and channel, generic handlers, no protobuf work, no TLS
+msgpack    the limit: 4-byte length and msgpack on a uvloop TCP protocol; no encryption, no
+           deadlines, no flow control; one write a message
 """
 
 from __future__ import annotations

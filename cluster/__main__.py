@@ -1,0 +1,52 @@
+"""`ring`, the same as `python -m cluster`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from cluster.cli import faults, kv, lifecycle, logs, nodes
+from cluster.errors import INTERNAL, RingError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A distributed system you can hold in your hands.",
+    epilog=(
+        "Exit status: 0 done · 1 unhealthy, or verdict invalid · 2 usage · 3 unknown · 4 not in time · "
+        "5 conflict · 6 not running · 70 a bug of ours"
+    ),
+)
+for command in (lifecycle.up, lifecycle.status, lifecycle.down, logs.logs, logs.events):
+    app.command()(command)
+for command in (nodes.kill, nodes.pause, nodes.resume, nodes.restart):
+    app.command()(command)
+app.add_typer(faults.net, name="net")
+app.add_typer(faults.disk, name="disk")
+app.add_typer(faults.clock, name="clock")
+app.add_typer(kv.app, name="kv")
+
+
+def main() -> None:
+    """Entry of the console script."""
+    try:
+        app()
+    except RingError as error:
+        print(f"ring: {error}", file=sys.stderr)
+        sys.exit(error.status)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+    except Exception as error:
+        print(f"ring: a bug of ours: {type(error).__name__}: {error}", file=sys.stderr)
+        import traceback
+
+        traceback.print_exc()
+        sys.exit(INTERNAL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""`ring net …`, `ring disk …`, `ring clock …`: what is made wrong around live nodes."""
+
+from __future__ import annotations
+
+import random
+from typing import Annotated, Any
+
+import typer
+
+from cluster import render, topology
+from cluster.cli.nodes import Target, select, views
+from cluster.control import Control
+from cluster.errors import Unhealthy, Usage
+from cluster.selectors import resolve
+
+net = typer.Typer(no_args_is_help=True, help="Faults of links between live nodes.")
+disk = typer.Typer(no_args_is_help=True, help="Faults of live nodes' disks.")
+clock = typer.Typer(no_args_is_help=True, help="Faults of live nodes' clocks.")
+
+UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+def seconds(text: str) -> float:
+    """`20ms`, `1.5s` or `300us`; raises Usage for a number without unit."""
+    for unit, factor in UNITS.items():
+        if text.endswith(unit) and (unit != "s" or not text.endswith(("ms", "us"))):
+            number = text.removesuffix(unit)
+            try:
+                return float(number) * factor
+            except ValueError:
+                break
+    raise Usage(f"{text!r} is not a time; write it with its unit, as in 20ms or 1.5s")
+
+
+def probability(text: str) -> float:
+    """`10%` or `0.1`; raises Usage."""
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise Usage(f"{text!r} is not a probability; write 0.1 or 10%")
+    return value
+
+
+def _apply(control: Control, changes: dict[str, Any]) -> dict[str, Any]:
+    answers: dict[str, Any] = control.ask("faults", changes=changes)["faults"]
+    failed = {name: a["error"] for name, a in answers.items() if "error" in a}
+    if failed:
+        name, why = next(iter(failed.items()))
+        raise Unhealthy(f"{name} did not take the fault: {why}")
+    return answers
+
+
+def _links(target: str, **policy: Any) -> None:
+    """Give all edges from and to the target's nodes a policy."""
+    with Control(topology.home()) as control:
+        rows = control.ask("status")["nodes"]
+        chosen = select(control, target)
+        changes: dict[str, Any] = {}
+        for row in rows:
+            if row["state"] != "running":
+                continue
+            edges = {
+                other["address"]: policy
+                for other in rows
+                if other is not row and (row["name"] in chosen or other["name"] in chosen)
+            }
+            if edges:
+                changes[row["name"]] = {"links": edges}
+        _apply(control, changes)
+    what = ", ".join(f"{name}={value:g}" for name, value in policy.items())
+    render.say(f"✓ links of {', '.join(chosen)}: {what}")
+    render.say("try next   ring net show  ·  ring net heal")
+
+
+@net.command()
+def partition(groups: Annotated[list[str], typer.Argument(help="n1,n2 n3: groups")]) -> None:
+    """Cut every edge between groups; who is named in none is one more group."""
+    with Control(topology.home()) as control:
+        status = control.ask("status")
+        nodes = views(status)
+        sets = [resolve(group, nodes, random.Random()) for group in groups]
+        named = {name for group in sets for name in group}
+        if sum(map(len, sets)) != len(named):
+            raise Usage("a node can be in one group only")
+        rest = [node.name for node in nodes if node.name not in named]
+        sets += [rest] if rest else []
+        if len(sets) < 2:
+            raise Usage("that leaves everybody in one group; name fewer nodes")
+        address = {row["name"]: row["address"] for row in status["nodes"]}
+        group_of = {name: i for i, group in enumerate(sets) for name in group}
+        changes = {
+            row["name"]: {
+                "links": {
+                    address[other]: {"cut": group_of[other] != group_of[row["name"]]}
+                    for other in group_of
+                    if other != row["name"]
+                }
+            }
+            for row in status["nodes"]
+            if row["state"] == "running"
+        }
+        _apply(control, changes)
+    render.say("✓ partitioned: " + "  |  ".join(", ".join(group) for group in sets))
+    render.say("try next   ring status  ·  ring net heal")
+
+
+@net.command()
+def isolate(target: Target) -> None:
+    """Cut a node off from all others."""
+    partition([target])
+
+
+@net.command()
+def loss(target: Target, chance: Annotated[str, typer.Argument(help="0.1 or 10%")]) -> None:
+    """Lose datagrams."""
+    _links(target, loss=probability(chance))
+
+
+@net.command()
+def burst(
+    target: Target,
+    begin: Annotated[str, typer.Argument(help="chance that a burst begins: 1%")],
+    length: Annotated[float, typer.Argument(help="mean length in datagrams")],
+) -> None:
+    """Lose datagrams in bursts (Gilbert-Elliott)."""
+    _links(target, burst_begin=probability(begin), burst_end=min(1.0, 1 / max(length, 1.0)))
+
+
+@net.command()
+def delay(
+    target: Target,
+    time: Annotated[str, typer.Argument(help="20ms")],
+    jitter: Annotated[str, typer.Option(help="5ms")] = "0ms",
+) -> None:
+    """Delay datagrams, and vary the delay."""
+    _links(target, delay_s=seconds(time), jitter_s=seconds(jitter))
+
+
+@net.command()
+def duplicate(target: Target, chance: Annotated[str, typer.Argument(help="0.1 or 10%")]) -> None:
+    """Deliver datagrams twice."""
+    _links(target, duplicate=probability(chance))
+
+
+@net.command()
+def reorder(target: Target, chance: Annotated[str, typer.Argument(help="0.1 or 10%")]) -> None:
+    """Hold datagrams back, so that others overtake them."""
+    _links(target, reorder=probability(chance))
+
+
+@net.command()
+def corrupt(target: Target, chance: Annotated[str, typer.Argument(help="0.1 or 10%")]) -> None:
+    """Flip a bit in datagrams."""
+    _links(target, corrupt=probability(chance))
+
+
+@net.command()
+def rate(target: Target, bytes_per_second: Annotated[float, typer.Argument(min=1)]) -> None:
+    """Bound the rate of links, with a queue of 64 KiB before them."""
+    _links(target, rate_bytes_s=bytes_per_second)
+
+
+@net.command()
+def heal() -> None:
+    """All links good again."""
+    _heal("links")
+
+
+@net.command()
+def show(json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """What is wrong with which edge, and what that has done so far."""
+    with Control(topology.home()) as control:
+        rows = control.ask("status")["nodes"]
+        names = {row["address"]: row["name"] for row in rows}
+        up = [row["name"] for row in rows if row["state"] == "running"]
+        answers = _apply(control, {name: {} for name in up})
+    if json:
+        render.as_json(answers)
+        return
+    lines = []
+    for name, answer in answers.items():
+        for address, link in answer["links"].items():
+            counts = link.pop("counts")
+            policy = ", ".join(f"{k}={v}" for k, v in link.items())
+            counted = ", ".join(f"{k} {v}" for k, v in counts.items() if v)
+            lines.append([f"{name} → {names.get(address, address)}", policy, counted])
+    if lines:
+        render.table(("EDGE", "POLICY", "SO FAR"), lines)
+    else:
+        render.say("all links are good")
+
+
+def _heal(part: str) -> None:
+    with Control(topology.home()) as control:
+        rows = control.ask("status")["nodes"]
+        up = [row["name"] for row in rows if row["state"] == "running"]
+        _apply(control, {name: {"heal": [part]} for name in up})
+    render.say(f"✓ {part} healed on {', '.join(up)}")
+
+
+def _set(target: str, part: str, **values: Any) -> None:
+    with Control(topology.home()) as control:
+        names = select(control, target)
+        _apply(control, {name: {part: values} for name in names})
+    what = ", ".join(f"{name}={value}" for name, value in values.items())
+    render.say(f"✓ {part} of {', '.join(names)}: {what}")
+
+
+@disk.command()
+def full(target: Target) -> None:
+    """Writes fail with ENOSPC until healed."""
+    _set(target, "disk", full=True)
+
+
+@disk.command()
+def slow(target: Target, time: Annotated[str, typer.Argument(help="200ms")]) -> None:
+    """Each sync takes this much longer."""
+    _set(target, "disk", slow_s=seconds(time))
+
+
+@disk.command()
+def error(target: Target, calls: Annotated[int, typer.Argument(min=1)] = 1) -> None:
+    """The write or sync after this many calls fails with EIO."""
+    _set(target, "disk", eio_at=calls)
+
+
+@disk.command()
+def lie(target: Target) -> None:
+    """Syncs report success and write nothing (with --power-cut clusters)."""
+    _set(target, "disk", sync_lies=True)
+
+
+@disk.command("heal")
+def heal_disk() -> None:
+    """All disks good again."""
+    _heal("disk")
+
+
+@clock.command()
+def skew(target: Target, time: Annotated[str, typer.Argument(help="30s or -500ms")]) -> None:
+    """Set the wall clock off by this much."""
+    sign = -1 if time.startswith("-") else 1
+    _set(target, "clock", offset_s=sign * seconds(time.lstrip("+-")))
+
+
+@clock.command("rate")
+def clock_rate(target: Target, factor: Annotated[float, typer.Argument(min=0.1, max=10)]) -> None:
+    """Let the steady clock run faster or slower."""
+    _set(target, "clock", rate=factor)
+
+
+@clock.command("heal")
+def heal_clock() -> None:
+    """All clocks right again."""
+    _heal("clock")

@@ -1,0 +1,100 @@
+"""A child process that cannot outlive its supervisor, and whose pid cannot be mistaken.
+
+The kernel sends it SIGKILL when the supervisor dies (PR_SET_PDEATHSIG), however that happens. It
+is signalled through a pidfd, which names the process and not a number that may have been given to
+another since.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_CHILD_SUBREAPER: Final = 36
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Process:
+    """One daemon's process."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], ready_fd: int) -> None:
+        self._popen = popen
+        self.pid = popen.pid
+        self.pidfd = os.pidfd_open(popen.pid)
+        self.ready_fd = ready_fd
+        self.started = start_time(popen.pid)
+
+    def __repr__(self) -> str:
+        return f"<Process {self.pid}>"
+
+    @classmethod
+    def spawn(cls, command: list[str], log: Path) -> Process:
+        """Start `command`, its output appended to `log`. Call from the main thread (see prctl(2))."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        reading, writing = os.pipe()
+        supervisor = os.getpid()
+
+        def before_exec() -> None:
+            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != supervisor:
+                os._exit(1)  # it died in between, and the signal will not come
+
+        environment = {**os.environ, "RING_READY_FD": str(writing), "PYTHONUNBUFFERED": "1"}
+        with log.open("ab") as output:
+            popen = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                pass_fds=(writing,),
+                start_new_session=True,
+                preexec_fn=before_exec,
+            )
+        os.close(writing)
+        os.set_blocking(reading, False)
+        return cls(popen, reading)
+
+    def signal(self, number: int) -> None:
+        """Send a signal; nothing happens if it is gone already."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            return
+
+    def reap(self) -> int:
+        """The exit status, once the pidfd is readable; negative for a signal."""
+        return self._popen.wait()
+
+    def close(self) -> None:
+        """Release the descriptors."""
+        for descriptor in (self.pidfd, self.ready_fd):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.pidfd = self.ready_fd = -1
+
+
+def daemon_command(module: str, node: str, config: Path) -> list[str]:
+    """`python -m MODULE --node NODE --config FILE` with this interpreter."""
+    return [sys.executable, "-m", module, "--node", node, "--config", str(config)]
+
+
+def become_subreaper() -> None:
+    """Grandchildren whose parents die become ours, and can be ended."""
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def start_time(pid: int) -> int:
+    """When the process began, in clock ticks since boot; with the pid it names a process for good."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    return int(text.rpartition(")")[2].split()[19])

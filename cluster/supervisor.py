@@ -1,0 +1,355 @@
+"""The one process that starts and watches all daemons of a cluster.
+
+It is asked over a Unix socket, a JSON line a request and a JSON line an answer:
+
+    {"do": "status"}                            rows of all nodes, with what each says of itself
+    {"do": "reload"}                            start what cluster.toml has and we have not; stop the rest
+    {"do": "kill" | "pause" | "resume" | "restart" | "stop", "nodes": ["n1"]}
+    {"do": "faults", "changes": {"n1": {…}}}    passed on to the daemons (netstack.runtime.faults)
+    {"do": "metrics", "nodes": […]}
+    {"do": "down"}                              stop everything, answer, end
+
+A daemon that exits by itself is started again, with growing pauses; one that was killed on
+purpose is not. No daemon outlives this process (see process.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cluster import topology
+from cluster.control import socket_path
+from cluster.node import BACKOFF, FATAL, STARTING, IllegalTransition, NodeState
+from cluster.process import Process, become_subreaper, daemon_command
+from netstack.rpc.admin import AdminClient
+from netstack.rpc.errors import RpcError
+from netstack.rpc.node import RpcNode
+from netstack.runtime.config import ClusterConfig, ConfigError, NodeConfig
+from netstack.runtime.runtime import RealRuntime
+from netstack.transport.config import TransportConfig
+from security import keystore
+
+# A daemon gets this long to end by itself after SIGTERM.
+STOP_S = 8.0
+# How long status waits for a daemon that does not answer (paused, cut off, busy).
+STATUS_S = 0.4
+# Lines of a failed daemon's output that are shown.
+LAST_LINES = 20
+
+
+class Daemon:
+    """One node: its state, and its process while it has one."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.state = NodeState(config.name)
+        self.process: Process | None = None
+        self.gone = asyncio.Event()
+        self.gone.set()
+        self.admin: AdminClient | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Supervisor:
+    """All daemons of one home."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._loop = asyncio.get_running_loop()
+        self._daemons: dict[str, Daemon] = {}
+        self._ended = asyncio.Event()
+        self._config: ClusterConfig = ClusterConfig.load(home / "cluster.toml")
+        self._runtime = RealRuntime("supervisor", home / "nodes" / "supervisor")
+        identity = keystore.load_identity(home, "supervisor")
+        transport = TransportConfig(suite=self._config.suite)
+        self._node = RpcNode(self._runtime, identity, service="supervisor", config=transport)
+        self._server: asyncio.Server | None = None
+
+    async def run(self) -> None:
+        """Serve until told to end."""
+        await self._node.start(("127.0.0.1", 0))
+        path = socket_path(self._home)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._serve, str(path))
+        path.chmod(0o600)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, lambda: self._runtime.spawn(self._down(), "down"))
+        self._runtime.events.emit("supervisor.start", pid=os.getpid())
+        await self._ended.wait()
+        self._server.close()
+        path.unlink(missing_ok=True)
+        await self._node.close()
+        self._runtime.events.emit("supervisor.stop")
+        self._runtime.close()
+
+    # -- requests
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                answer = await self._answer(line)
+                writer.write(json.dumps(answer, default=str).encode() + b"\n")
+                await writer.drain()
+        except (ConnectionError, ValueError):
+            return
+        finally:
+            writer.close()
+
+    async def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            handler: Callable[[dict[str, Any]], Any] = {
+                "status": self._status,
+                "reload": self._reload,
+                "faults": self._faults,
+                "metrics": self._metrics,
+                "down": self._down_request,
+                **dict.fromkeys(("kill", "pause", "resume", "restart", "stop"), self._act),
+            }[request["do"]]
+            return {"ok": True, **await handler(request)}
+        except (IllegalTransition, ConfigError, RpcError) as error:
+            return {"ok": False, "error": str(error)}
+        except (KeyError, TypeError, ValueError) as error:
+            return {"ok": False, "error": f"not understood: {line[:200]!r} ({error})"}
+
+    async def _status(self, _: dict[str, Any]) -> dict[str, Any]:
+        rows = await asyncio.gather(*(self._row(daemon) for daemon in self._daemons.values()))
+        return {"home": str(self._home), "pid": os.getpid(), "nodes": list(rows)}
+
+    async def _row(self, daemon: Daemon) -> dict[str, Any]:
+        state = daemon.state
+        row: dict[str, Any] = {
+            "name": state.name,
+            "service": daemon.config.service,
+            "address": f"{daemon.config.host}:{daemon.config.port}",
+            "pid": state.pid,
+            "state": state.state,
+            "restarts": state.restarts,
+            "reason": state.reason,
+            "health": "down",
+            "says": {},
+        }
+        if state.state == "running":
+            try:
+                row["says"] = await self._admin(daemon).status(STATUS_S)
+                healthy = row["says"].get("leader") or daemon.config.service != "raft"
+                row["health"] = "ok" if healthy else "no leader"
+            except RpcError as error:
+                row["health"] = "silent"
+                row["reason"] = str(error)
+        elif state.state == "paused":
+            row["health"] = "silent"
+        if state.state in (FATAL, BACKOFF):
+            row["output"] = self._last_lines(state.name)
+        return row
+
+    def _admin(self, daemon: Daemon) -> AdminClient:
+        if daemon.admin is None:
+            config = daemon.config
+            client = self._node.client(config.address, config.service, config.name)
+            daemon.admin = AdminClient(client)
+        return daemon.admin
+
+    async def _faults(self, request: dict[str, Any]) -> dict[str, Any]:
+        changes = request["changes"]
+
+        async def apply(name: str, change: dict[str, Any]) -> tuple[str, Any]:
+            try:
+                return name, await self._admin(self._daemon(name)).faults(change)
+            except RpcError as error:
+                return name, {"error": str(error)}
+
+        answers = await asyncio.gather(*(apply(name, c) for name, c in changes.items()))
+        return {"faults": dict(answers)}
+
+    async def _metrics(self, request: dict[str, Any]) -> dict[str, Any]:
+        names = request.get("nodes") or list(self._daemons)
+        answers: dict[str, Any] = {}
+        for name in names:
+            try:
+                answers[name] = await self._admin(self._daemon(name)).metrics()
+            except RpcError as error:
+                answers[name] = {"error": str(error)}
+        return {"metrics": answers}
+
+    async def _reload(self, _: dict[str, Any]) -> dict[str, Any]:
+        self._config = ClusterConfig.load(self._home / "cluster.toml")
+        wanted = {node.name: node for node in self._config.nodes}
+        gone = [name for name in self._daemons if name not in wanted]
+        await asyncio.gather(*(self._stop(self._daemons[name]) for name in gone))
+        for name in gone:
+            del self._daemons[name]
+        started = []
+        for name, node in wanted.items():
+            daemon = self._daemons.setdefault(name, Daemon(node))
+            if not daemon.state.alive and daemon.state.state != BACKOFF:
+                self._start(daemon)
+                started.append(name)
+        return {"started": started, "stopped": gone}
+
+    async def _act(self, request: dict[str, Any]) -> dict[str, Any]:
+        verb = request["do"]
+        daemons = [self._daemon(name) for name in request["nodes"]]
+        for daemon in daemons:
+            process = daemon.process
+            if verb == "kill":
+                daemon.state.killed()
+                assert process is not None
+                process.signal(signal.SIGKILL)
+                await daemon.gone.wait()
+            elif verb == "pause":
+                daemon.state.paused()
+                assert process is not None
+                process.signal(signal.SIGSTOP)
+            elif verb == "resume":
+                daemon.state.resumed()
+                assert process is not None
+                process.signal(signal.SIGCONT)
+        if verb in ("restart", "stop"):
+            await asyncio.gather(*(self._stop(d) for d in daemons if d.state.alive))
+        if verb == "restart":
+            for daemon in daemons:
+                daemon.state.crashes.clear()
+                daemon.state.restarted()
+                self._start(daemon)
+        return {"nodes": [daemon.state.name for daemon in daemons]}
+
+    async def _down_request(self, _: dict[str, Any]) -> dict[str, Any]:
+        stopped = [d.state.name for d in self._daemons.values() if d.state.alive]
+        await self._down()
+        return {"stopped": stopped}
+
+    async def _down(self) -> None:
+        await asyncio.gather(*(self._stop(daemon) for daemon in self._daemons.values()))
+        # The answer to whoever asked leaves first.
+        self._loop.call_later(0.05, self._ended.set)
+
+    def _daemon(self, name: str) -> Daemon:
+        try:
+            return self._daemons[name]
+        except KeyError:
+            raise IllegalTransition(f"there is no node {name!r} here") from None
+
+    # -- processes
+
+    def _start(self, daemon: Daemon) -> None:
+        module = topology.SERVICES[daemon.config.service][1]
+        name = daemon.config.name
+        command = daemon_command(module, name, self._home / "cluster.toml")
+        process = Process.spawn(command, self._home / "nodes" / name / "output.log")
+        daemon.process = process
+        daemon.gone.clear()
+        daemon.state.starting(process.pid, self._loop.time())
+        self._remember_pids()
+        self._loop.add_reader(process.ready_fd, self._said_something, daemon, process)
+        self._loop.add_reader(process.pidfd, self._exited, daemon, process)
+        self._arm(daemon)
+        self._runtime.events.emit("process.start", target=name, pid=process.pid)
+
+    def _said_something(self, daemon: Daemon, process: Process) -> None:
+        data = os.read(process.ready_fd, 64)
+        if data.startswith(b"ready"):
+            daemon.state.ready()
+            self._arm(daemon)
+            self._runtime.events.emit("process.ready", target=daemon.state.name)
+        self._loop.remove_reader(process.ready_fd)
+
+    def _exited(self, daemon: Daemon, process: Process) -> None:
+        self._loop.remove_reader(process.pidfd)
+        self._loop.remove_reader(process.ready_fd)
+        status = process.reap()
+        process.close()
+        daemon.process = None
+        daemon.state.exited(status, self._loop.time())
+        daemon.gone.set()
+        self._remember_pids()
+        self._arm(daemon)
+        self._runtime.events.emit(
+            "process.exit", target=daemon.state.name, status=status, state=daemon.state.state
+        )
+
+    def _arm(self, daemon: Daemon) -> None:
+        """Follow the state's deadline."""
+        if daemon.timer is not None:
+            daemon.timer.cancel()
+            daemon.timer = None
+        deadline = daemon.state.deadline
+        if deadline is not None:
+            daemon.timer = self._loop.call_at(deadline, self._on_deadline, daemon)
+
+    def _on_deadline(self, daemon: Daemon) -> None:
+        state = daemon.state
+        if state.state == BACKOFF:
+            state.restarted()
+            self._start(daemon)
+        elif state.state == STARTING and daemon.process is not None:
+            self._runtime.events.emit("process.not_ready", target=state.name)
+            daemon.process.signal(signal.SIGKILL)
+
+    async def _stop(self, daemon: Daemon) -> None:
+        process = daemon.process
+        if process is None:
+            daemon.state.state = "stopped"
+            self._arm(daemon)
+            return
+        was_paused = daemon.state.state == "paused"
+        daemon.state.stopping()
+        self._arm(daemon)
+        process.signal(signal.SIGTERM)
+        if was_paused:
+            process.signal(signal.SIGCONT)
+        try:
+            async with asyncio.timeout(STOP_S):
+                await daemon.gone.wait()
+        except TimeoutError:
+            process.signal(signal.SIGKILL)
+            await daemon.gone.wait()
+
+    def _remember_pids(self) -> None:
+        """For whoever must find strays: pid and start time, which together are never reused."""
+        pids = {
+            name: {"pid": d.process.pid, "started": d.process.started}
+            for name, d in self._daemons.items()
+            if d.process is not None
+        }
+        path = self._home / "run" / "pids.json"
+        path.with_suffix(".new").write_text(json.dumps(pids))
+        path.with_suffix(".new").rename(path)
+
+    def _last_lines(self, name: str) -> list[str]:
+        try:
+            text = (self._home / "nodes" / name / "output.log").read_text(errors="replace")
+        except OSError:
+            return []
+        return text.splitlines()[-LAST_LINES:]
+
+
+def main() -> None:
+    """Entry of the supervisor's process."""
+    parser = argparse.ArgumentParser(prog="python -m cluster.supervisor")
+    parser.add_argument("--home", required=True, type=Path)
+    home = parser.parse_args().home
+    become_subreaper()
+
+    async def serve() -> None:
+        await Supervisor(home).run()
+
+    try:
+        asyncio.run(serve())
+    except Exception as error:
+        print(f"{time.strftime('%H:%M:%S')} supervisor: {error}", file=sys.stderr)
+        raise
+
+
+if __name__ == "__main__":
+    main()

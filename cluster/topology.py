@@ -1,0 +1,198 @@
+"""Which daemons a cluster has, and what they need on disk before they start.
+
+    ring up                  three raft nodes: n1 n2 n3, on ports from base_port
+    ring up raft=5           n4 and n5 beside them
+    ring up raft=3           without them again
+
+The folder (`.ring`, or $RING_HOME) holds `cluster.toml`, the authority in `ca/`, and a folder a
+node with its key, certificate, data and logs. A node's name and port do not change while it
+exists.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from cluster.errors import Conflict, Usage
+from netstack.runtime.config import ClusterConfig, ConfigError, NodeConfig
+from security import keystore
+from security.errors import KeystoreError
+from security.identity import Authority
+
+# service -> (prefix of its nodes' names, module to run, nodes by default)
+SERVICES: Final = {"raft": ("n", "raftd", 3)}
+
+BASE_PORT: Final = 7400  # below the ephemeral range, which begins at 32768 here
+HOST: Final = "127.0.0.1"
+NODES_MAX: Final = 99
+
+# Identities that are not daemons: the command line, and the supervisor.
+OPERATORS: Final = (("cli", "client"), ("supervisor", "supervisor"))
+
+
+def home() -> Path:
+    """$RING_HOME, or `.ring` here."""
+    return Path(os.environ.get("RING_HOME") or ".ring").absolute()
+
+
+def parse_counts(words: list[str]) -> dict[str, int]:
+    """`raft=5 …` as a map; raises Usage."""
+    counts = {}
+    for word in words:
+        service, equals, number = word.partition("=")
+        if service not in SERVICES or not equals or not number.isdigit():
+            known = ", ".join(f"{name}=N" for name in SERVICES)
+            raise Usage(f"{word!r} is not understood; write {known}")
+        if not 1 <= int(number) <= NODES_MAX:
+            raise Usage(f"{word}: between 1 and {NODES_MAX} nodes")
+        counts[service] = int(number)
+    return counts
+
+
+def load(folder: Path) -> ClusterConfig:
+    """The cluster of `folder`; raises Usage when there is none or it cannot be used."""
+    try:
+        return ClusterConfig.load(folder / "cluster.toml")
+    except ConfigError as error:
+        raise Usage(str(error)) from None
+
+
+def exists(folder: Path) -> bool:
+    """Whether `ring up` has been here."""
+    return (folder / "cluster.toml").exists()
+
+
+def create(
+    folder: Path, counts: dict[str, int], *, any_port: bool, power_cut: bool
+) -> ClusterConfig:
+    """A new cluster: authority, identities and cluster.toml; raises Conflict for taken ports."""
+    counts = counts or {"raft": SERVICES["raft"][2]}
+    total = sum(counts.values())
+    ports = _free_ports(total) if any_port else list(range(BASE_PORT + 1, BASE_PORT + 1 + total))
+    names = [
+        (f"{SERVICES[service][0]}{i}", service)
+        for service, count in counts.items()
+        for i in range(1, count + 1)
+    ]
+    nodes = tuple(
+        NodeConfig(name, service, HOST, port)
+        for (name, service), port in zip(names, ports, strict=True)
+    )
+    if not any_port:
+        refuse_taken_ports(nodes)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings: dict[str, dict[str, object]] = {}
+    voters = [node.name for node in nodes if node.service == "raft"]
+    if voters:
+        settings["raft"] = {"bootstrap": voters, "power_cut": power_cut}
+    config = ClusterConfig(
+        name=folder.name.lstrip(".") or "ring",
+        id=os.urandom(8).hex(),
+        suite="AESGCM",
+        base_port=BASE_PORT,
+        nodes=nodes,
+        settings=settings,
+        home=folder,
+    )
+    authority = Authority.create(config.id, now=time.time(), entropy=os.urandom)
+    keystore.save_authority(folder, authority)
+    _issue(folder, authority, [*names, *OPERATORS])
+    write(folder, config)
+    return config
+
+
+def resize(folder: Path, config: ClusterConfig, service: str, count: int) -> ClusterConfig:
+    """The topology with `count` nodes of `service`; new ones get identities. Not yet written."""
+    prefix = SERVICES[service][0]
+    present = config.of_service(service)
+    kept = [node for node in config.nodes if node.service != service or node in present[:count]]
+    used = {node.port for node in config.nodes}
+    names = {node.name for node in present}
+    number = 1
+    while len([n for n in kept if n.service == service]) < count:
+        name = f"{prefix}{number}"
+        number += 1
+        if name in names:
+            continue
+        port = next(p for p in range(config.base_port + 1, 65536) if p not in used)
+        used.add(port)
+        kept.append(NodeConfig(name, service, HOST, port))
+    added = [node for node in kept if node not in config.nodes]
+    refuse_taken_ports(tuple(added))
+    if added:
+        _issue(folder, _authority(folder), [(node.name, service) for node in added])
+    return replace(config, nodes=tuple(kept))
+
+
+def write(folder: Path, config: ClusterConfig) -> None:
+    """Put cluster.toml in place, whole."""
+    temporary = folder / "cluster.toml.new"
+    temporary.write_text(config.dump(), encoding="utf-8")
+    temporary.rename(folder / "cluster.toml")
+
+
+def renew_certificates(folder: Path, config: ClusterConfig) -> list[str]:
+    """Renew what is past two thirds of its life; returns the names."""
+    authority = _authority(folder)
+    renewed = []
+    for name in [*(node.name for node in config.nodes), *(name for name, _ in OPERATORS)]:
+        try:
+            identity = keystore.load_identity(folder, name)
+        except KeystoreError as error:
+            raise Usage(str(error)) from None
+        if identity.renew_due(time.time()):
+            fresh = authority.renew(identity, now=time.time(), entropy=os.urandom)
+            keystore.save_identity(folder, fresh)
+            renewed.append(name)
+    return renewed
+
+
+def forget_node(folder: Path, name: str) -> None:
+    """Delete a removed node's folder: a node of that name would be another one."""
+    shutil.rmtree(folder / "nodes" / name, ignore_errors=True)
+
+
+def refuse_taken_ports(nodes: tuple[NodeConfig, ...]) -> None:
+    """Raise Conflict, naming the holder, if a port is in use."""
+    from netstack.runtime.dgram_endpoint import port_holder
+
+    for node in nodes:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(node.address)
+            except OSError:
+                holder = port_holder(node.port) or "another process"
+                raise Conflict(
+                    f"UDP port {node.port} (for {node.name}) is taken by {holder};"
+                    " end it, or use: ring up --any-port"
+                ) from None
+
+
+def _authority(folder: Path) -> Authority:
+    try:
+        return keystore.load_authority(folder)
+    except KeystoreError as error:
+        raise Usage(str(error)) from None
+
+
+def _issue(folder: Path, authority: Authority, names: list[tuple[str, str]]) -> None:
+    for name, service in names:
+        identity = authority.issue(name, service, now=time.time(), entropy=os.urandom)
+        keystore.save_identity(folder, identity)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
+    try:
+        for sock in sockets:
+            sock.bind((HOST, 0))
+        return [sock.getsockname()[1] for sock in sockets]
+    finally:
+        for sock in sockets:
+            sock.close()
