@@ -349,8 +349,10 @@ class Session:
         """Seal with a new key from the next packet on.
 
         Only once the peer has acknowledged a packet of this phase (`phase_began` or later): two
-        changes that it did not see would look like none.
+        changes that it did not see would look like none. Raises KeysExhausted after close().
         """
+        if self._seal_end < 0:
+            raise KeysExhausted("the channel is closed")
         self._send_key = rekeyed(self._suite, self._send_key)
         self._seal = self._make(self._send_key).encrypt
         self.send_phase ^= 1

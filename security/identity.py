@@ -5,7 +5,10 @@ A certificate is X.509 with an Ed25519 key and exactly one name, a URI:
     ring://CLUSTER/SERVICE/NAME              e.g. ring://6f1c…/raft/n2
 
 so that ordinary tools can read it (`openssl x509 -in .ring/nodes/n1/cert -text`), and a node of
-one cluster is nobody in another. Beside its Ed25519 key, with which it proves who it is, a node
+one cluster is nobody in another. A serial number begins with a digest of the key, so that revoking
+a certificate revokes its key: a thief who kept the one before the last renewal gains nothing.
+
+Beside its Ed25519 key, with which it proves who it is, a node
 holds a static X25519 key, with which it agrees on session keys; the first signs the second (see
 channel.py).
 
@@ -17,10 +20,10 @@ keystore.py.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -30,6 +33,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from security.errors import CertificateRejected
+from security.noise import public_bytes
 
 Entropy = Callable[[int], bytes]
 
@@ -47,6 +51,11 @@ RENEW_AT: Final = 2 / 3
 # Machines disagree about the time; a certificate is valid this long before its issuer's "now".
 CLOCK_SKEW_S: Final = 300.0
 
+# RFC 5280 §4.1.2.2: a serial number has at most 20 octets and is positive.
+SERIAL_KEY_BYTES: Final = 12
+SERIAL_RANDOM_BYTES: Final = 7
+
+SCHEME: Final = "ring://"
 NAME_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 
 
@@ -102,8 +111,7 @@ class Identity:
 
     def sign_static_key(self) -> bytes:
         """The statement that binds the static key to this certificate."""
-        public = self.static_key.public_key().public_bytes_raw()
-        return self.signing_key.sign(static_key_statement(public))
+        return self.signing_key.sign(static_key_statement(public_bytes(self.static_key)))
 
 
 class Authority:
@@ -134,7 +142,7 @@ class Authority:
             .subject_name(name)
             .issuer_name(name)
             .public_key(key.public_key())
-            .serial_number(_serial(entropy))
+            .serial_number(_serial(key.public_key(), entropy))
             .not_valid_before(_moment(now - CLOCK_SKEW_S))
             .not_valid_after(_moment(now + CA_LIFETIME_S))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -169,7 +177,7 @@ class Authority:
         lifetime_s: float = LEAF_LIFETIME_S,
     ) -> Identity:
         """The same keys under a new certificate; raises CertificateRejected for a revoked one."""
-        if self.revocations.get_revoked_certificate_by_serial_number(identity.serial) is not None:
+        if is_revoked(identity.serial, self.revocations):
             raise CertificateRejected(f"the certificate of {identity.name} was revoked")
         public = identity.signing_key.public_key()
         certificate = self._certify(
@@ -184,7 +192,7 @@ class Authority:
         )
 
     def revoke(self, serial: int, *, now: float) -> x509.CertificateRevocationList:
-        """Refuse the certificate `serial` from now on; returns the new signed list."""
+        """Refuse the certificate `serial` and all of its key from now on; returns the new list."""
         serials = [entry.serial_number for entry in self.revocations]
         if serial not in serials:
             serials.append(serial)
@@ -209,7 +217,7 @@ class Authority:
             .subject_name(_x509_name(name))
             .issuer_name(self.certificate.subject)
             .public_key(public_key)
-            .serial_number(_serial(entropy))
+            .serial_number(_serial(public_key, entropy))
             .not_valid_before(_moment(now - CLOCK_SKEW_S))
             .not_valid_after(_moment(now + lifetime_s))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -245,6 +253,8 @@ def verify(
         raise CertificateRejected(
             f"the certificate of {name} was issued by another authority"
         ) from None
+    if now >= authority.not_valid_after_utc.timestamp():
+        raise CertificateRejected(f"the authority of {name} has expired")
     if constraints.ca or not usage.digital_signature or usage.key_cert_sign:
         raise CertificateRejected(f"the certificate of {name} is not one for a node")
     if cluster != _common_name(authority):
@@ -255,7 +265,7 @@ def verify(
     if now >= expires_at:
         raise CertificateRejected(f"the certificate of {name} has expired")
     serial = certificate.serial_number
-    if revocations.get_revoked_certificate_by_serial_number(serial) is not None:
+    if is_revoked(serial, revocations):
         raise CertificateRejected(f"the certificate of {name} was revoked")
     return PeerIdentity(name, service, cluster, serial, expires_at, public_key.public_bytes_raw())
 
@@ -269,13 +279,18 @@ def verify_static_key(public_key: bytes, static_key: bytes, signature: bytes) ->
         raise CertificateRejected("the static key is not the certificate holder's") from None
 
 
+def is_revoked(serial: int, revocations: x509.CertificateRevocationList) -> bool:
+    """Whether the list has a certificate of the same key."""
+    key = serial >> 8 * SERIAL_RANDOM_BYTES
+    return any(entry.serial_number >> 8 * SERIAL_RANDOM_BYTES == key for entry in revocations)
+
+
 def check_revocation_list(
     revocations: x509.CertificateRevocationList, authority: x509.Certificate
 ) -> None:
     """Whether the list is the authority's own; raises CertificateRejected."""
     key = authority.public_key()
-    assert isinstance(key, Ed25519PublicKey)
-    if not revocations.is_signature_valid(key):
+    if not isinstance(key, Ed25519PublicKey) or not revocations.is_signature_valid(key):
         raise CertificateRejected("the revocation list is not signed by this authority")
 
 
@@ -296,11 +311,13 @@ def parse_uri(certificate: x509.Certificate) -> tuple[str, str, str]:
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     if len(uris) != 1 or len(list(names)) != 1:
         raise ValueError("a node's certificate has exactly one name")
-    parts = urlsplit(uris[0])
-    path = parts.path.split("/")
-    if parts.scheme != "ring" or len(path) != 3 or not all(path[1:]) or not parts.netloc:
+    parts = uris[0].removeprefix(SCHEME).split("/")
+    if not uris[0].startswith(SCHEME) or len(parts) != 3:
         raise ValueError(f"{uris[0]!r} is not of the form ring://CLUSTER/SERVICE/NAME")
-    return parts.netloc, path[1], path[2]
+    for part in parts:
+        check_name(part, "a part of the name")
+    cluster, service, name = parts
+    return cluster, service, name
 
 
 def _common_name(certificate: x509.Certificate) -> str:
@@ -315,9 +332,9 @@ def _moment(seconds: float) -> dt.datetime:
     return dt.datetime.fromtimestamp(int(seconds), dt.UTC)
 
 
-def _serial(entropy: Entropy) -> int:
-    # RFC 5280 §4.1.2.2: positive, at most 20 octets.
-    return int.from_bytes(entropy(16), "big") | 1
+def _serial(key: Ed25519PublicKey, entropy: Entropy) -> int:
+    digest = hashlib.sha256(key.public_bytes_raw()).digest()[:SERIAL_KEY_BYTES]
+    return int.from_bytes(digest + entropy(SERIAL_RANDOM_BYTES), "big")
 
 
 def _revocation_list(

@@ -6,7 +6,8 @@
     HOME/nodes/NAME/key    the node's Ed25519 and X25519 keys     0600
     HOME/nodes/NAME/cert   its certificate
 
-All are PEM. Each is written whole: a temporary file in the same folder, synced, then renamed.
+All are PEM. Each is written whole: a temporary file in the same folder, synced, renamed, and the
+folder synced: a revocation that was reported outlives a power cut.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -49,6 +51,8 @@ def load_authority(home: Path) -> Authority:
     if not isinstance(key, Ed25519PrivateKey):
         raise KeystoreError(f"{home / 'ca' / 'key'} holds no Ed25519 key")
     certificate, revocations = _load_trust(home)
+    if certificate.public_key() != key.public_key():
+        raise KeystoreError(f"{home / 'ca' / 'cert'} does not belong to {home / 'ca' / 'key'}")
     return Authority(key, certificate, revocations)
 
 
@@ -81,8 +85,14 @@ def load_identity(home: Path, name: str) -> Identity:
         raise KeystoreError(f"{folder / 'cert'} does not belong to {folder / 'key'}")
     authority, revocations = _load_trust(home)
     try:
+        certificate.verify_directly_issued_by(authority)
+    except (InvalidSignature, ValueError, TypeError):
+        raise KeystoreError(
+            f"{folder / 'cert'} was not issued by the authority of {home / 'ca'}"
+        ) from None
+    try:
         return Identity(signing_key, static_key, certificate, authority, revocations)
-    except ValueError as error:
+    except (ValueError, x509.ExtensionNotFound) as error:
         raise KeystoreError(f"{folder / 'cert'}: {error}") from None
 
 
@@ -99,7 +109,7 @@ def _load_trust(home: Path) -> tuple[x509.Certificate, x509.CertificateRevocatio
 def _load_key(pem: bytes, path: Path) -> object:
     try:
         return load_pem_private_key(pem, None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise KeystoreError(f"{path} holds no private key: {error}") from None
 
 
@@ -131,3 +141,8 @@ def _write(path: Path, data: bytes, *, secret: bool = False) -> None:
     finally:
         os.close(descriptor)
     temporary.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

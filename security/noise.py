@@ -42,6 +42,7 @@ MESSAGE_BYTES_MAX: Final = 65535  # §3
 # 2^64-1 is reserved by the specification (§5.1) for rekey.
 NONCE_MAX: Final = 2**64 - 1
 
+
 class Aead(Protocol):
     """What both ciphers of `cryptography` offer."""
 

@@ -5,8 +5,8 @@
 Messages alternate, the initiator's first. A token is a public key that is sent (`e`, `s`) or a
 Diffie-Hellman between two of them (`ee`, `es`, `se`, `ss`: the initiator's key first). In the
 names the letters say how each side's static key gets across: None, Known before, Xmitted,
-Immediately; a `1` defers that side's authentication by one message. Channels here use XX and IK; the
-others make the engine answerable to all public vectors.
+Immediately; a `1` defers that side's authentication by one message. Channels here use XX and IK;
+the others make the engine answerable to all public vectors.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ class Cluster:
         self.n1 = self.node("n1")
         self.n2 = self.node("n2")
 
-    def node(self, name: str, **options) -> Identity:
-        return self.authority.issue(name, "raft", now=NOW, entropy=self.entropy, **options)
+    def node(self, name: str, service: str = "raft", **options) -> Identity:
+        return self.authority.issue(name, service, now=NOW, entropy=self.entropy, **options)
 
 
 def static_of(identity: Identity) -> bytes:
@@ -46,15 +46,15 @@ def pair(initiator: Identity, responder: Identity, pattern: str = "XX", **change
     )
 
 
-def complete(first: Handshake, second: Handshake) -> tuple[Session, Session]:
+def complete(first: Handshake, second: Handshake, **options) -> tuple[Session, Session]:
     """Pass messages until both are finished."""
     while not second.finished or not first.finished:
         second.read_message(first.write_message())
         first, second = second, first
     sides = sorted((first, second), key=lambda h: not h._initiator)
-    return sides[0].session(), sides[1].session()
+    return sides[0].session(**options), sides[1].session(**options)
 
 
-def connected(cluster: Cluster | None = None) -> tuple[Session, Session]:
-    cluster = cluster or Cluster()
-    return complete(*pair(cluster.n1, cluster.n2))
+def connected(**options) -> tuple[Session, Session]:
+    cluster = Cluster()
+    return complete(*pair(cluster.n1, cluster.n2), **options)

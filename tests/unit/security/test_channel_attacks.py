@@ -250,10 +250,7 @@ def test_a_closed_channel_seals_and_opens_nothing():
 
 class TestRekey:
     def test_is_due_after_a_bound_of_packets(self):
-        cluster = Cluster()
-        first, second = pair(cluster.n1, cluster.n2)
-        complete(first, second)
-        a = first.session(rekey_after_packets=3)
+        a, _ = connected(rekey_after_packets=3)
         for number in range(3):
             assert not a.rekey_due(0.0)
             a.seal(number, HEADER, b"x")
