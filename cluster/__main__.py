@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import typer
 
-from cluster.cli import faults, kv, lifecycle, logs, nodes
+from cluster.cli import faults, kv, lifecycle, logs, nodes, tools
 from cluster.errors import INTERNAL, RingError
 
 app = typer.Typer(
@@ -15,13 +16,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A distributed system you can hold in your hands.",
     epilog=(
-        "Exit status: 0 done · 1 unhealthy, or verdict invalid · 2 usage · 3 unknown · 4 not in time · "
-        "5 conflict · 6 not running · 70 a bug of ours"
+        "Exit status: 0 done · 1 unhealthy, or verdict invalid · 2 usage · 3 unknown · "
+        "4 not in time · 5 conflict · 6 not running · 70 a bug of ours"
     ),
 )
-for command in (lifecycle.up, lifecycle.status, lifecycle.down, logs.logs, logs.events):
-    app.command()(command)
-for command in (nodes.kill, nodes.pause, nodes.resume, nodes.restart):
+COMMANDS: tuple[Callable[..., None], ...] = (
+    lifecycle.up,
+    lifecycle.status,
+    lifecycle.down,
+    logs.logs,
+    logs.events,
+    nodes.kill,
+    nodes.pause,
+    nodes.resume,
+    nodes.restart,
+    tools.sim,
+    tools.bench,
+)
+for command in COMMANDS:
     app.command()(command)
 app.add_typer(faults.net, name="net")
 app.add_typer(faults.disk, name="disk")

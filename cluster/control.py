@@ -77,7 +77,7 @@ def running(home: Path) -> bool:
 
 
 def start_supervisor(home: Path) -> None:
-    """Start one in the background and wait until it answers; raises NotInTime with its last words."""
+    """Start one in the background and wait until it answers; NotInTime has its last words."""
     (home / "run").mkdir(parents=True, exist_ok=True)
     log = home / "run" / "supervisor.log"
     with log.open("ab") as output:

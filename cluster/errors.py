@@ -1,4 +1,4 @@
-"""What a command may end with: one plain sentence and an exit status (see DESIGN of the command line).
+"""What a command may end with: one plain sentence and an exit status.
 
 0 done   1 unhealthy, or verdict invalid   2 usage   3 verdict unknown   4 not in time
 5 conflict (a port or name is taken)   6 not running   70 a bug of ours

@@ -36,7 +36,7 @@ class Process:
 
     @classmethod
     def spawn(cls, command: list[str], log: Path) -> Process:
-        """Start `command`, its output appended to `log`. Call from the main thread (see prctl(2))."""
+        """Start `command`, its output appended to `log`. From the main thread only: prctl(2)."""
         log.parent.mkdir(parents=True, exist_ok=True)
         reading, writing = os.pipe()
         supervisor = os.getpid()
@@ -92,7 +92,7 @@ def become_subreaper() -> None:
 
 
 def start_time(pid: int) -> int:
-    """When the process began, in clock ticks since boot; with the pid it names a process for good."""
+    """When the process began, in ticks since boot; with the pid it names it for good."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

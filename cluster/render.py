@@ -1,4 +1,4 @@
-"""What a person reads: tables on stdout, talk on stderr, JSON for programs. Rich is loaded when used."""
+"""What a person reads: tables on stdout, talk on stderr, JSON for programs."""
 
 from __future__ import annotations
 

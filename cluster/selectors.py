@@ -1,4 +1,4 @@
-"""Which nodes a command means: `n1`, `n1,n3`, `leader`, `followers`, `one`, `minority`, `raft:*` …"""
+"""Which nodes a command means: `n1`, `n1,n3`, `leader`, `followers`, `minority`, `raft:*` …"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class NodeView:
 
 
 def resolve(text: str, nodes: Sequence[NodeView], rng: random.Random) -> list[str]:
-    """Names that `text` selects, in the order of the topology; raises Usage when it selects none."""
+    """Names that `text` selects, in the order of the topology; Usage when it selects none."""
     chosen: list[str] = []
     for part in text.split(","):
         chosen += [name for name in _part(part.strip(), nodes, rng) if name not in chosen]

@@ -3,7 +3,7 @@
 It is asked over a Unix socket, a JSON line a request and a JSON line an answer:
 
     {"do": "status"}                            rows of all nodes, with what each says of itself
-    {"do": "reload"}                            start what cluster.toml has and we have not; stop the rest
+    {"do": "reload"}                            start what cluster.toml has, stop what it has not
     {"do": "kill" | "pause" | "resume" | "restart" | "stop", "nodes": ["n1"]}
     {"do": "faults", "changes": {"n1": {…}}}    passed on to the daemons (netstack.runtime.faults)
     {"do": "metrics", "nodes": […]}

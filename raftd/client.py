@@ -9,10 +9,11 @@
     with SyncRaftClient(".ring/cluster.toml") as client:      the same calls, without await
         client.put(b"greeting", b"hello")
 
-Every write has a request id in a session of this client, so it is applied exactly once however often it is
-sent: across lost replies, new leaders, snapshots and restarts. What can still go wrong is one of three:
+Every write has a request id in a session of this client, so it is applied exactly once however
+often it is sent: across lost replies, new leaders, snapshots and restarts. What can still go wrong
+is one of three:
 
-    Refused          the store said no (a lease that does not exist, a compacted revision); nothing changed
+    Refused          the store said no (no such lease, a compacted revision); nothing changed
     NotReached       nobody who could decide was reached in time; nothing changed
     OutcomeUnknown   it was sent, and no answer came in time: it may have been applied
 """
@@ -227,10 +228,8 @@ class RaftClient:
         self, key: bytes, expected: bytes | None, value: bytes, *, timeout_s: float = 10.0
     ) -> bool:
         """Set `key` to `value` if it holds `expected` (None: if it is not there)."""
-        if expected is None:
-            compare = ["version", "=", key, 0]
-        else:
-            compare = ["value", "=", key, expected]
+        target, operand = ("version", 0) if expected is None else ("value", expected)
+        compare = [target, "=", key, operand]
         put = [c.PUT, key, value, 0, False]
         return (await self.txn([compare], [put], timeout_s=timeout_s)).succeeded
 
@@ -280,7 +279,7 @@ class RaftClient:
         serializable: bool = False,
         timeout_s: float = 10.0,
     ) -> RangeResult:
-        """Pairs of a key, a range or a prefix. `serializable` asks any node, which may lag behind."""
+        """Pairs of a key, a range or a prefix. `serializable`: as the node asked has it."""
         range_end = c.prefix_end(key) if prefix else range_end
         body = [key, range_end, revision, limit, keys_only, count_only, serializable]
         answer = await self._ask_leader("kv.range", body, timeout_s)
@@ -319,7 +318,7 @@ class RaftClient:
         *,
         timeout_s: float = 60.0,
     ) -> list[str]:
-        """Add nodes (learners first, promoted when caught up), remove others; returns the voters."""
+        """Add nodes (learners until they have caught up), remove others; returns the voters."""
         body = {"add": {n: list(a) for n, a in (add or {}).items()}, "remove": list(remove)}
         answer = await self._ask_leader("raft.members", body, timeout_s, attempt_s=timeout_s)
         return list(answer["voters"])

@@ -3,12 +3,12 @@
     command     [session, sequence, done, retry, base, op]
     op          [PUT, key, value, lease, prev]            prev: answer with the previous pair
                 [DELETE, key, range_end, prev]
-                [TXN, compares, then, else]               one level of RANGE, PUT, DELETE, TXN in each
+                [TXN, compares, then, else]               RANGE, PUT, DELETE, TXN in each
                 [COMPACT, revision]
                 [LEASE_GRANT, id, ttl_s]
                 [LEASE_REVOKE, id]
     compare     [target, operator, key, operand]          target: version, create, mod, value, lease
-    RANGE       [RANGE, key, range_end, revision, limit, keys_only, count_only]   (reads; and in TXN)
+    RANGE       [RANGE, key, range_end, revision, limit, keys_only, count_only]
 
 A range is [key, range_end): an empty range_end is the key alone, b"\\0" is everything from the
 key on. A session is 16 random bytes of the client; (session, sequence) names a request for ever,

@@ -1,4 +1,4 @@
-"""The `[raft]` table of the cluster file: every key has a default, every mistake one plain sentence."""
+"""The `[raft]` table of the cluster file: every key has a default, every mistake a sentence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raftd.options import RaftOptions
 class RaftSettings:
     """What a node of the store is configured with.
 
-    options: see RaftOptions; keys `election_timeout_ms = [low, high]`, `heartbeat_ms`, `lease_reads`.
+    options: see RaftOptions; `election_timeout_ms = [low, high]`, `heartbeat_ms`, `lease_reads`.
     snapshot_every: entries after which the state machine is written out and the log shortened.
     power_cut: unsynced writes live in the process and die with it: kill -9 is then a power cut.
     bootstrap: names of the first voters; the others wait to be added.

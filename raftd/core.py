@@ -1,4 +1,4 @@
-"""Raft, without I/O: messages, the time and reports of the disk go in; outputs (outputs.py) come out.
+"""Raft, without I/O: messages, the time and the disk's reports in; outputs (outputs.py) out.
 
     FOLLOWER ──(silence)──> PRECANDIDATE ──(would win)──> CANDIDATE ──(majority)──> LEADER
         ^                        │                            │                        │

@@ -1,9 +1,9 @@
-"""What a leader does: replicate, commit, confirm reads, send snapshots, change the membership, hand over.
+"""What a leader does: replicate, commit, confirm reads, change the membership, hand over.
 
     next_index, match_index   per follower, in Progress (figure 2, "volatile state on leaders")
-    commit                    the highest index of *this term* that a majority holds (§5.4.2); all before it follow
-    reads                     served at the commit index of their arrival, once a round of heartbeats sent
-                              after it has shown that a majority still follows (§8, dissertation §6.4)
+    commit                    the highest index of *this term* that a majority holds (§5.4.2)
+    reads                     served at the commit index of their arrival, once heartbeats sent
+                              after it have shown that a majority follows (§8, dissertation §6.4)
 
 AppendEntries are decided when outputs are taken, not when commands come: however many commands a
 turn of the loop brings, a follower gets one message. The leader's own disk works meanwhile; its

@@ -1,10 +1,10 @@
-"""Who belongs to the cluster: voters, the voters being replaced, learners, and where they listen (§6).
+"""Who belongs to the cluster: voters, those being replaced, learners, and where they are (§6).
 
 A change goes in up to three entries:
 
-    learners    newcomers get the log and do not count; the leader promotes them when they have caught up
+    learners    newcomers get the log and do not count, until the leader finds them caught up
     joint       voters = new, outgoing = old: every decision needs a majority of both
-    final       voters = new, outgoing = none; proposed by the leader once the joint one is committed
+    final       voters = new, outgoing = none; proposed once the joint one is committed
 
 A node uses the newest configuration in its log, committed or not; when that entry is overwritten,
 it falls back to the one before.

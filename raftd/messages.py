@@ -12,7 +12,7 @@ from raftd.log import COMMAND, NOOP, Entry
 
 
 class VoteRequest(NamedTuple):
-    """§5.2; `pre` asks whether an election could be won, without starting one (dissertation §9.6)."""
+    """§5.2; `pre` asks whether an election could be won (dissertation §9.6)."""
 
     term: int
     last_index: int

@@ -1,16 +1,17 @@
-"""A Raft core on a disk and a network, driving a state machine: the shell around core.py and store.py.
+"""A Raft core on a disk and a network, driving the store: the shell around core.py and store.py.
 
     commands, messages, reads ──> (end of this turn of the loop) ──> core ──> outputs
-                                                                       ├─ Persist ──> writer thread ──> persisted
-                                                                       ├─ Send ─────> link
-                                                                       ├─ Apply ────> store ──> answers, watches
-                                                                       └─ ReadReady ─> served when applied
+        Persist      ──> writer thread ──> persisted ──> the promises that waited for it
+        Send         ──> link
+        Apply        ──> store ──> answers, watches
+        ReadReady    ──> served when applied
 
-All that arrives in one turn of the loop makes one batch: one append, one message a follower, and, since the writer
-takes whatever has gathered while it was busy, one sync. The loop never waits for the disk, so heartbeats do not.
+All that arrives in one turn of the loop makes one batch: one append, one message a follower, and,
+since the writer takes whatever has gathered while it was busy, one sync. The loop never waits for
+the disk, so heartbeats do not.
 
-A disk that is full is waited for: no new commands are taken, reads go on, and writing is tried again until it
-succeeds. Any other error of the disk ends the node: nobody knows what is on it.
+A disk that is full is waited for: no new commands are taken, reads go on, and writing is tried
+again until it succeeds. Any other error of the disk ends the node: nobody knows what is on it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ METHOD: Final = "raft"
 
 # How often a full disk is tried again.
 DISK_RETRY_S: Final = 0.2
-# Entries of the log between two events that tell of it: a picture of progress, not a copy of the log.
+# Time between two events that tell of the log's progress: a picture, not a copy of it.
 PROGRESS_EVENT_S: Final = 0.1
 
 Answered = Callable[[list[Any] | None, Exception | None], None]
@@ -111,6 +112,7 @@ class Replica:
         self._reads: dict[int, list[Callable[[Exception | None], None]]] = {}
         self._confirmed: list[tuple[int, list[Callable[[Exception | None], None]]]] = []
         self._token = 0
+        self._conditions: list[tuple[Callable[[], bool], asyncio.Future[bool]]] = []
         self._pumping = False
         self._timer: Any = None
         self._timer_at = float("inf")
@@ -162,6 +164,21 @@ class Replica:
             self._pumping = True
             self._loop.call_soon(self._pump)
 
+    async def until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until `condition()` holds; False if it does not in time. Asked after each batch."""
+        if condition():
+            return True
+        met: asyncio.Future[bool] = self._loop.create_future()
+        item = (condition, met)
+        self._conditions.append(item)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await met
+        except TimeoutError:
+            return False
+        finally:
+            self._conditions.remove(item)
+
     async def stop(self) -> None:
         """Finish what is being written, and close the log."""
         if self._timer is not None:
@@ -202,6 +219,9 @@ class Replica:
                 self._event(output)
         if self._to_write and not self._writing:
             self._write()
+        for condition, met in self._conditions:
+            if not met.done() and condition():
+                met.set_result(True)
         deadline = core.next_deadline()
         if deadline < self._timer_at:
             self._arm(deadline)

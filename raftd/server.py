@@ -5,10 +5,10 @@
     kv.range         inline   [key, range_end, revision, limit, keys_only, count_only, serializable]
                               -> [revision, pairs, more, count]
     kv.hello         inline   who leads, where, and which index is applied here
-    kv.watch         stream   [key, range_end, revision] -> [revision, [[pair, previous], …]] a revision
+    kv.watch         stream   [key, range_end, revision] -> [revision, [[pair, previous], …]]
     kv.lease_keep    inline   lease id -> TTL; only the leader knows how much is left
     kv.lease_ttl     inline   lease id -> [TTL, remaining, keys]
-    raft.members     unary    {"add": {name: [host, port]}, "remove": [names]} -> when it is committed
+    raft.members     unary    {"add": {name: [host, port]}, "remove": [names]} -> once committed
     raft.transfer    unary    name -> when it leads
 
 Every node accepts every read; writes want the leader, and are told who it is: Failed("not-leader").
@@ -17,6 +17,7 @@ Every node accepts every read; writes want the leader, and are told who it is: F
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from netstack.rpc.admin import offer_admin
@@ -49,6 +50,9 @@ LEASE_TICK_S = 0.1
 
 # A membership change waits this long for a newcomer to catch up.
 MEMBERS_TIMEOUT_S = 30.0
+
+# A transfer is over within an election timeout, or has failed.
+TRANSFER_S = 1.0
 
 
 class RaftService:
@@ -296,18 +300,18 @@ class RaftService:
             return Failed("invalid-change", str(error))
         return self._as_rpc_error(error)
 
-    async def _until(self, done: Any) -> None:
+    async def _until(self, done: Callable[[], bool]) -> None:
         """Wait until `done()` and no membership change is under way."""
-        deadline = self._now() + MEMBERS_TIMEOUT_S
         core = self.replica.core
-        while not (done() and core.membership_index <= core.commit and not core.membership.joint):
-            if core.leading is None and core.membership.is_voter(core.name):
-                raise Failed("not-leader", "leadership was lost meanwhile", self._whereabouts())
-            if core.leading is None or self._now() > deadline:
-                break
-            await asyncio.sleep(0.01)
-        if self._now() > deadline:
+
+        def settled() -> bool:
+            quiet = core.membership_index <= core.commit and not core.membership.joint
+            return core.leading is None or (quiet and done())
+
+        if not await self.replica.until(settled, MEMBERS_TIMEOUT_S):
             raise Interrupted("the membership change is still under way")
+        if core.leading is None and core.membership.is_voter(core.name):
+            raise Failed("not-leader", "leadership was lost meanwhile", self._whereabouts())
 
     async def _transfer(self, body: Any, call: Call) -> dict[str, Any]:
         core = self.replica.core
@@ -316,10 +320,7 @@ class RaftService:
         except raft_errors.RaftError as error:
             raise self._membership_error(error) from None
         self.replica.touch()
-        deadline = self._now() + 2.0
-        while core.leader_name != body and self._now() < deadline:
-            await asyncio.sleep(0.01)
-        if core.leader_name != body:
+        if not await self.replica.until(lambda: core.leader_name == body, TRANSFER_S):
             raise Unavailable(f"{body} did not take over in time")
         return self._whereabouts()
 
@@ -374,9 +375,7 @@ class RaftService:
         except raft_errors.RaftError:
             return
         self.replica.touch()
-        deadline = self._now() + 0.5
-        while core.leading is not None and self._now() < deadline:
-            await asyncio.sleep(0.01)
+        await self.replica.until(lambda: core.leading is None, TRANSFER_S)
 
     async def stop(self) -> None:
         """Release socket and files."""

@@ -1,4 +1,4 @@
-"""The state machine: multi-version keys, transactions, leases; the same on every node (etcd's model).
+"""The state machine: multi-version keys, transactions, leases (etcd's model).
 
     revision        counts the changes of the whole store; all that one command changes shares one
     create, mod     the revision at which a key's current life began, and of its last change
@@ -9,7 +9,7 @@ What the server calls:
     apply(index, command) -> answer      a committed command; deterministic
     range(...)                           a read, now or at an earlier revision
     watch(...)                           see watch.py
-    freeze() -> Frozen                   a consistent picture; its encode() may run in another thread
+    freeze() -> Frozen                   a picture of now; its encode() may run in another thread
     restore(data)                        become the state of a snapshot
 
 Answers are lists that msgpack takes:
@@ -162,7 +162,7 @@ class Store:
         self._changes.append(Event(tombstone, old))
 
     def _txn(self, compares: list[Any], then: list[Any], otherwise: list[Any]) -> list[Any]:
-        """-> [OK, revision, succeeded, answers]; all changes share one revision, or none is made."""
+        """-> [OK, revision, succeeded, answers]; all changes share a revision, or none is made."""
         missing = self._missing_lease(then) or self._missing_lease(otherwise)
         if missing:
             return [FAILED, "no-lease", f"lease {missing} does not exist"]

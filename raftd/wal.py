@@ -11,8 +11,8 @@ with it.
 
 Opening reads until the first record that is not whole:
 
-    nothing valid behind it     a torn tail: its write was never reported durable. It is cut (a copy is kept)
-    something valid behind it   a damaged middle: what was promised is lost. DamagedLog; the node must not start
+    nothing valid behind it     a torn tail, never reported durable: it is cut (a copy is kept)
+    something valid behind it   a damaged middle: DamagedLog, and the node does not start
 
 Each segment begins with a reset record that carries the hard state, so that older segments may be
 deleted as soon as a snapshot covers their entries.
@@ -86,7 +86,7 @@ class Wal:
     # -- writing
 
     def append(self, persists: Sequence[Persist]) -> None:
-        """Make a batch durable: returns when it is. Raises OSError; then nobody knows how much is."""
+        """Make a batch durable: returns when it is. After an OSError nobody knows what is."""
         items: list[list[Any]] = []
         for persist in persists:
             if persist.snapshot is not None:

@@ -54,6 +54,10 @@ from security.replay import ReplayWindow
 VERSION: Final = 1
 SUITES: Final = tuple(CIPHERS)
 
+# In which messages the certificates ride. IK's responder shows its own in the second, though its
+# static key went before.
+CERTIFICATE_TURNS: Final = {"XX": (1, 2), "IK": (0, 1)}
+
 # AES-GCM may seal 2^23 packets under a key before an attacker's advantage counts (RFC 9001 §6.6).
 # We change it eight times sooner, and every two minutes as WireGuard does; a peer that lets no
 # change happen (it never acknowledges) meets the limit itself.
@@ -97,6 +101,8 @@ class Handshake:
     ) -> None:
         if suite not in CIPHERS:
             raise ValueError(f"suite {suite!r} is not one of {', '.join(SUITES)}")
+        if pattern not in CERTIFICATE_TURNS:
+            raise ValueError(f"pattern {pattern!r} is not one of {', '.join(CERTIFICATE_TURNS)}")
         self._identity = identity
         self._initiator = initiator
         self._suite = suite
@@ -113,8 +119,7 @@ class Handshake:
             s=identity.static_key,
             rs=remote_static,
         )
-        # With IK the responder's certificate rides in the second message though its `s` does not.
-        self._certificate_turns = {"XX": (1, 2), "IK": (0, 1)}[pattern]
+        self._certificate_turns = CERTIFICATE_TURNS[pattern]
         self._turn = 0
 
     def __repr__(self) -> str:

@@ -3,8 +3,8 @@
 Server and caller are two processes, as in life. Ours is encrypted and authenticated both ways; the
 peers are neither, which favours them.
 
-    python -m cluster.bench.rpc serve KIND [HOME]                prints the port it serves on
-    python -m cluster.bench.rpc load KIND PORT N SECONDS [HOME]  prints [operations, seconds, latencies]
+    python -m cluster.bench.rpc serve KIND [HOME]                prints its port
+    python -m cluster.bench.rpc load KIND PORT N SECONDS [HOME]  prints a Load as JSON
 """
 
 from __future__ import annotations

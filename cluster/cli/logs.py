@@ -93,7 +93,8 @@ def events(
             fields = "  ".join(f"{k}={v}" for k, v in event.items() if k not in skip)
             at = time.strftime("%H:%M:%S", time.localtime(event["wall"]))
             print(
-                f"{at}.{int(event['wall'] % 1 * 1000):03d}  {paint(name)}  {event['kind']:18} {fields}"
+                f"{at}.{int(event['wall'] % 1 * 1000):03d}  {paint(name)}  "
+                f"{event['kind']:18} {fields}"
             )
 
     past = sorted(_parse(_tail(files, False), kind), key=lambda item: item[1]["wall"])

@@ -1,4 +1,4 @@
-"""One connection, without I/O: datagrams and the time go in, datagrams, events and a deadline come out.
+"""One connection, without I/O: datagrams and the time in; datagrams, events, a deadline out.
 
     receive_datagram(data, now)     what came from the peer's address
     datagrams_to_send(now)          what should leave now; call it after anything else was called
@@ -215,7 +215,7 @@ class Connection:
                 self._ack_at = now + self.config.max_ack_delay_s
 
     def receive_reset(self, token: bytes) -> bool:
-        """A stateless reset for this connection's remote id; False if the token is not the peer's."""
+        """A stateless reset for our remote id; False if the token is not the peer's."""
         if self.state == CLOSED or not self._reset_token:
             return False
         if not hmac.compare_digest(token, self._reset_token):
@@ -363,7 +363,7 @@ class Connection:
         return stream_id
 
     def write(self, stream_id: int, data: bytes, *, fin: bool = False) -> None:
-        """Queue bytes on a stream; raises BufferFull (nothing was taken) or the connection's error."""
+        """Queue bytes on a stream; BufferFull (nothing was taken) or the connection's error."""
         if self.error is not None:
             raise self.error
         stream = self._send_streams.get(stream_id)
@@ -450,7 +450,7 @@ class Connection:
         return out
 
     def _build_packet(self, now: float) -> bytes | None:
-        """One DATA packet with as much as fits and may be sent; None if there is nothing to send."""
+        """One DATA packet with as much as fits and may be sent; None if there is nothing."""
         if not (self._control or self._sendable or self._datagrams or self._probe_wanted):
             ack_due = self._ack_now or (self._ack_at is not None and now >= self._ack_at)
             if not ack_due:
@@ -611,7 +611,7 @@ class Connection:
                 self._requeue(packet.frames)
 
     def _requeue(self, frames: list[Any]) -> None:
-        """Frames of a packet that did not arrive: those that still matter go back to their queues."""
+        """Frames of a packet that did not arrive: those that still matter queue again."""
         for frame in frames:
             kind = frame[0]
             if kind == f.STREAM:

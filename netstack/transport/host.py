@@ -105,7 +105,7 @@ class Host:
         expect: str | None = None,
         timeout_s: float = 5.0,
     ) -> Peer:
-        """A connection to the `service` at `address`, whose certificate must bear the name `expect`.
+        """A connection to the `service` at `address`; its certificate must bear `expect`.
 
         Raises ConnectTimeout, PeerRejected, or ConnectionClosed when the peer ended it at once.
         """
@@ -122,9 +122,11 @@ class Host:
             async with asyncio.timeout(timeout_s):
                 await asyncio.shield(peer.established)
         except TimeoutError:
+            peer.established.cancel()  # nobody waits for its outcome any more
             self.end(peer, 1, "no answer in time")
             raise ConnectTimeout(f"no answer from {address[0]}:{address[1]}") from None
         except asyncio.CancelledError:
+            peer.established.cancel()
             self.end(peer, 1, "the caller gave up")
             raise
         if expect is not None and peer.identity.name != expect:

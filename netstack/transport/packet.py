@@ -1,12 +1,12 @@
-"""The datagrams on the wire. Big-endian; connection ids and packet numbers are 64-bit and never shortened.
+"""The datagrams on the wire. Big-endian; ids and packet numbers are 64-bit, never shortened.
 
-    DATA       0x40|phase  destination id:8  number:8     sealed frames                (17 bytes + tag)
-    INITIAL    1 XX, 2 IK  source id:8  token length:2  token  message length:2  Noise 1  zeros to 1,200
-    RETRY      3           destination id:8  token                                     (answers INITIAL)
-    RESPONSE   4           destination id:8  source id:8  Noise 2                      (answers INITIAL)
-    FINAL      5           destination id:8  Noise 3                                   (XX only)
-    REFUSED    6           destination id:8                                            (IK failed: use XX)
-    RESET      7           destination id:8  token:16           (answers DATA of a connection unknown)
+    DATA       0x40|phase  destination:8  number:8  sealed frames          17 bytes + tag
+    INITIAL    1 XX, 2 IK  source:8  length:2 token  length:2 Noise 1      zeros up to 1,200
+    RETRY      3           destination:8  token                            answers INITIAL
+    RESPONSE   4           destination:8  source:8  Noise 2                answers INITIAL
+    FINAL      5           destination:8  Noise 3                          XX only
+    REFUSED    6           destination:8                                   IK failed: use XX
+    RESET      7           destination:8  token:16                         answers unknown DATA
 
 QUIC shortens numbers and masks them, so that the network cannot grow attached to them. We own
 both ends, and a mask costs an AES call a packet; eight bytes cost nothing. The number is the

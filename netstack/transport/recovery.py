@@ -1,10 +1,10 @@
 """Which packets have arrived, which are lost, and when to ask (RFC 9002 §6).
 
     acknowledged     named by an ACK: out of flight, feeds RTT and the congestion window
-    lost             a packet sent PACKET_THRESHOLD later was acknowledged, or one sent a TIME_THRESHOLD
+    lost             one sent PACKET_THRESHOLD later was acknowledged, or one sent a TIME_THRESHOLD
                      of a round trip later: its frames go back to their queues, never the packet
                      itself
-    overdue          nothing acknowledged for a probe time-out: send something that asks for an answer
+    overdue          nothing acknowledged for a probe time-out: send what asks for an answer
 
 Packets are kept in a dict in the order of their numbers, so the oldest is the first key, an ACK's
 range is a run of pops, and nothing is ever sorted.
@@ -168,7 +168,7 @@ class Recovery:
         return self._last_eliciting_at + self.probe_timeout()
 
     def overdue(self, now: float) -> SentPacket | None:
-        """The oldest packet, if an answer is overdue: its frames should be sent again as a probe."""
+        """The oldest packet, if an answer is overdue: send its frames again, as a probe."""
         if self.loss_at is not None or not self.in_flight:
             return None
         if now < self._last_eliciting_at + self.probe_timeout():

@@ -66,7 +66,7 @@ class SendStream:
         return self._fin_queued
 
     def take(self, room: int, credit: int) -> tuple[int, bytes, bool] | None:
-        """(offset, data, fin) of at most `room` bytes; new bytes only within `credit` and the limit."""
+        """(offset, data, fin) of at most `room` bytes; new ones within `credit` and the limit."""
         if self._again:
             offset, data, fin = self._again.popleft()
             if len(data) > room:
@@ -181,7 +181,7 @@ class ReceiveStream:
         return b"".join(ready)
 
     def _bound_held(self) -> None:
-        """Copies of the same bytes must not pile up: join what overlaps once there is much of it."""
+        """Copies of the same bytes must not pile up: join what overlaps once it is much."""
         if self.buffered <= self.window:
             return
         joined: list[tuple[int, bytes]] = []

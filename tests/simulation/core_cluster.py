@@ -1,5 +1,5 @@
-"""Raft cores in one process: a hostile network, disks that lose what was not reported durable, and a
-judge that checks the invariants after every single step.
+"""Raft cores in one process: a hostile network, disks that lose what was not reported durable,
+and a judge that checks the invariants after every single step.
 
     cluster = CoreCluster(seed=7, names=("n1", "n2", "n3"))
     cluster.run(2.0)                      # seconds of virtual time
@@ -186,7 +186,7 @@ class CoreCluster:
                 life = node.life
                 self.at(
                     self.rng.uniform(*self.disk_delay),
-                    lambda seq=output.sequence: self.synced(name, life, seq),
+                    lambda seq=output.sequence, life=life: self.synced(name, life, seq),
                 )
             elif isinstance(output, Apply):
                 self.apply(node, output.entries)

@@ -12,7 +12,7 @@ class CongestionController(Protocol):
     ssthresh: float
 
     def on_acknowledged(self, size: int, sent_at: float, now: float, *, limited: bool) -> None:
-        """`size` bytes arrived; `limited` says that the window, not the application, was the bound."""
+        """`size` bytes arrived; `limited`: the window, not the application, was the bound."""
 
     def on_lost(self, sent_at: float, now: float) -> None:
         """A packet sent at `sent_at` is lost."""

@@ -61,7 +61,7 @@ class NewReno:
         self._recovery_since = -1.0
 
     def on_mtu(self, mtu: int) -> None:
-        """See CongestionController. Ten packets of the new size may start, if none were lost yet."""
+        """See CongestionController. Ten packets of the new size may start if none was lost."""
         if mtu > self._mtu and self.ssthresh == float("inf"):
             self.cwnd = max(self.cwnd, INITIAL_PACKETS * mtu)
         self._mtu = mtu

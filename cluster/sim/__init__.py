@@ -1,0 +1,1 @@
+"""Seeded simulations of whole clusters: the daemons' own services in virtual time."""
