@@ -367,7 +367,10 @@ class RaftClient:
                 except (Unavailable, Overloaded) as error:
                     await self._move_on(error)
                 except Failed as error:
-                    await self._not_leader(error)
+                    if sent_before and error.reason != "not-leader":
+                        await self._move_on(error)  # an earlier attempt may still come about
+                    else:
+                        await self._not_leader(error)
                 else:
                     if answer[0] == 0:
                         return answer

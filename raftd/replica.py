@@ -28,7 +28,7 @@ from raftd.config import RaftSettings
 from raftd.core import LEADER, Raft
 from raftd.errors import NotLeader, Overloaded
 from raftd.lease import LeaseKeeper
-from raftd.log import COMMAND, Entry, SnapshotMeta
+from raftd.log import COMMAND, SnapshotMeta
 from raftd.outputs import (
     Apply,
     Emit,
@@ -164,6 +164,16 @@ class Replica:
             self._pumping = True
             self._loop.call_soon(self._pump)
 
+    def hand_over(self) -> None:
+        """Let the follower that is furthest lead instead, if there is one."""
+        if self.core.leading is None:
+            return
+        progress, voters = self.core.leading.progress, self.core.membership.voters
+        followers = [(p.match_index, name) for name, p in progress.items() if name in voters]
+        if followers:
+            self.core.transfer_leadership(max(followers)[1], self._now())
+            self.touch()
+
     async def until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Wait until `condition()` holds; False if it does not in time. Asked after each batch."""
         if condition():
@@ -203,20 +213,7 @@ class Replica:
             self._reads[self._token], self._new_reads = self._new_reads, []
             core.read_index(self._token, now)
         for output in core.take_outputs():
-            if isinstance(output, Send):
-                self._send_message(output.to, output.message)
-            elif isinstance(output, Persist):
-                self._to_write.append(output)
-            elif isinstance(output, Apply):
-                self._apply(output.entries)
-            elif isinstance(output, ReadReady):
-                self._read_ready(output.token, output.index)
-            elif isinstance(output, ReadFailed):
-                self._read_failed(output.token)
-            elif isinstance(output, Restore):
-                self._restore(output.meta, output.data)
-            elif isinstance(output, Emit):
-                self._event(output)
+            _CARRY_OUT[type(output)](self, output)
         if self._to_write and not self._writing:
             self._write()
         for condition, met in self._conditions:
@@ -253,13 +250,14 @@ class Replica:
         self.counters["commands"] += len(batch)
         self.counters["batches"] += 1
 
-    def _send_message(self, to: str, message: m.Message) -> None:
+    def _send_out(self, output: Send) -> None:
+        message = output.message
         # Followers that stand alike get equal messages: encode one of them.
         last, encoded = self._encoded
         if last is None or last != message:
             encoded = frames.notify(METHOD, m.pack(message))
             self._encoded = (message, encoded)
-        self._send(to, encoded, type(message) is m.InstallSnapshot)
+        self._send(output.to, encoded, type(message) is m.InstallSnapshot)
 
     # -- the disk
 
@@ -285,13 +283,14 @@ class Replica:
         for persist in batch:
             core.persisted(persist.sequence, now)
             for send in persist.then:
-                self._send_message(send.to, send.message)
+                self._send_out(send)
         self._pump()
 
     def _disk_is_full(self, batch: list[Persist]) -> None:
         if not self.disk_full:
             self.disk_full = True
             self._runtime.events.emit("disk.full", cause="commands are refused until there is room")
+            self.hand_over()
         self._to_write = batch + self._to_write
         self._writing = True  # nothing else is written before this
 
@@ -303,9 +302,9 @@ class Replica:
 
     # -- the state machine
 
-    def _apply(self, entries: list[Entry]) -> None:
+    def _apply(self, output: Apply) -> None:
         store, waiters = self.store, self._waiters
-        for entry in entries:
+        for entry in output.entries:
             if entry.kind == COMMAND:
                 answer = store.apply(entry.index, entry.data)
             else:
@@ -334,9 +333,9 @@ class Replica:
                 revision=store.revision,
             )
 
-    def _restore(self, meta: SnapshotMeta, data: bytes) -> None:
-        self.store.restore(data)
-        self._snapshot_index = meta.index
+    def _restore(self, output: Restore) -> None:
+        self.store.restore(output.data)
+        self._snapshot_index = output.meta.index
         for _, answered in list(self._waiters.values()):
             answered(None, LeadershipLost("the state was replaced by the leader's"))
         self._waiters.clear()
@@ -383,8 +382,8 @@ class Replica:
 
     # -- reads
 
-    def _read_ready(self, token: int, index: int) -> None:
-        waiting = self._reads.pop(token, None)
+    def _read_ready(self, output: ReadReady) -> None:
+        index, waiting = output.index, self._reads.pop(output.token, None)
         if waiting is None:
             return
         if self.store.applied_index >= index:
@@ -404,8 +403,8 @@ class Replica:
         for ready in waiting:
             ready(None)
 
-    def _read_failed(self, token: int) -> None:
-        for ready in self._reads.pop(token, []):
+    def _read_failed(self, output: ReadFailed) -> None:
+        for ready in self._reads.pop(output.token, []):
             ready(NotLeader(self.core.leader_name))
 
     # -- roles
@@ -438,3 +437,14 @@ def _encode_and_save(frozen: Frozen, meta: SnapshotMeta, disk: Any) -> bytes:
     data = frozen.encode()
     save(disk, meta, data)
     return data
+
+
+_CARRY_OUT: Final[dict[type, Callable[[Replica, Any], None]]] = {
+    Send: Replica._send_out,
+    Persist: lambda replica, output: replica._to_write.append(output),
+    Apply: Replica._apply,
+    Restore: Replica._restore,
+    ReadReady: Replica._read_ready,
+    ReadFailed: Replica._read_failed,
+    Emit: Replica._event,
+}

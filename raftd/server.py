@@ -367,15 +367,9 @@ class RaftService:
     async def drain(self) -> None:
         """Hand leadership to whoever is furthest, so that nobody waits for a time-out."""
         core = self.replica.core
-        if core.leading is None or not core.leading.progress:
-            return
-        best = max(core.leading.progress.items(), key=lambda item: item[1].match_index)[0]
-        try:
-            core.transfer_leadership(best, self._now())
-        except raft_errors.RaftError:
-            return
-        self.replica.touch()
-        await self.replica.until(lambda: core.leading is None, TRANSFER_S)
+        if len(core.membership.voters) > 1:
+            self.replica.hand_over()
+            await self.replica.until(lambda: core.leading is None, TRANSFER_S)
 
     async def stop(self) -> None:
         """Release socket and files."""

@@ -1,16 +1,17 @@
 """`ring sim raft`: three to five nodes of the store in a simulated world that treats them badly.
 
-One seed decides everything: sizes, faults, their times, what clients do. The same seed gives the same
-event log, byte for byte. A run has three parts:
+One seed decides everything: sizes, faults, their times, what clients do. The same seed gives the
+same event log, byte for byte. A run has three parts:
 
-    trouble     clients write and read while nodes crash, pause and restart, links are cut, lose, delay,
-                repeat and reorder, disks stall and fill up
+    trouble     clients write and read while nodes crash, pause and restart, links are cut, lose,
+                delay, repeat and reorder, disks stall and fill up
     peace       all faults end; a leader must appear and every node catch up
     verdict     from what the clients saw, and from the event log
 
-Each key has one writer, who writes 1, 2, 3 …: then linearizability is easy to judge. A read that begins after
-write i was acknowledged must see at least i; it must not see what was not yet asked for; and reads must not
-go back in time. A key's version counts its writes, so a write that was applied twice shows.
+Each key has one writer, who writes 1, 2, 3 …: then linearizability is easy to judge. A read that
+begins after write i was acknowledged must see at least i; it must not see what was not yet asked
+for; and reads must not go back in time. A key's version counts its writes, so a write that was
+applied twice shows.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from netstack.runtime.policy import LinkPolicy
 from netstack.runtime.runtime import Fatal, Runtime
 from netstack.runtime.simulation.network import BASE_POLICY
 from netstack.runtime.simulation.world import EPOCH, World
-from raftd.client import ClientError, NotReached, OutcomeUnknown, RaftClient
+from raftd.client import ClientError, NotReached, OutcomeUnknown, RaftClient, Refused
 from raftd.server import RaftService
 from security.identity import Authority
 
@@ -181,7 +182,7 @@ class _Run:
         except OutcomeUnknown:
             key.unknown += 1
             self.verdict.unknown += 1
-        except NotReached:
+        except (NotReached, Refused):
             # Definite: it was not and will not be applied. Then its number is free again.
             key.asked -= 1
         else:
@@ -263,7 +264,7 @@ class _Run:
                 node.begin()
 
     async def _converge(self) -> None:
-        """Liveness: with all faults over, everybody agrees and every acknowledged write is there."""
+        """Liveness: all faults over, everybody agrees, and every acknowledged write is there."""
         deadline = self.world.now + PEACE_S
         while not self._agreed():
             if self.world.now > deadline:
