@@ -1,4 +1,7 @@
-"""Planted bugs of keys, windows, handshakes and certificates; the test that claims it catches each."""
+"""Planted bugs of keys, windows, handshakes and certificates, and the test that catches each.
+
+A judge is a test of tests/unit/security, where it passes; here it must fail.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from security import channel, identity
@@ -28,7 +31,13 @@ def the_machine() -> None:
     run_state_machine_as_test(
         machine.ChannelMachine,
         settings=settings(
-            max_examples=400, stateful_step_count=40, deadline=None, database=None, derandomize=True
+            max_examples=200,
+            stateful_step_count=40,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=(Phase.generate,),  # finding is enough: nobody reads the smallest example
+            report_multiple_bugs=False,
         ),
     )
 
@@ -90,10 +99,11 @@ class RekeysToTheSameKey(Session):
 
 class MarksBeforeItVerifies(Session):
     def open(self, number, phase, header, ciphertext):
-        if self._window.is_new(number):
+        try:
+            return super().open(number, phase, header, ciphertext)
+        except SecurityError:
             self._window.accept(number)
-            self._window.is_new = lambda _: True
-        return super().open(number, phase, header, ciphertext)
+            raise
 
 
 class ForgivesForgeries(Session):
@@ -147,7 +157,7 @@ class IsSpoiledByAForgery(Handshake):
         try:
             return super().read_message(data)
         except SecurityError:
-            self._turn += 1
+            self._noise._failed = True
             raise
 
 
@@ -272,8 +282,3 @@ def test_the_bug_is_caught(bug, where, judge, monkeypatch):
         planted.setattr(where, bug)
         with pytest.raises(CAUGHT):
             judge()
-
-
-@pytest.mark.parametrize("judge", {judge for *_, judge in ZOO}, ids=_id)
-def test_the_judge_passes_what_is_right(judge):
-    judge()

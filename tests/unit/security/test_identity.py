@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from security_kit import NOW, Cluster, entropy
 
@@ -97,12 +97,14 @@ def test_a_flipped_bit_elsewhere_is_rejected_or_says_the_same(seed):
             continue
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_no_bytes_raise_anything_else(der):
     with pytest.raises(CertificateRejected):
         judge(THE_CLUSTER, der)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_no_mutilated_certificate_raises_anything_else(data):
     der = bytearray(THE_CLUSTER.n1.certificate_der)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from security.replay import WINDOW, ReplayWindow
@@ -27,6 +27,7 @@ steps = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(numbers=steps)
 def test_agrees_with_a_set(numbers):
     window, model = ReplayWindow(), RememberEverything()
