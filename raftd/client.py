@@ -41,8 +41,28 @@ from netstack.runtime.endpoint import Address
 from netstack.runtime.runtime import RealRuntime
 from netstack.transport.config import TransportConfig
 from raftd import commands as c
+from raftd.commands import DELETE, PUT, RANGE
 from raftd.model import KeyValue
 from security import keystore
+
+__all__ = [
+    "DELETE",
+    "PUT",
+    "RANGE",
+    "ClientError",
+    "DeleteResult",
+    "KeyValue",
+    "NotReached",
+    "OutcomeUnknown",
+    "PutResult",
+    "RaftClient",
+    "RangeResult",
+    "Refused",
+    "SyncRaftClient",
+    "TxnResult",
+    "WatchBatch",
+    "WatchEvent",
+]
 
 T = TypeVar("T")
 

@@ -46,6 +46,8 @@ CORES = (
 # The shells that live beside the cores: these may touch the world.
 SHELLS = {
     "netstack/transport/host.py",
+    "netstack/transport/peer.py",
+    "raftd/replica.py",
     "raftd/__main__.py",
     "raftd/server.py",
     "raftd/client.py",

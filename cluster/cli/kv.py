@@ -10,9 +10,17 @@ import typer
 
 from cluster import render, topology
 from cluster.errors import NotInTime, RingError, Unhealthy, Usage
-from raftd.client import ClientError, NotReached, OutcomeUnknown, RaftClient, Refused
-from raftd.commands import DELETE, PUT, RANGE
-from raftd.model import KeyValue
+from raftd.client import (
+    DELETE,
+    PUT,
+    RANGE,
+    ClientError,
+    KeyValue,
+    NotReached,
+    OutcomeUnknown,
+    RaftClient,
+    Refused,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Keys and values in the replicated store.")
 lease_app = typer.Typer(no_args_is_help=True, help="Leases: keys that vanish when nobody cares.")

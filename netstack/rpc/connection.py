@@ -29,7 +29,7 @@ from netstack.rpc.errors import (
 )
 from netstack.rpc.service import STREAM_WINDOW_ITEMS, Call, RpcService
 from netstack.runtime.runtime import Runtime
-from netstack.transport.host import Peer, Stream
+from netstack.transport.peer import Peer, Stream
 
 # Above this, `call` waits for room and `notify` drops: 4 MiB is 16,000 small requests.
 CONGESTED_BYTES = 4 * 1024 * 1024

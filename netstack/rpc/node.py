@@ -28,7 +28,8 @@ from netstack.runtime.endpoint import Address
 from netstack.runtime.runtime import Runtime
 from netstack.transport.config import TransportConfig
 from netstack.transport.errors import TransportError
-from netstack.transport.host import Host, Peer
+from netstack.transport.host import Host
+from netstack.transport.peer import Peer
 from security.identity import Identity
 
 

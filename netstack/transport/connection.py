@@ -4,7 +4,7 @@
     datagrams_to_send(now)          what should leave now; call it after anything else was called
     next_deadline(), on_deadline(now)
     take_events()                   what the application should know, in order
-    open_stream, write, reset_stream, stop_stream, consume, send_datagram, close
+    write, send_datagram, close; and, on `streams`, open, reset, stop, consume
 
     HANDSHAKE ──(keys agreed)──> OPEN ──(close, reset, silence, violation)──> CLOSED
 
@@ -27,7 +27,6 @@ from netstack.transport import frames as f
 from netstack.transport.config import TransportConfig
 from netstack.transport.congestion.newreno import NewReno
 from netstack.transport.errors import (
-    BufferFull,
     ConnectionClosed,
     ConnectTimeout,
     IdleTimeout,
@@ -39,13 +38,8 @@ from netstack.transport.events import (
     Closed,
     DatagramReceived,
     Handshaken,
-    StreamData,
-    StreamOpened,
-    StreamReset,
-    StreamStopped,
     TokenReceived,
 )
-from netstack.transport.flow import ReceiveCredit, SendCredit
 from netstack.transport.handshake import Initiator, Responder
 from netstack.transport.mtu import MtuDiscovery
 from netstack.transport.packet import DATA, HEADER, OVERHEAD, PHASE_BIT, Malformed
@@ -53,7 +47,7 @@ from netstack.transport.parser import parse_frames
 from netstack.transport.ranges import RangeSet
 from netstack.transport.recovery import Recovery, SentPacket
 from netstack.transport.rtt import RttEstimator
-from netstack.transport.streams import ReceiveStream, SendStream
+from netstack.transport.stream_set import StreamSet
 from security.channel import Session
 
 HANDSHAKE, OPEN, CLOSED = "handshake", "open", "closed"
@@ -110,22 +104,12 @@ class Connection:
         self._probe_wanted = False
         self._control: deque[tuple[int, bytes]] = deque()
         self._datagrams: deque[bytes] = deque()
-        self._send_streams: dict[int, SendStream] = {}
-        self._receive_streams: dict[int, ReceiveStream] = {}
-        self._sendable: dict[int, SendStream] = {}
-        self._next_local_stream = 0 if self.is_initiator else 1
-        self._next_remote_stream = 1 if self.is_initiator else 0
-        self._remote_streams_limit = config.max_streams
-        self._remote_streams_closed = 0
-        self._local_streams_limit = 0
-        self._send_credit = SendCredit(0)
-        self._receive_credit = ReceiveCredit(config.connection_window)
-        self._stream_window_of_peer = 0
+        self.streams = StreamSet(config, self.is_initiator, self._events, self._control)
 
     def __repr__(self) -> str:
         rtt_ms = self.rtt.smoothed * 1000
         return (
-            f"<Connection {self.local_id:016x} {self.state} streams={len(self._send_streams)} "
+            f"<Connection {self.local_id:016x} {self.state} streams={len(self.streams)} "
             f"cwnd={self.recovery.congestion.cwnd} in_flight={self.recovery.bytes_in_flight} "
             f"rtt={rtt_ms:.2f}ms mtu={self.mtu.current} lost={self.recovery.losses}>"
         )
@@ -160,9 +144,7 @@ class Connection:
         assert parameters is not None
         self._remote_id = handshake.remote_id
         self._reset_token = parameters.reset_token
-        self._send_credit = SendCredit(parameters.connection_window)
-        self._stream_window_of_peer = parameters.stream_window
-        self._local_streams_limit = parameters.max_streams
+        self.streams.established(parameters)
         self.mtu.maximum = min(self.mtu.maximum, parameters.max_datagram)
         if self.is_initiator:
             self._open(handshake)
@@ -241,58 +223,13 @@ class Connection:
                     stream = frame[1]
                     stream.acknowledged(frame[3], frame[4])
                     if stream.finished:
-                        self._maybe_forget(stream.id)
+                        self.streams.forget_if_over(stream.id)
                 elif kind == f.ACK:
                     self._received.drop_below(frame[1])
         if recovery.in_flight:
             self._lost(recovery.detect_lost(now), now)
         else:
             recovery.loss_at = None
-
-    def on_stream(self, stream_id: int, offset: int, data: bytes, fin: bool) -> None:
-        """Stream bytes."""
-        stream = self._receiving(stream_id)
-        if stream is None:
-            return
-        before = stream.highest
-        ready = stream.receive(offset, data, fin)
-        if stream.highest > before:
-            self._receive_credit.receive(stream.highest - before)
-        ended = stream.finished
-        if ready or (ended and fin):
-            self._events.append(StreamData(stream_id, ready, ended))
-        if ended:
-            self._maybe_forget(stream_id)
-
-    def on_reset(self, stream_id: int, code: int) -> None:
-        """The peer gave up a stream."""
-        stream = self._receiving(stream_id)
-        if stream is not None:
-            stream.final_size = stream.next_offset
-            self._events.append(StreamReset(stream_id, code))
-            self._maybe_forget(stream_id)
-
-    def on_stop(self, stream_id: int, code: int) -> None:
-        """The peer wants no more of a stream."""
-        if stream_id in self._send_streams:
-            self._events.append(StreamStopped(stream_id, code))
-            self.reset_stream(stream_id, code)
-
-    def on_max_data(self, limit: int) -> None:
-        """More credit for the connection."""
-        self._send_credit.limit = max(self._send_credit.limit, limit)
-
-    def on_max_stream(self, stream_id: int, limit: int) -> None:
-        """More credit for a stream."""
-        stream = self._send_streams.get(stream_id)
-        if stream is not None and limit > stream.limit:
-            stream.limit = limit
-            if stream.has_something():
-                self._sendable[stream_id] = stream
-
-    def on_max_streams(self, count: int) -> None:
-        """More streams may be opened."""
-        self._local_streams_limit = max(self._local_streams_limit, count)
 
     def on_datagram(self, data: bytes) -> None:
         """An unreliable datagram."""
@@ -306,105 +243,13 @@ class Connection:
         """The peer has ended the connection."""
         self._end(ConnectionClosed(f"closed by the peer: {reason or 'goodbye'}", code))
 
-    def _receiving(self, stream_id: int) -> ReceiveStream | None:
-        """The stream, opened if it is the peer's and new; None if it is over."""
-        stream = self._receive_streams.get(stream_id)
-        if stream is not None:
-            return stream
-        theirs = stream_id % 2 == self._next_remote_stream % 2
-        if not theirs:
-            if stream_id >= self._next_local_stream:
-                raise ProtocolViolation(f"stream {stream_id} was never opened by us")
-            return None
-        if stream_id // 2 >= self._remote_streams_limit:
-            raise ProtocolViolation("more streams than were allowed")
-        while self._next_remote_stream <= stream_id:
-            new_id = self._next_remote_stream
-            self._next_remote_stream += 2
-            self._add_stream(new_id)
-            self._events.append(StreamOpened(new_id))
-        return self._receive_streams.get(stream_id)
-
-    def _add_stream(self, stream_id: int) -> None:
-        self._send_streams[stream_id] = SendStream(stream_id, self._stream_window_of_peer)
-        self._receive_streams[stream_id] = ReceiveStream(self.config.stream_window)
-
-    def _maybe_forget(self, stream_id: int) -> None:
-        """Drop a stream both of whose directions are over."""
-        sending = self._send_streams.get(stream_id)
-        receiving = self._receive_streams.get(stream_id)
-        if sending is None or receiving is None:
-            return
-        if not (sending.finished and receiving.finished):
-            return
-        del self._send_streams[stream_id], self._receive_streams[stream_id]
-        self._sendable.pop(stream_id, None)
-        if stream_id % 2 == self._next_remote_stream % 2:
-            self._remote_streams_closed += 1
-            limit = self._remote_streams_closed + self.config.max_streams
-            if limit - self._remote_streams_limit >= self.config.max_streams // 2:
-                self._remote_streams_limit = limit
-                self._control.append((f.MAX_STREAMS, f.COUNT.pack(f.MAX_STREAMS, limit)))
-
     # -- the application's calls
-
-    @property
-    def streams_allowed(self) -> int:
-        """How many streams may still be opened."""
-        return self._local_streams_limit - self._next_local_stream // 2
-
-    def open_stream(self) -> int:
-        """A new stream's id; raises TransportError when the peer allows no more."""
-        if self.streams_allowed <= 0:
-            raise TransportError("the peer allows no more streams at the moment")
-        stream_id = self._next_local_stream
-        self._next_local_stream += 2
-        self._add_stream(stream_id)
-        return stream_id
 
     def write(self, stream_id: int, data: bytes, *, fin: bool = False) -> None:
         """Queue bytes on a stream; BufferFull (nothing was taken) or the connection's error."""
         if self.error is not None:
             raise self.error
-        stream = self._send_streams.get(stream_id)
-        if stream is None or stream.fin_wanted or stream.reset_code is not None:
-            raise TransportError(f"stream {stream_id} is closed for writing")
-        if stream.buffered + len(data) > self.config.stream_buffer:
-            raise BufferFull(f"stream {stream_id} holds {stream.buffered} bytes")
-        stream.write(data, fin)
-        self._sendable[stream_id] = stream
-
-    def buffered(self, stream_id: int) -> int:
-        """Bytes written to the stream and not yet acknowledged."""
-        stream = self._send_streams.get(stream_id)
-        return stream.buffered if stream is not None else 0
-
-    def consume(self, stream_id: int, count: int) -> None:
-        """The application has taken `count` bytes: let the peer send as many more."""
-        if self._receive_credit.consume(count):
-            limit = self._receive_credit.announce()
-            self._control.append((f.MAX_DATA, f.CREDIT.pack(f.MAX_DATA, limit)))
-        stream = self._receive_streams.get(stream_id)
-        if stream is None or stream.final_size is not None:
-            return
-        if stream.limit - stream.next_offset <= stream.window // 2:
-            stream.limit = stream.next_offset + stream.window
-            frame = f.ID_CREDIT.pack(f.MAX_STREAM, stream_id, stream.limit)
-            self._control.append((f.MAX_STREAM, frame))
-
-    def reset_stream(self, stream_id: int, code: int) -> None:
-        """Give up sending on a stream."""
-        stream = self._send_streams.get(stream_id)
-        if stream is not None and not stream.finished:
-            stream.reset(code)
-            frame = f.ID_CODE.pack(f.RESET_STREAM, stream_id, code)
-            self._control.append((f.RESET_STREAM, frame))
-            self._maybe_forget(stream_id)
-
-    def stop_stream(self, stream_id: int, code: int) -> None:
-        """Ask the peer to send no more on a stream."""
-        if stream_id in self._receive_streams:
-            self._control.append((f.STOP, f.ID_CODE.pack(f.STOP, stream_id, code)))
+        self.streams.write(stream_id, data, fin)
 
     def send_datagram(self, data: bytes) -> None:
         """Send unreliably; raises TransportError if it fits no packet."""
@@ -451,7 +296,8 @@ class Connection:
 
     def _build_packet(self, now: float) -> bytes | None:
         """One DATA packet with as much as fits and may be sent; None if there is nothing."""
-        if not (self._control or self._sendable or self._datagrams or self._probe_wanted):
+        sendable = self.streams.sendable
+        if not (self._control or sendable or self._datagrams or self._probe_wanted):
             ack_due = self._ack_now or (self._ack_at is not None and now >= self._ack_at)
             if not ack_due:
                 return None
@@ -466,9 +312,9 @@ class Connection:
         may_send = self.recovery.room() > 0 or self._probe_wanted
         if may_send:
             room = self._add_control(parts, frames, room)
-            if self._sendable:
+            if sendable:
                 room = self._add_streams(parts, frames, room, now)
-        elif self._sendable:
+        elif sendable:
             self.recovery.window_is_full()
         if not frames:
             if self._probe_wanted:
@@ -507,7 +353,7 @@ class Connection:
 
     def _add_streams(self, parts: list[bytes], frames: list[Any], room: int, now: float) -> int:
         """Stream data, one frame a stream, in turn, until the packet is full."""
-        sendable, credit = self._sendable, self._send_credit
+        sendable, credit = self.streams.sendable, self.streams.send_credit
         for _ in range(len(sendable)):
             if room <= STREAM_OVERHEAD:
                 break
@@ -618,7 +464,7 @@ class Connection:
                 stream = frame[1]
                 if stream.reset_code is None:
                     stream.lost(frame[2], frame[3], frame[4])
-                    self._sendable[stream.id] = stream
+                    self.streams.sendable[stream.id] = stream
             elif kind not in (f.ACK, f.PING, f.DATAGRAM):
                 self._control.append(frame)
 
@@ -626,7 +472,8 @@ class Connection:
         """What happened since the last call."""
         if not self._events:
             return []
-        events, self._events = self._events, []
+        events = self._events.copy()
+        self._events.clear()
         return events
 
     def check(self) -> None:
@@ -636,7 +483,4 @@ class Connection:
         numbers = list(self.recovery.in_flight)
         assert numbers == sorted(numbers), f"{self!r}: in flight out of order: {numbers}"
         assert all(n < self._number for n in numbers), f"{self!r}: a number of the future"
-        for stream in self._send_streams.values():
-            assert stream.buffered >= 0, f"{self!r}: {stream!r}"
-            assert stream.next_offset <= stream.limit, f"{self!r}: {stream!r} beyond its credit"
-        assert self._send_credit.used <= self._send_credit.limit, f"{self!r}: beyond its credit"
+        self.streams.check()

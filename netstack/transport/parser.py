@@ -27,7 +27,7 @@ def parse_frames(connection: Connection, data: bytes, now: float) -> bool:
                 _, stream_id, position, length = f.STREAM_HEAD.unpack_from(data, offset)
                 offset += f.STREAM_HEAD.size
                 body = _slice(data, offset, length)
-                connection.on_stream(stream_id, position, body, kind == f.STREAM_FIN)
+                connection.streams.on_stream(stream_id, position, body, kind == f.STREAM_FIN)
                 offset += length
                 eliciting = True
             elif kind == f.ACK:
@@ -73,18 +73,20 @@ def _rare(connection: Connection, kind: int, data: bytes, offset: int) -> int:
     if kind == f.PING:
         return offset + 1
     if kind == f.MAX_DATA:
-        connection.on_max_data(f.CREDIT.unpack_from(data, offset)[1])
+        connection.streams.on_max_data(f.CREDIT.unpack_from(data, offset)[1])
         return offset + f.CREDIT.size
     if kind == f.MAX_STREAM:
         _, stream_id, limit = f.ID_CREDIT.unpack_from(data, offset)
-        connection.on_max_stream(stream_id, limit)
+        connection.streams.on_max_stream(stream_id, limit)
         return offset + f.ID_CREDIT.size
     if kind == f.MAX_STREAMS:
-        connection.on_max_streams(f.COUNT.unpack_from(data, offset)[1])
+        connection.streams.on_max_streams(f.COUNT.unpack_from(data, offset)[1])
         return offset + f.COUNT.size
     if kind in (f.RESET_STREAM, f.STOP):
         _, stream_id, code = f.ID_CODE.unpack_from(data, offset)
-        (connection.on_reset if kind == f.RESET_STREAM else connection.on_stop)(stream_id, code)
+        (connection.streams.on_reset if kind == f.RESET_STREAM else connection.streams.on_stop)(
+            stream_id, code
+        )
         return offset + f.ID_CODE.size
     if kind in (f.DATAGRAM, f.NEW_TOKEN):
         _, length = f.BLOB_HEAD.unpack_from(data, offset)
