@@ -217,6 +217,7 @@ class Connection:
                 if self.mtu.probe_arrived(packet.probe_size, now):
                     recovery.congestion.on_mtu(self.mtu.current)
                 continue
+            self.mtu.arrived(packet.size)
             for frame in packet.frames:
                 kind = frame[0]
                 if kind == f.STREAM:
@@ -453,8 +454,10 @@ class Connection:
         for packet in packets:
             if packet.probe_size:
                 self.mtu.probe_lost(packet.probe_size, now)
-            else:
-                self._requeue(packet.frames)
+                continue
+            if self.mtu.lost(packet.size, now):
+                self.recovery.congestion.on_mtu(self.mtu.current)
+            self._requeue(packet.frames)
 
     def _requeue(self, frames: list[Any]) -> None:
         """Frames of a packet that did not arrive: those that still matter queue again."""

@@ -32,6 +32,9 @@ from security.noise import Entropy
 # RETRY is taken this often: a forger could otherwise keep an initiator turning in circles.
 RETRIES_MAX: Final = 2
 
+# Doublings of the wait between resends: 1.6 s at most, so that a lossy line gets its tries in time.
+BACK_OFF_MAX: Final = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
@@ -148,7 +151,7 @@ class Initiator:
 
     def _send(self, datagram: bytes, now: float) -> None:
         self._out.append(datagram)
-        wait_s = 2 * self._context.config.initial_rtt_s * 2 ** min(self._resends, 6)
+        wait_s = 2 * self._context.config.initial_rtt_s * 2 ** min(self._resends, BACK_OFF_MAX)
         self._deadline = now + wait_s
 
     def receive(self, data: bytes, now: float) -> None:

@@ -23,8 +23,10 @@ PROBES_MAX: Final = 3
 # The gap at which a search is over: finer is not worth a probe.
 STEP_MIN: Final = 32
 RAISE_S: Final = 600.0  # RFC 8899 §5.1.1
-# Time-outs in a row with large packets in flight after which the path is taken for a black hole.
+# The path is taken for a black hole of large packets after so many time-outs in a row, or so many
+# of them lost in a row while small ones arrive.
 BLACK_HOLE_TIMEOUTS: Final = 3
+BLACK_HOLE_LOSSES: Final = 6
 
 
 class MtuDiscovery:
@@ -32,6 +34,7 @@ class MtuDiscovery:
 
     __slots__ = (
         "_failed",
+        "_lost_in_a_row",
         "_probes_lost",
         "_raise_at",
         "_searching",
@@ -46,6 +49,7 @@ class MtuDiscovery:
         self.probing = 0  # size of the probe under way, or 0
         self._failed = maximum + 1
         self._probes_lost = 0
+        self._lost_in_a_row = 0
         self._searching = False
         self._raise_at: float | None = None
 
@@ -99,12 +103,25 @@ class MtuDiscovery:
             self._searching = False
             self._raise_at = now + RAISE_S
 
+    def arrived(self, size: int) -> None:
+        """A packet of this size was acknowledged."""
+        if size > BASE_MTU:
+            self._lost_in_a_row = 0
+
+    def lost(self, size: int, now: float) -> bool:
+        """A packet was lost; True if the path must be taken for a black hole of large ones."""
+        self._lost_in_a_row += size > BASE_MTU
+        return self._lost_in_a_row >= BLACK_HOLE_LOSSES and self._fall_back(now)
+
     def timed_out(self, timeouts: int, now: float) -> bool:
         """Time-outs in a row; True if the path must be taken for a black hole of large packets."""
-        if timeouts < BLACK_HOLE_TIMEOUTS or self.current == BASE_MTU:
+        return timeouts >= BLACK_HOLE_TIMEOUTS and self._fall_back(now)
+
+    def _fall_back(self, now: float) -> bool:
+        if self.current == BASE_MTU:
             return False
         self.current = BASE_MTU
-        self.probing = self._probes_lost = 0
+        self.probing = self._probes_lost = self._lost_in_a_row = 0
         self._searching = False
         self._raise_at = now + RAISE_S / 10
         return True

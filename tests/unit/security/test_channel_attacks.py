@@ -101,6 +101,24 @@ def test_a_recorded_handshake_does_not_work_after_the_responder_restarts():
         reborn.read_message(closing)
 
 
+def test_a_replayed_ik_opening_gives_the_thief_no_keys():
+    # The responder cannot tell it from a new one (Noise §7.7): it must wait for a packet to open.
+    cluster = Cluster()
+    first, second = pair(cluster.n1, cluster.n2, "IK")
+    opening = first.write_message(b"parameters")
+    second.read_message(opening)
+    first.read_message(second.write_message())
+    recorded = first.session().seal(0, HEADER, b"pay 100 to Ben")
+    _, again = pair(cluster.n1, cluster.n2, "IK", r_entropy=entropy(99))
+    assert again.read_message(opening) == b"parameters"
+    again.write_message()
+    assert again.peer.name == "n1"
+    session = again.session()
+    for packet in (recorded, bytes(40)):
+        with pytest.raises(Tampered):
+            session.open(0, 0, HEADER, packet)
+
+
 def test_a_packet_reflected_to_its_sender_does_not_open():
     a, _ = connected()
     sealed = a.seal(0, HEADER, b"hello")
