@@ -38,6 +38,7 @@ class Side:
         self.received: dict[int, bytearray] = {}
         self.fins: set[int] = set()
         self.dropped = 0
+        self.unread: list[tuple[int, int]] = []
         self.wakes_at = float("inf")
 
 
@@ -68,6 +69,7 @@ class Pair:
         self.cut: set[str] = set()
         self.client, self.server = Side(), Side()
         self.carried: list[tuple[float, str, bytes]] = []  # (when, from, what) that left
+        self.reads = True  # whether applications take what arrives
         self.filter = None  # (source, data) -> bool: whether to carry
         self._queue: list = []
         self._count = 0
@@ -141,6 +143,13 @@ class Pair:
             return
         self.server.connection = self.make(self.config, responder, 22, self.now)
 
+    def read_all(self) -> None:
+        """The applications take what they have left lying."""
+        for side in self.sides:
+            unread, side.unread = side.unread, []
+            for stream_id, count in unread:
+                side.connection.streams.consume(stream_id, count)
+
     # -- time
 
     def flush(self) -> None:
@@ -158,7 +167,10 @@ class Pair:
         for event in side.connection.take_events():
             if isinstance(event, StreamData):
                 side.received.setdefault(event.stream_id, bytearray()).extend(event.data)
-                side.connection.streams.consume(event.stream_id, len(event.data))
+                if self.reads:
+                    side.connection.streams.consume(event.stream_id, len(event.data))
+                else:
+                    side.unread.append((event.stream_id, len(event.data)))
                 if event.fin:
                     side.fins.add(event.stream_id)
             elif not isinstance(event, (Handshaken, StreamOpened, TokenReceived)):
