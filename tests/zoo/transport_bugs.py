@@ -70,9 +70,9 @@ BUGS = (
 def carries_everything(make: type[Connection], seed: int) -> None:
     """A lossy transfer to a slow reader, windows filled to the brim: each byte once, in order."""
     config = TransportConfig(
-        max_mtu=1200, stream_window=20_000, connection_window=40_000, idle_timeout_s=30.0
+        max_mtu=1200, stream_window=20_000, connection_window=70_000, idle_timeout_s=30.0
     )
-    pair = Pair(config, seed=seed, loss=0.05, delay=0.01, jitter=0.002, make=make, connect=False)
+    pair = Pair(config, seed=seed, loss=0.15, delay=0.01, jitter=0.002, make=make, connect=False)
     assert pair.run(5.0, lambda: pair.open)
     client = pair.client.connection
     data = random.Random(seed).randbytes(150_000)
