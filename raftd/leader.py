@@ -351,7 +351,10 @@ class Leader:
         raft = self._raft
         members = set(raft.membership.everyone) - {raft.name}
         for name in sorted(members - set(self.progress)):
-            fresh = Progress(next_index=raft.log.last_index + 1, advanced_at=raft.now)
+            # To the first of this term, or, for who joins later, the last entry there is: something
+            # must be sent, or nobody would learn what the newcomer lacks.
+            first = max(self.first_index, raft.log.last_index)
+            fresh = Progress(next_index=first, advanced_at=raft.now)
             # Newcomers get the time of one check to answer before they count as silent.
             fresh.heard_at = raft.now
             self.progress[name] = fresh
@@ -394,6 +397,8 @@ class Leader:
             return
         if raft.membership_index > raft.commit or raft.commit < self.first_index:
             return
+        if progress.match_index < raft.membership_index:
+            return  # it does not even know yet that it belongs
         if raft.log.last_index - progress.match_index <= raft.options.caught_up_entries:
             self.change_membership(membership.promoted([name]))
 

@@ -223,6 +223,7 @@ class Responder:
         self.peer: PeerIdentity | None = None
         self.parameters: Parameters | None = None
         self._give_up_at: float | None = now + context.config.handshake_timeout_s
+        self._message = message
         self._noise = Handshake(
             context.identity,
             initiator=False,
@@ -248,10 +249,16 @@ class Responder:
     def __repr__(self) -> str:
         return f"<Responder peer={self.peer}>"
 
-    def repeated(self) -> None:
-        """The INITIAL came again: our RESPONSE was lost."""
-        if self._give_up_at is not None:
-            self._out.append(self._response)
+    def repeated(self, initial: bytes) -> bool:
+        """The INITIAL came again: our RESPONSE was lost.
+
+        """The INITIAL came again, our RESPONSE being lost; False if it is not the one answered.
+        show damage, so the answered one may have been damaged and this one the true one.
+        """
+        if packet.parse_initial(initial)[2] != self._message:
+            return False
+        self._out.append(self._response)
+        return True
 
     def receive(self, data: bytes, now: float) -> None:
         """FINAL; a bad one is ignored, for anybody can send one: the true one may still come."""

@@ -133,8 +133,10 @@ class Pair:
 
     def accept(self, data: bytes) -> None:
         """What a host does once the address is validated."""
-        if self.server.connection is not None:
-            self.server.connection.repeated_initial()
+        connection = self.server.connection
+        if connection is not None and (
+            connection.state != "handshake" or connection.repeated_initial(data)
+        ):
             return
         try:
             responder = Responder(self.context(SERVER, 22), data, self.now)
