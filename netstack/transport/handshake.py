@@ -250,10 +250,10 @@ class Responder:
         return f"<Responder peer={self.peer}>"
 
     def repeated(self, initial: bytes) -> bool:
-        """The INITIAL came again: our RESPONSE was lost.
+        """The INITIAL came again: our RESPONSE was lost. False if it is not the one answered.
 
-        """The INITIAL came again, our RESPONSE being lost; False if it is not the one answered.
-        show damage, so the answered one may have been damaged and this one the true one.
+        XX's first message has nothing that would show damage: the one that was answered may have
+        been damaged on its way, and this one be the true one.
         """
         if packet.parse_initial(initial)[2] != self._message:
             return False
