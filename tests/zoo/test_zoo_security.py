@@ -31,7 +31,7 @@ def the_machine() -> None:
     run_state_machine_as_test(
         machine.ChannelMachine,
         settings=settings(
-            max_examples=200,
+            max_examples=2_000,
             stateful_step_count=40,
             deadline=None,
             database=None,
@@ -228,7 +228,11 @@ ZOO = [
         SESSION,
         attacks.TestRekey().test_a_forged_phase_bit_changes_nothing,
     ),
-    (ForgetsThePreviousKey, SESSION, the_machine),
+    (
+        ForgetsThePreviousKey,
+        SESSION,
+        attacks.TestRekey().test_the_receiver_follows_and_still_opens_what_was_under_way,
+    ),
     (RekeysToTheSameKey, SESSION, the_machine),
     (MarksBeforeItVerifies, SESSION, the_machine),
     (ForgivesForgeries, SESSION, attacks.test_too_many_forgeries_end_the_channel),

@@ -71,6 +71,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._selector = _VirtualSelector()
         # asyncio rounds timers to the clock's resolution; ours is exact.
         self._clock_resolution = 1e-9
+        self._silent = False
 
     def __repr__(self) -> str:
         return f"<VirtualLoop t={self._selector.now:.6f}>"
@@ -83,6 +84,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         """As asyncio's, on behalf of the current life (or that of `context`)."""
+        if self._silent:
+            return asyncio.Handle(callback, args, self, context)
         life = _life.get() if context is None else context.get(_life)
         if life is None:
             return super().call_soon(callback, *args, context=context)
@@ -111,6 +114,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         held, life.held = life.held or [], None
         for callback, args, context in held:
             self.call_soon(callback, *args, context=context)
+
+    def silence(self) -> None:
+        """Run nothing any more, whatever is scheduled: the world has ended."""
+        self._silent = True
 
     def _process_events(self, event_list: list[Any]) -> None:
         """No file descriptors, no events."""

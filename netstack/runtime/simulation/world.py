@@ -15,6 +15,7 @@ say) counts as crashed; any other error in it is a bug, and `run` raises it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
@@ -50,6 +51,7 @@ class World:
         self.lines: list[str] = []
         self.nodes: dict[str, SimulatedNode] = {}
         self.failures: list[BaseException] = []
+        self._graves: set[asyncio.Task[Any]] = set()
         self._scenario: asyncio.Task[Any] | None = None
 
     def __repr__(self) -> str:
@@ -112,13 +114,24 @@ class World:
         for node in self.nodes.values():
             node.crash()
         self.bury()
+        self.loop.silence()
+        for task in self._graves:
+            # Its `finally` blocks run now, where nothing they do has an effect.
+            with contextlib.suppress(BaseException):
+                task.get_coro().close()
+        self._graves.clear()
         self.loop.close()
 
     def bury(self) -> None:
-        """Keep asyncio from complaining of tasks that will never end: their process was killed."""
+        """Keep what a killed process left half done, until the world ends.
+
+        If the garbage collector came upon it meanwhile, it would run the `finally` blocks of a
+        process that no longer exists, in the middle of another's work.
+        """
         for task in asyncio.all_tasks(self.loop):
             if task is not self._scenario:
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
+                self._graves.add(task)
 
     def failed(self, error: BaseException) -> None:
         """A bug showed: stop the scenario."""
