@@ -39,7 +39,7 @@ from raftd.outputs import (
     Send,
 )
 from raftd.snapshot_store import save
-from raftd.store import Frozen, Store
+from raftd.store import Store
 from raftd.wal import DamagedLog, Wal
 
 METHOD: Final = "raft"
@@ -91,7 +91,11 @@ class Replica:
             raise Fatal(f"the log of {runtime.node} cannot be used: {error}") from None
         if restored.snapshot is not None:
             self.store.restore(restored.snapshot_data)
-        self._snapshot_index = restored.snapshot.index if restored.snapshot else 0
+        self._snapshot_due = self._next_snapshot(
+            restored.snapshot.index if restored.snapshot else 0
+        )
+        self._log_bytes = 0  # applied since the last snapshot
+        self._state_bytes = len(restored.snapshot_data)
         self.store.on_lease = self._lease_changed
         self.core = Raft(
             runtime.node,
@@ -306,6 +310,7 @@ class Replica:
         store, waiters = self.store, self._waiters
         for entry in output.entries:
             if entry.kind == COMMAND:
+                self._log_bytes += len(entry.data)
                 answer = store.apply(entry.index, entry.data)
             else:
                 store.advance(entry.index)
@@ -335,7 +340,8 @@ class Replica:
 
     def _restore(self, output: Restore) -> None:
         self.store.restore(output.data)
-        self._snapshot_index = output.meta.index
+        self._snapshot_due = self._next_snapshot(output.meta.index)
+        self._log_bytes, self._state_bytes = 0, len(output.data)
         for _, answered in list(self._waiters.values()):
             answered(None, LeadershipLost("the state was replaced by the leader's"))
         self._waiters.clear()
@@ -343,19 +349,26 @@ class Replica:
         if self.on_membership is not None:
             self.on_membership()
 
+    def _next_snapshot(self, index: int) -> int:
+        """The index at which the next is due: not the same on all nodes; they take turns."""
+        every = self._settings.snapshot_every
+        return index + every + int(self._runtime.rng.random() * every / 2)
+
     def _maybe_snapshot(self) -> None:
+        """When the log has grown as long as the state it makes: its upkeep is a constant factor."""
         index = self.store.applied_index
-        if self._snapshotting or index - self._snapshot_index < self._settings.snapshot_every:
+        if self._snapshotting or index < self._snapshot_due or self._log_bytes < self._state_bytes:
             return
         term = self.core.log.term_at(index)
         if term is None:
             return
         self._snapshotting = True
         meta = SnapshotMeta(index, term, self.core.membership_at(index))
-        frozen, disk = self.store.freeze(), self._runtime.disk
+        self._log_bytes = 0
+        frozen, runtime = self.store.freeze(), self._runtime
 
         def work() -> bytes:
-            return _encode_and_save(frozen, meta, disk)
+            return save(runtime.disk, meta, runtime.unhurried(frozen.parts()))
 
         self._snapshotter.submit(work, lambda data, error: self._snapshot_saved(meta, data, error))
 
@@ -365,10 +378,11 @@ class Replica:
         self._snapshotting = False
         if error is not None or data is None:
             # The log has everything still; the next occasion tries again.
-            self._snapshot_index += self._settings.snapshot_every // 2
+            self._snapshot_due = self._next_snapshot(self.store.applied_index)
             self._runtime.events.emit("snapshot.failed", cause=str(error))
             return
-        self._snapshot_index = max(self._snapshot_index, meta.index)
+        self._state_bytes = len(data)
+        self._snapshot_due = self._next_snapshot(meta.index)
         self.counters["snapshots"] += 1
         self._runtime.events.emit("snapshot.taken", index=meta.index, bytes=len(data))
         self.core.compact(meta, data, self._now())
@@ -431,12 +445,6 @@ class Replica:
                 self.leases.keep(lease_id, ttl_s, self._now())
             else:
                 self.leases.gone(lease_id)
-
-
-def _encode_and_save(frozen: Frozen, meta: SnapshotMeta, disk: Any) -> bytes:
-    data = frozen.encode()
-    save(disk, meta, data)
-    return data
 
 
 _CARRY_OUT: Final[dict[type, Callable[[Replica, Any], None]]] = {

@@ -1,12 +1,14 @@
 """Snapshots on disk: one file each, whole or not there at all.
 
-    snap/00000000000000001234.snap      crc:4  msgpack [index, term, membership, data]
+    snap/00000000000000001234.snap      crc:4  msgpack [index, term, membership]  data
 
 A file is written beside its place, synced and renamed. The newest that is whole counts; one that
 is damaged is passed over, and only then is an older one used.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
 
 import google_crc32c
 import msgpack
@@ -20,12 +22,36 @@ FOLDER = "snap"
 # The newest, and one to fall back to.
 KEPT = 2
 
+PIECE_BYTES = 64 * 1024
+HEADER_BYTES_MAX = 1024 * 1024
 
-def save(disk: Disk, meta: SnapshotMeta, data: bytes) -> None:
-    """Write a snapshot durably; raises OSError."""
-    body = msgpack.packb([meta.index, meta.term, meta.membership.pack(), data])
-    crc: int = google_crc32c.value(body)
-    disk.replace(f"{FOLDER}/{meta.index:020d}.snap", crc.to_bytes(4, "big") + body)
+
+def save(disk: Disk, meta: SnapshotMeta, parts: Iterable[bytes]) -> bytes:
+    """Write a snapshot durably, as its parts come; returns them joined. Raises OSError."""
+    header: bytes = msgpack.packb([meta.index, meta.term, meta.membership.pack()])
+    crc: int = google_crc32c.value(header)
+    pieces: list[bytes] = []
+    with disk.replacing(f"{FOLDER}/{meta.index:020d}.snap") as file:
+        file.append(bytes(4) + header)
+        for piece in _pieces(parts):
+            crc = google_crc32c.extend(crc, piece)
+            file.append(piece)
+            pieces.append(piece)
+        file.write_at(0, crc.to_bytes(4, "big"))
+    return b"".join(pieces)
+
+
+def _pieces(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces worth a write."""
+    gathered: list[bytes] = []
+    size = 0
+    for part in parts:
+        gathered.append(part)
+        size += len(part)
+        if size >= PIECE_BYTES:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    yield b"".join(gathered)
 
 
 def load_newest(disk: Disk) -> tuple[tuple[SnapshotMeta, bytes] | None, int]:
@@ -49,8 +75,10 @@ def remove_older(disk: Disk, index: int) -> None:
 
 
 def _parse(content: bytes) -> tuple[SnapshotMeta, bytes] | None:
-    body = content[4:]
-    if google_crc32c.value(body) != int.from_bytes(content[:4], "big"):
+    body = memoryview(content)[4:]
+    if google_crc32c.value(bytes(body)) != int.from_bytes(content[:4], "big"):
         return None
-    index, term, membership, data = msgpack.unpackb(body, max_bin_len=len(body))
-    return SnapshotMeta(index, term, Membership.unpack(membership)), data
+    header = msgpack.Unpacker()
+    header.feed(body[:HEADER_BYTES_MAX])
+    index, term, membership = header.unpack()
+    return SnapshotMeta(index, term, Membership.unpack(membership)), bytes(body[header.tell() :])

@@ -9,7 +9,7 @@ What the server calls:
     apply(index, command) -> answer      a committed command; deterministic
     range(...)                           a read, now or at an earlier revision
     watch(...)                           see watch.py
-    freeze() -> Frozen                   a picture of now; its encode() may run in another thread
+    freeze() -> Frozen                   a picture of now, which another thread may encode
     restore(data)                        become the state of a snapshot
 
 Answers are lists that msgpack takes:
@@ -113,7 +113,8 @@ class Store:
             changes, self._changes = self._changes, []
             self.revision += 1
             self.watches.publish(self.revision, changes)
-            if self.revision - self.compacted > 2 * self._revisions_kept:
+            # A little at a time: all at once would hold up everything else for a while.
+            if self.revision - self.compacted > self._revisions_kept * 1.01:
                 self._compact_to(self.revision - self._revisions_kept)
         return answer
 
@@ -200,21 +201,18 @@ class Store:
 
     def _compact_to(self, revision: int) -> None:
         """Forget what was overwritten or deleted at or before `revision`."""
+        changed = {e.pair.key for _, events in self.watches.until(revision) for e in events}
         self.compacted = revision
-        dead = []
-        for key, history in self._histories.items():
-            if history[0].mod > revision or (len(history) == 1 and history[0].version):
-                continue
+        for key in sorted(changed):
+            history = self._histories[key]
             keep = next((i for i, kv in enumerate(history) if kv.mod > revision), len(history))
             if keep and history[keep - 1].version:
                 keep -= 1  # the version that is in force at `revision`
             if keep == len(history):
-                dead.append(key)
+                del self._histories[key]
+                self._keys.remove(key)
             elif keep:
                 self._histories[key] = history[keep:]
-        for key in dead:
-            del self._histories[key]
-            self._keys.remove(key)
         self.watches.compact(revision)
 
     def _lease_grant(self, lease_id: int, ttl_s: int) -> list[Any]:
@@ -381,12 +379,17 @@ class Frozen:
         self._histories = histories
         self._sessions = sessions
 
+    def parts(self) -> Iterator[bytes]:
+        """The snapshot's bytes, a key at a time."""
+        packer = msgpack.Packer()
+        yield packer.pack(self._header)
+        yield self._sessions
+        for history, length in self._histories:
+            yield packer.pack(history[:length])
+
     def encode(self) -> bytes:
         """The snapshot's bytes."""
-        packer = msgpack.Packer()
-        parts = [packer.pack(self._header), self._sessions]
-        parts += [packer.pack(history[:length]) for history, length in self._histories]
-        return b"".join(parts)
+        return b"".join(self.parts())
 
 
 _OPERATIONS: Final[dict[int, Any]] = {

@@ -91,7 +91,7 @@ class Wal:
         for persist in persists:
             if persist.snapshot is not None:
                 meta, data = persist.snapshot
-                save(self._disk, meta, data)
+                save(self._disk, meta, [data])
                 self._last_index = meta.index
             if persist.hard_state is not None:
                 self._hard_state = persist.hard_state

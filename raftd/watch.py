@@ -156,6 +156,10 @@ class WatchHub:
             raise WatchCompacted(self._store.compacted + 1)
         return self._history[bisect_left(self._history, revision, key=_revision_of) :]
 
+    def until(self, revision: int) -> list[tuple[int, list[Event]]]:
+        """The revisions up to `revision` that are not compacted yet."""
+        return self._history[: bisect_left(self._history, revision + 1, key=_revision_of)]
+
     def compact(self, revision: int) -> None:
         """Forget revisions up to `revision`."""
         del self._history[: bisect_left(self._history, revision + 1, key=_revision_of)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -66,7 +67,21 @@ def main(service_name: str, make: Callable[[], Service], arguments: list[str]) -
         _refuse(service_name, error, EXIT_USAGE)
     import uvloop
 
+    _tune_interpreter()
     sys.exit(uvloop.run(_run(make(), node, identity, config)))
+
+
+def _tune_interpreter() -> None:
+    """Against pauses: a full garbage collection stops everything for a tenth of a second.
+
+    Reference counting frees all that is not in a cycle, and young cycles are still collected, in
+    larger portions; what is there at the start, and what has grown old, is not searched again.
+    And a thread that comes back from the disk gets its turn after 0.5 ms instead of 5.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 1_000_000)
+    sys.setswitchinterval(0.0005)
 
 
 def _parse(service_name: str, arguments: list[str]) -> argparse.Namespace:

@@ -14,9 +14,10 @@ errno of the real thing; a caller that handles those handles the real ones.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol
 
@@ -131,10 +132,16 @@ class Disk:
 
     def replace(self, path: str, data: bytes) -> None:
         """Make `path` hold `data`, or, if anything fails, what it held before."""
+        with self.replacing(path) as file:
+            file.write_at(0, data)
+
+    @contextlib.contextmanager
+    def replacing(self, path: str) -> Iterator[DiskFile]:
+        """A file to write; it takes the place of `path`, synced, when the block ends well."""
         temporary = path + ".new"
         with self.open(temporary) as file:
             file.truncate(0)
-            file.write_at(0, data)
+            yield file
             file.sync()
         self.rename(temporary, path)
 

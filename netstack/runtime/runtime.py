@@ -14,9 +14,9 @@ import random
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from netstack.runtime.clock import Clock
 from netstack.runtime.dgram_endpoint import DgramEndpoint
@@ -27,6 +27,11 @@ from netstack.runtime.faults import Faults
 from netstack.runtime.faulty_endpoint import FaultyEndpoint
 from netstack.runtime.os_disk import OsStorage
 from netstack.runtime.policy import LinkTable
+
+T = TypeVar("T")
+
+# Work in the background takes turns of this length with the rest of the process.
+BURST_S = 0.0005
 
 Done = Callable[[Any, BaseException | None], None]
 """(result, None) or (None, error), on the event loop."""
@@ -75,6 +80,14 @@ class Runtime(ABC):
     @abstractmethod
     def executor(self, name: str) -> Executor:
         """A new executor: a thread, or a queue in virtual time."""
+
+    def unhurried(self, items: Iterable[T]) -> Iterator[T]:
+        """The same items; on a real interpreter, with pauses in which other threads run.
+
+        For long work in an executor: a thread that computes without end lets the event loop have
+        the interpreter only every few milliseconds, one wake-up at a time.
+        """
+        return iter(items)
 
     async def bind(self, address: Address) -> Endpoint:
         """A datagram socket on `address`; raises PortTaken or EndpointError."""
@@ -182,6 +195,15 @@ class RealRuntime(Runtime):
     def executor(self, name: str) -> Executor:
         """A thread."""
         return ThreadExecutor(name)
+
+    def unhurried(self, items: Iterable[T]) -> Iterator[T]:
+        """See Runtime."""
+        began = time.perf_counter()
+        for item in items:
+            yield item
+            if time.perf_counter() - began > BURST_S:
+                time.sleep(BURST_S)
+                began = time.perf_counter()
 
     def close(self) -> None:
         """Write the log's last lines."""
