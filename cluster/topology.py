@@ -160,7 +160,7 @@ def forget_node(folder: Path, name: str) -> None:
 
 def refuse_taken_ports(nodes: tuple[NodeConfig, ...]) -> None:
     """Raise Conflict, naming the holder, if a port is in use."""
-    from netstack.runtime.dgram_endpoint import port_holder
+    from netstack.runtime.sockets import port_holder
 
     for node in nodes:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

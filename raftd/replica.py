@@ -22,7 +22,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from netstack.rpc import frames
-from netstack.runtime.runtime import Executor, Fatal, Runtime
+from netstack.runtime.executor import Executor
+from netstack.runtime.runtime import Fatal, Runtime
 from raftd import messages as m
 from raftd.config import RaftSettings
 from raftd.core import LEADER, Raft

@@ -1,4 +1,4 @@
-"""The real endpoint: asyncio-dgram receives, the socket itself sends.
+"""The portable endpoint: asyncio-dgram receives, the socket itself sends.
 
 asyncio-dgram's stream queues what the loop has read, and its coroutine does not suspend while that
 queue holds something, so a wake-up costs one hop however many datagrams it brings. Sending goes to
@@ -9,20 +9,15 @@ matters, a full buffer, means a lost datagram.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
-import os
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import asyncio_dgram
 
-from netstack.runtime.endpoint import Address, EndpointError, PortTaken, Receiver
-
-# The kernel's default of 208 KiB overflows in 2 ms at full speed; this is net.core.rmem_max here.
-BUFFER_BYTES = 4 * 1024 * 1024
+from netstack.runtime.busy_poll import BusyPoll
+from netstack.runtime.endpoint import Address, Receiver
+from netstack.runtime.sockets import bind_udp
 
 # Datagrams taken in a row, so that a flood cannot starve timers.
 BURST_MAX = 256
@@ -35,6 +30,7 @@ class DgramEndpoint:
         self._socket = sock
         self._stream = stream
         self._receiver: Receiver | None = None
+        self._busy = BusyPoll(asyncio.get_running_loop())
         self._task = asyncio.get_running_loop().create_task(self._receive(), name="endpoint")
         self.address: Address = sock.getsockname()[:2]
         self.send_failures = 0
@@ -45,15 +41,7 @@ class DgramEndpoint:
     @classmethod
     async def bind(cls, address: Address) -> DgramEndpoint:
         """A socket on `address` (port 0: any); raises PortTaken or EndpointError."""
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.setblocking(False)
-        try:
-            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-                sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
-            sock.bind(address)
-        except OSError as error:
-            sock.close()
-            raise _explain(error, address) from None
+        sock = bind_udp(address)
         return cls(sock, await asyncio_dgram.from_socket(sock))
 
     def send(self, datagrams: Sequence[bytes], destination: Address) -> None:
@@ -71,6 +59,7 @@ class DgramEndpoint:
 
     def close(self) -> None:
         """See Endpoint."""
+        self._busy.stop()
         self._task.cancel()
         self._stream.close()
 
@@ -86,32 +75,7 @@ class DgramEndpoint:
                 continue  # an ICMP error of an earlier send; the transport's timers will know
             if self._receiver is not None:
                 self._receiver((data,), source)
+            self._busy.stir()
             taken += 1
             if taken % BURST_MAX == 0:
                 await asyncio.sleep(0)
-
-
-def _explain(error: OSError, address: Address) -> EndpointError:
-    host, port = address
-    if error.errno == errno.EADDRINUSE:
-        holder = port_holder(port)
-        return PortTaken(
-            f"UDP port {port} on {host} is taken" + (f" by {holder}" if holder else "")
-        )
-    return EndpointError(f"cannot bind UDP {host}:{port}: {error.strerror}")
-
-
-def port_holder(port: int) -> str | None:
-    """`pid 123 (name)` of the process that holds the UDP port, as far as /proc tells."""
-    inodes = set()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/net/udp").read_text().splitlines()[1:]:
-            fields = line.split()
-            if int(fields[1].rpartition(":")[2], 16) == port:
-                inodes.add(f"socket:[{fields[9]}]")
-    for entry in Path("/proc").glob("[0-9]*/fd/*") if inodes else ():
-        with contextlib.suppress(OSError):
-            if os.readlink(entry) in inodes:
-                command = (entry.parents[1] / "cmdline").read_bytes().replace(b"\0", b" ")
-                return f"pid {entry.parts[2]} ({command.decode(errors='replace').strip()[:80]})"
-    return None

@@ -9,46 +9,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import queue
 import random
-import threading
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from netstack.runtime.clock import Clock
 from netstack.runtime.dgram_endpoint import DgramEndpoint
 from netstack.runtime.disk import Disk
 from netstack.runtime.endpoint import Address, Endpoint
 from netstack.runtime.events import EventLog
+from netstack.runtime.executor import Executor, ThreadExecutor
 from netstack.runtime.faults import Faults
 from netstack.runtime.faulty_endpoint import FaultyEndpoint
 from netstack.runtime.os_disk import OsStorage
 from netstack.runtime.policy import LinkTable
+from netstack.runtime.raw_endpoint import RawEndpoint
 
 T = TypeVar("T")
 
 # Work in the background takes turns of this length with the rest of the process.
 BURST_S = 0.0005
 
-Done = Callable[[Any, BaseException | None], None]
-"""(result, None) or (None, error), on the event loop."""
-
 
 class Fatal(Exception):
     """The node must not go on, and the message tells the operator why."""
-
-
-class Executor(Protocol):
-    """Runs blocking calls one behind the other, off the event loop."""
-
-    def submit(self, function: Callable[[], Any], done: Done) -> None:
-        """Run `function`; call `done` on the loop when it has returned or raised."""
-
-    def close(self) -> None:
-        """Run what was submitted, then end."""
 
 
 class Runtime(ABC):
@@ -79,7 +67,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def executor(self, name: str) -> Executor:
-        """A new executor: a thread, or a queue in virtual time."""
+        """A new executor for blocking calls: a thread, or a queue in virtual time."""
 
     def unhurried(self, items: Iterable[T]) -> Iterator[T]:
         """The same items; on a real interpreter, with pauses in which other threads run.
@@ -131,42 +119,6 @@ class Runtime(ABC):
                 await task
 
 
-class ThreadExecutor:
-    """One thread and a queue.
-
-    A hand-over to it and back costs 50 µs here; `loop.run_in_executor` costs three times that,
-    for a future and a condition variable that nobody needs.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[tuple[Callable[[], Any], Done] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    def submit(self, function: Callable[[], Any], done: Done) -> None:
-        """See Executor."""
-        self._queue.put((function, done))
-
-    def close(self) -> None:
-        """See Executor."""
-        self._queue.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        while (work := self._queue.get()) is not None:
-            function, done = work
-            result, failure = None, None
-            try:
-                result = function()
-            except BaseException as error:
-                failure = error
-            try:
-                self._loop.call_soon_threadsafe(done, result, failure)
-            except RuntimeError:
-                return  # the loop is closed: nobody waits any more
-
-
 class RealRuntime(Runtime):
     """The machine's own clock, dice, sockets and files.
 
@@ -190,7 +142,8 @@ class RealRuntime(Runtime):
 
     async def bind_raw(self, address: Address) -> Endpoint:
         """A UDP socket on the running loop."""
-        return await DgramEndpoint.bind(address)
+        kind = RawEndpoint if sys.platform == "linux" else DgramEndpoint
+        return await kind.bind(address)
 
     def executor(self, name: str) -> Executor:
         """A thread."""

@@ -24,8 +24,9 @@ from netstack.runtime.clock import Clock
 from netstack.runtime.disk import Disk
 from netstack.runtime.endpoint import Address, Endpoint
 from netstack.runtime.events import EventLog
+from netstack.runtime.executor import Done, Executor
 from netstack.runtime.memory_disk import MemoryStorage
-from netstack.runtime.runtime import Done, Executor, Fatal, Runtime
+from netstack.runtime.runtime import Fatal, Runtime
 from netstack.runtime.simulation.loop import Life, VirtualLoop
 from netstack.runtime.simulation.network import SimulatedNetwork
 
