@@ -11,23 +11,20 @@ made durable in order; several may be under way.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from raftd.log import Entry, HardState, SnapshotMeta
 from raftd.messages import Message
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """A message for `to`."""
 
     to: str
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Persist:
+class Persist(NamedTuple):
     """One batch for the disk: all of it, or (after a crash) a prefix in this order."""
 
     sequence: int
@@ -38,42 +35,37 @@ class Persist:
     then: tuple[Send, ...]  # promises: they leave when the batch is durable
 
 
-@dataclass(frozen=True, slots=True)
-class Apply:
+class Apply(NamedTuple):
     """Committed entries, contiguous with the last Apply."""
 
     entries: list[Entry]
 
 
-@dataclass(frozen=True, slots=True)
-class Restore:
+class Restore(NamedTuple):
     """The leader sent a snapshot; the state machine becomes it."""
 
     meta: SnapshotMeta
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ReadReady:
+class ReadReady(NamedTuple):
     """The read may be served once `index` is applied."""
 
     token: int
-    index: int
+    index: int  # type: ignore[assignment]
 
 
-@dataclass(frozen=True, slots=True)
-class ReadFailed:
+class ReadFailed(NamedTuple):
     """The read cannot be confirmed here now; ask again."""
 
     token: int
 
 
-@dataclass(frozen=True, slots=True)
-class Emit:
+class Emit(NamedTuple):
     """Something worth an event."""
 
     kind: str
-    fields: dict[str, Any] = field(default_factory=dict)
+    fields: dict[str, Any]
 
 
 Output = Send | Persist | Apply | Restore | ReadReady | ReadFailed | Emit

@@ -209,8 +209,6 @@ class Replica:
         self._pumping = False
         now = self._now()
         core = self.core
-        if now >= core.next_deadline():
-            core.on_deadline(now)
         if self._proposals:
             self._propose_batch(now)
         if self._new_reads:
@@ -237,6 +235,9 @@ class Replica:
     def _on_timer(self) -> None:
         """Armed when a deadline moves nearer, never when it moves away: it may be early."""
         self._timer, self._timer_at = None, float("inf")
+        now = self._now()
+        if now >= self.core.next_deadline():
+            self.core.on_deadline(now)
         self._pump()
 
     def _propose_batch(self, now: float) -> None:

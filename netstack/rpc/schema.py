@@ -20,7 +20,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Callable
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, Final, TypeVar, dataclass_transform
 
 from netstack.rpc.errors import BadRequest
 
@@ -38,8 +38,13 @@ def message(cls: type[T]) -> type[T]:
     return dataclasses.dataclass(frozen=True, slots=True)(cls)
 
 
+_PLAIN: Final = frozenset((bytes, str, int, float, bool, type(None)))
+
+
 def encode(value: Any) -> Any:
     """The msgpack-able form of a message, or of anything made of messages."""
+    if type(value) in _PLAIN:
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, (list, tuple)):

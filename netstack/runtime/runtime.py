@@ -134,7 +134,7 @@ class RealRuntime(Runtime):
         # Line buffering is the event log's own business; this file lives as long as the process.
         self._sink = (folder / "events.jsonl").open("a", buffering=1 << 16, encoding="utf-8")
         events = EventLog(node, clock, _Flushing(self._sink), self.call_later_true)
-        super().__init__(node, clock, random.SystemRandom(), disk, events)
+        super().__init__(node, clock, random.Random(os.urandom(16)), disk, events)
 
     def entropy(self, count: int) -> bytes:
         """From the kernel."""

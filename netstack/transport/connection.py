@@ -24,7 +24,7 @@ from collections import deque
 from typing import Any, Final
 
 from netstack.transport import frames as f
-from netstack.transport.config import TransportConfig
+from netstack.transport.config import BASE_MTU, TransportConfig
 from netstack.transport.congestion.newreno import NewReno
 from netstack.transport.errors import (
     ConnectionClosed,
@@ -217,13 +217,14 @@ class Connection:
                 if self.mtu.probe_arrived(packet.probe_size, now):
                     recovery.congestion.on_mtu(self.mtu.current)
                 continue
-            self.mtu.arrived(packet.size)
+            if packet.size > BASE_MTU:
+                self.mtu.large_arrived()
             for frame in packet.frames:
                 kind = frame[0]
                 if kind == f.STREAM:
                     stream = frame[1]
                     stream.acknowledged(frame[3], frame[4])
-                    if stream.finished:
+                    if stream.fin_wanted and stream.finished:
                         self.streams.forget_if_over(stream.id)
                 elif kind == f.ACK:
                     self._received.drop_below(frame[1])
@@ -284,35 +285,41 @@ class Connection:
         session = self._session
         if self.state != OPEN or session is None:
             return out
-        if session.rekey_due(now) and self.recovery.largest_acked >= session.phase_began:
-            session.rekey(now)
-        for _ in range(BURST_PACKETS_MAX):
-            packet = self._build_packet(now)
-            if packet is None:
-                break
-            out.append(packet)
-        if self.mtu.probing == 0 and (size := self.mtu.next_probe()):
+        if self._has_something(now):
+            if session.rekey_due(now) and self.recovery.largest_acked >= session.phase_began:
+                session.rekey(now)
+            for _ in range(BURST_PACKETS_MAX):
+                packet = self._build_packet(now)
+                if packet is None:
+                    break
+                out.append(packet)
+                if not self._has_something(now):
+                    break
+        if self.mtu.searching and (size := self.mtu.next_probe()):
             out.append(self._build_mtu_probe(size, now))
         return out
 
+    def _has_something(self, now: float) -> bool:
+        """Whether there is anything to send, windows aside."""
+        if self.streams.sendable or self._control or self._ack_now or self._probe_wanted:
+            return True
+        ack_at = self._ack_at
+        return bool(self._datagrams) or (ack_at is not None and now >= ack_at)
+
     def _build_packet(self, now: float) -> bytes | None:
-        """One DATA packet with as much as fits and may be sent; None if there is nothing."""
+        """One DATA packet with as much as fits and may be sent; None if nothing may."""
         sendable = self.streams.sendable
-        if not (self._control or sendable or self._datagrams or self._probe_wanted):
-            ack_due = self._ack_now or (self._ack_at is not None and now >= self._ack_at)
-            if not ack_due:
-                return None
         parts: list[bytes] = []
         frames: list[Any] = []
         room = self.mtu.current - OVERHEAD
         if self._unacked:
-            held_s = now - self._received_at
-            ack = f.encode_ack(self._received.descending(), held_s)
+            ack = f.encode_ack(self._received, now - self._received_at)
             parts.append(ack)
             room -= len(ack)
         may_send = self.recovery.room() > 0 or self._probe_wanted
         if may_send:
-            room = self._add_control(parts, frames, room)
+            if self._control or self._datagrams:
+                room = self._add_control(parts, frames, room)
             if sendable:
                 room = self._add_streams(parts, frames, room, now)
         elif sendable:
@@ -403,17 +410,18 @@ class Connection:
         """When `on_deadline` should be called; None when nothing will ever be due."""
         if self.state == CLOSED:
             return None
-        deadlines = [self._last_received + self.config.idle_timeout_s]
+        nearest = self._last_received + self.config.idle_timeout_s
         if self._handshake is not None and (at := self._handshake.next_deadline()) is not None:
-            deadlines.append(at)
-        if self.state == OPEN:
-            if self._ack_at is not None:
-                deadlines.append(self._ack_at)
-            if (at := self.recovery.deadline()) is not None:
-                deadlines.append(at)
-            elif self.config.keep_alive_s:
-                deadlines.append(self._keep_alive_at())
-        return min(deadlines)
+            nearest = min(nearest, at)
+        if self.state != OPEN:
+            return nearest
+        at = self.recovery.deadline()
+        if at is None and self.config.keep_alive_s:
+            at = self._keep_alive_at()
+        if at is not None and at < nearest:
+            nearest = at
+        ack_at = self._ack_at
+        return ack_at if ack_at is not None and ack_at < nearest else nearest
 
     def _keep_alive_at(self) -> float:
         return max(self._last_received, self._last_sent) + self.config.keep_alive_s

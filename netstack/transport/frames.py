@@ -19,12 +19,15 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from netstack.transport.ranges import RangeSet
+
 PADDING, PING, ACK, STREAM, STREAM_FIN, RESET_STREAM, STOP = range(7)
 MAX_DATA, MAX_STREAM, MAX_STREAMS, DATAGRAM, CLOSE, NEW_TOKEN = range(7, 13)
 
 STREAM_HEAD: Final = struct.Struct(">BIQI")
 ACK_HEAD: Final = struct.Struct(">BIH")
 RANGE: Final = struct.Struct(">QQ")
+ACK_ONE: Final = struct.Struct(">BIHQQ")
 ID_CODE: Final = struct.Struct(">BII")
 CREDIT: Final = struct.Struct(">BQ")
 ID_CREDIT: Final = struct.Struct(">BIQ")
@@ -37,10 +40,12 @@ CLOSE_HEAD: Final = struct.Struct(">BIH")
 ACK_RANGES_MAX: Final = 32
 
 
-def encode_ack(ranges: list[tuple[int, int]], delay_s: float) -> bytes:
-    """An ACK of `ranges` (first, last), highest first."""
-    ranges = ranges[:ACK_RANGES_MAX]
+def encode_ack(received: RangeSet, delay_s: float) -> bytes:
+    """An ACK of what was received, the highest ranges first."""
     delay_us = min(int(delay_s * 1e6), 0xFFFFFFFF)
+    if (only := received.only) is not None:
+        return ACK_ONE.pack(ACK, delay_us, 1, *only)
+    ranges = received.descending(ACK_RANGES_MAX)
     parts = [ACK_HEAD.pack(ACK, delay_us, len(ranges))]
     parts += [RANGE.pack(first, last) for first, last in ranges]
     return b"".join(parts)

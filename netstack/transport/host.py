@@ -159,6 +159,11 @@ class Host:
         now = self._now()
         for data in datagrams:
             try:
+                if len(data) >= packet.OVERHEAD and data[0] & packet.DATA:
+                    peer = self._peers.get(packet.SHORT.unpack_from(data)[1])
+                    if peer is not None and peer.address == source:
+                        self._feed(peer, data, now)
+                        continue
                 self._receive_one(data, source, now)
             except Malformed:
                 self.counters["malformed"] += 1

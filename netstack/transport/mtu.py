@@ -37,10 +37,10 @@ class MtuDiscovery:
         "_lost_in_a_row",
         "_probes_lost",
         "_raise_at",
-        "_searching",
         "current",
         "maximum",
         "probing",
+        "searching",
     )
 
     def __init__(self, maximum: int) -> None:
@@ -50,24 +50,24 @@ class MtuDiscovery:
         self._failed = maximum + 1
         self._probes_lost = 0
         self._lost_in_a_row = 0
-        self._searching = False
+        self.searching = False
         self._raise_at: float | None = None
 
     def __repr__(self) -> str:
-        state = "searching" if self._searching else "complete" if self._raise_at else "base"
+        state = "searching" if self.searching else "complete" if self._raise_at else "base"
         return f"<MtuDiscovery {self.current} {state} probing={self.probing}>"
 
     def packet_was_full(self, now: float) -> None:
         """Larger packets would have been used: search, unless that was done lately."""
-        if self._searching or (self._raise_at is not None and now < self._raise_at):
+        if self.searching or (self._raise_at is not None and now < self._raise_at):
             return
-        self._searching = self.current < self.maximum
+        self.searching = self.current < self.maximum
         self._failed = self.maximum + 1
         self._probes_lost = 0
 
     def next_probe(self) -> int:
         """The size of a probe to send now, or 0."""
-        if not self._searching or self.probing:
+        if not self.searching or self.probing:
             return 0
         for size in LADDER:
             if self.current < size < self._failed:
@@ -100,13 +100,12 @@ class MtuDiscovery:
         upper = min(self._failed, self.maximum + 1)
         ladder_left = any(self.current < size < upper for size in LADDER)
         if not ladder_left and (self.current + upper) // 2 - self.current < STEP_MIN:
-            self._searching = False
+            self.searching = False
             self._raise_at = now + RAISE_S
 
-    def arrived(self, size: int) -> None:
-        """A packet of this size was acknowledged."""
-        if size > BASE_MTU:
-            self._lost_in_a_row = 0
+    def large_arrived(self) -> None:
+        """A packet larger than BASE_MTU was acknowledged: large ones do pass."""
+        self._lost_in_a_row = 0
 
     def lost(self, size: int, now: float) -> bool:
         """A packet was lost; True if the path must be taken for a black hole of large ones."""
@@ -122,6 +121,6 @@ class MtuDiscovery:
             return False
         self.current = BASE_MTU
         self.probing = self._probes_lost = self._lost_in_a_row = 0
-        self._searching = False
+        self.searching = False
         self._raise_at = now + RAISE_S / 10
         return True

@@ -16,9 +16,10 @@ RANGES_MAX = 64
 class RangeSet:
     """Disjoint, sorted, inclusive ranges [first, last], lowest first."""
 
-    __slots__ = ("_firsts", "_lasts")
+    __slots__ = ("_firsts", "_lasts", "highest")
 
     def __init__(self) -> None:
+        self.highest = -1  # the largest member ever
         self._firsts: list[int] = []
         self._lasts: list[int] = []
 
@@ -33,14 +34,11 @@ class RangeSet:
         i = bisect_right(self._firsts, value) - 1
         return i >= 0 and value <= self._lasts[i]
 
-    @property
-    def highest(self) -> int:
-        """The largest member; -1 when empty."""
-        return self._lasts[-1] if self._lasts else -1
-
     def add(self, value: int) -> bool:
         """Add one integer; returns whether it extended the top range, as in-order arrival does."""
         firsts, lasts = self._firsts, self._lasts
+        if value > self.highest:
+            self.highest = value
         if lasts and lasts[-1] == value - 1:
             lasts[-1] = value
             return True
@@ -65,11 +63,19 @@ class RangeSet:
 
     def drop_below(self, value: int) -> None:
         """Forget members below `value`."""
+        if len(self._firsts) < 2:
+            return  # one range costs nothing to name
         while self._lasts and self._lasts[0] < value:
             del self._firsts[0], self._lasts[0]
         if self._firsts and self._firsts[0] < value:
             self._firsts[0] = value
 
-    def descending(self) -> list[tuple[int, int]]:
-        """(first, last) of each range, highest first."""
-        return list(zip(reversed(self._firsts), reversed(self._lasts), strict=True))
+    @property
+    def only(self) -> tuple[int, int] | None:
+        """The one range there is; None if there are none or several."""
+        return (self._firsts[0], self._lasts[0]) if len(self._firsts) == 1 else None
+
+    def descending(self, most: int = RANGES_MAX) -> list[tuple[int, int]]:
+        """(first, last) of each of the `most` highest ranges, highest first."""
+        firsts, lasts = self._firsts, self._lasts
+        return [(firsts[i], lasts[i]) for i in range(-1, -1 - min(most, len(firsts)), -1)]

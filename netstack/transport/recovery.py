@@ -157,6 +157,8 @@ class Recovery:
     def probe_timeout(self, back_off: int | None = None) -> float:
         """How long after the last packet an answer is overdue (RFC 9002 §6.2.1)."""
         doublings = self.timeouts if back_off is None else back_off
+        if not doublings:
+            return self.rtt.rto_s + self.max_ack_delay_s
         return self.rtt.rto(doublings) + self.max_ack_delay_s * float(2 ** min(doublings, 16))
 
     def deadline(self) -> float | None:

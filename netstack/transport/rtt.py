@@ -33,7 +33,7 @@ RTO_S_MAX: Final = 60.0
 class RttEstimator:
     """Smoothed round-trip time and its variation after RFC 6298, in seconds."""
 
-    __slots__ = ("latest", "minimum", "samples", "smoothed", "variation")
+    __slots__ = ("latest", "minimum", "rto_s", "samples", "smoothed", "variation")
 
     def __init__(self, initial_s: float) -> None:
         self.smoothed = initial_s
@@ -41,6 +41,7 @@ class RttEstimator:
         self.latest = initial_s
         self.minimum = float("inf")
         self.samples = 0
+        self.rto_s = self._compute_rto()
 
     def __repr__(self) -> str:
         return f"<Rtt {self.smoothed * 1000:.3f} ms ±{self.variation * 1000:.3f} n={self.samples}>"
@@ -57,6 +58,7 @@ class RttEstimator:
         else:
             self._update(rtt_s)
         self.samples += 1
+        self.rto_s = self._compute_rto()
 
     def _update(self, rtt_s: float) -> None:
         self.variation += BETA * (abs(self.smoothed - rtt_s) - self.variation)
@@ -64,8 +66,11 @@ class RttEstimator:
 
     def rto(self, back_off: int = 0) -> float:
         """How long to wait for an answer, doubled `back_off` times (RFC 6298 (5.5))."""
+        return float(min(self.rto_s * 2 ** min(back_off, 16), RTO_S_MAX))
+
+    def _compute_rto(self) -> float:
         base = self.smoothed + max(GRANULARITY_S, K * self.variation)
-        return float(min(max(base, RTO_S_MIN) * 2 ** min(back_off, 16), RTO_S_MAX))
+        return min(max(base, RTO_S_MIN), RTO_S_MAX)
 
 
 class LectureEwma(RttEstimator):

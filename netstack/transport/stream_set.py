@@ -118,14 +118,14 @@ class StreamSet:
 
     def on_stream(self, stream_id: int, offset: int, data: bytes, fin: bool) -> None:
         """Stream bytes."""
-        stream = self._known(stream_id)
+        stream = self._receiving.get(stream_id) or self._known(stream_id)
         if stream is None:
             return
         before = stream.highest
         ready = stream.receive(offset, data, fin)
         if stream.highest > before:
             self._receive_credit.receive(stream.highest - before)
-        ended = stream.finished
+        ended = stream.final_size is not None and stream.finished
         if ready or (ended and fin):
             self._events.append(StreamData(stream_id, ready, ended))
         if ended:

@@ -355,7 +355,8 @@ class TestBadPackets:
         server = pair.server.connection
         from netstack.transport import frames
 
-        server._out.append(server._seal(frames.encode_ack([(0, 10_000)], 0.0)))
+        ack = frames.ACK_ONE.pack(frames.ACK, 0, 1, 0, 10_000)
+        server._out.append(server._seal(ack))
         pair.run(1.0)
         assert pair.client.connection.state == "closed"
         assert "never sent" in str(pair.client.connection.error)
