@@ -77,6 +77,8 @@ class Watcher:
         batches = list(self._pending)
         self._pending.clear()
         self._waiting = 0
+        if self._behind:
+            self._wake()  # there is more than fits at once: come again
         return batches
 
     def offer(self, revision: int, events: list[Event]) -> None:

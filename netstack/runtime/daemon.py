@@ -3,7 +3,8 @@
     python -m raftd --node n1 --config .ring/cluster.toml
 
     exit status   0 ended by SIGTERM or SIGINT    2 bad flag or configuration
-                  5 port taken                    70 a bug, or a disk that cannot be trusted
+                  5 port taken, or the node runs already
+                  70 a bug, or a disk that cannot be trusted
 
 A daemon that is ready says so itself: one line on the descriptor that $RING_READY_FD names.
 Errors before that are one line on stderr.
@@ -24,6 +25,7 @@ from typing import Any, NoReturn, Protocol
 
 from netstack.runtime.config import ClusterConfig, ConfigError, NodeConfig
 from netstack.runtime.endpoint import EndpointError, PortTaken
+from netstack.runtime.node_lock import NodeRunning, lock_node
 from netstack.runtime.runtime import Fatal, RealRuntime, Runtime
 from security import keystore
 from security.errors import KeystoreError
@@ -65,6 +67,10 @@ def main(service_name: str, make: Callable[[], Service], arguments: list[str]) -
         identity = keystore.load_identity(config.home, node.name)
     except (ConfigError, KeystoreError) as error:
         _refuse(service_name, error, EXIT_USAGE)
+    try:
+        lock_node(config.home / "nodes" / node.name)
+    except NodeRunning as error:
+        _refuse(service_name, error, EXIT_CONFLICT)
     import uvloop
 
     _tune_interpreter()

@@ -143,8 +143,8 @@ def test_the_daemon_itself_refuses_with_one_line(ring):
     assert "its nodes are: n1, n2, n3" in unknown.stderr
     assert len(unknown.stderr.splitlines()) == 1
     second = raftd("--node", "n1", "--config", config)
-    assert second.returncode in (5, 70)
-    assert "is taken by pid" in second.stderr or "log" in second.stderr
+    assert second.returncode == 5
+    assert f"n1 is running already, as pid {ring.status()['n1']['pid']}" in second.stderr
     ring("down")
     (ring.home / "nodes/n1/key").chmod(0o644)
     open_key = raftd("--node", "n1", "--config", config)
