@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import typer
 
-from cluster.cli import faults, kv, lifecycle, logs, nodes, tools
+from cluster.cli import certificates, faults, kv, lifecycle, logs, metrics, nodes, tools
 from cluster.errors import INTERNAL, RingError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     lifecycle.down,
     logs.logs,
     logs.events,
+    metrics.metrics,
     nodes.kill,
     nodes.pause,
     nodes.resume,
@@ -39,6 +40,7 @@ app.add_typer(faults.net, name="net")
 app.add_typer(faults.disk, name="disk")
 app.add_typer(faults.clock, name="clock")
 app.add_typer(kv.app, name="kv")
+app.add_typer(certificates.app, name="cert")
 
 
 def main() -> None:

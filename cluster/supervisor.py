@@ -7,6 +7,7 @@ It is asked over a Unix socket, a JSON line a request and a JSON line an answer:
     {"do": "kill" | "pause" | "resume" | "restart" | "stop", "nodes": ["n1"]}
     {"do": "faults", "changes": {"n1": {…}}}    passed on to the daemons (netstack.runtime.faults)
     {"do": "metrics", "nodes": […]}
+    {"do": "trust"}                             read certificates again, and have all do so
     {"do": "down"}                              stop everything, answer, end
 
 A daemon that exits by itself is started again, with growing pauses; one that was killed on
@@ -28,6 +29,7 @@ from typing import Any
 
 from cluster import topology
 from cluster.control import socket_path
+from cluster.errors import Usage
 from cluster.node import BACKOFF, FATAL, STARTING, IllegalTransition, NodeState
 from cluster.process import Process, become_subreaper, daemon_command
 from netstack.rpc.admin import AdminClient
@@ -42,6 +44,8 @@ from security import keystore
 STOP_S = 8.0
 # How long status waits for a daemon that does not answer (paused, cut off, busy).
 STATUS_S = 0.4
+# How often the supervisor looks whether a certificate is due: they last for months.
+RENEW_CHECK_S = 3600.0
 # Lines of a failed daemon's output that are shown.
 LAST_LINES = 20
 
@@ -85,9 +89,11 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, lambda: self._runtime.spawn(self._down(), "down"))
         self._runtime.events.emit("supervisor.start", pid=os.getpid())
+        self._runtime.spawn(self._keep_certificates(), "certificates")
         await self._ended.wait()
         self._server.close()
         path.unlink(missing_ok=True)
+        await self._runtime.cancel_tasks()
         await self._node.close()
         self._runtime.events.emit("supervisor.stop")
         self._runtime.close()
@@ -113,6 +119,7 @@ class Supervisor:
                 "reload": self._reload,
                 "faults": self._faults,
                 "metrics": self._metrics,
+                "trust": self._trust,
                 "down": self._down_request,
                 **dict.fromkeys(("kill", "pause", "resume", "restart", "stop"), self._act),
             }[request["do"]]
@@ -181,6 +188,27 @@ class Supervisor:
             except RpcError as error:
                 answers[name] = {"error": str(error)}
         return {"metrics": answers}
+
+    async def _trust(self, _: dict[str, Any]) -> dict[str, Any]:
+        self._node.trust(keystore.load_identity(self._home, "supervisor"))
+        told = [d for d in self._daemons.values() if d.process is not None]
+        for daemon in told:
+            if daemon.process is not None and daemon.state.state != STARTING:
+                daemon.process.signal(signal.SIGHUP)
+        return {"told": [daemon.state.name for daemon in told]}
+
+    async def _keep_certificates(self) -> None:
+        """Renew what is due, long before it expires."""
+        while True:
+            try:
+                renewed = topology.renew_due_certificates(self._home, self._config)
+            except Usage as error:
+                self._runtime.events.emit("certificates.not_renewed", cause=str(error))
+            else:
+                if renewed:
+                    self._runtime.events.emit("certificates.renewed", names=renewed)
+                    await self._trust({})
+            await asyncio.sleep(RENEW_CHECK_S)
 
     async def _reload(self, _: dict[str, Any]) -> dict[str, Any]:
         self._config = ClusterConfig.load(self._home / "cluster.toml")

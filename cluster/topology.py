@@ -22,8 +22,8 @@ from typing import Final
 from cluster.errors import Conflict, Usage
 from netstack.runtime.config import ClusterConfig, ConfigError, NodeConfig
 from security import keystore
-from security.errors import KeystoreError
-from security.identity import Authority
+from security.errors import CertificateRejected, KeystoreError
+from security.identity import Authority, Identity, is_revoked
 
 # service -> (prefix of its nodes' names, module to run, nodes by default)
 SERVICES: Final = {"raft": ("n", "raftd", 3)}
@@ -126,7 +126,7 @@ def resize(folder: Path, config: ClusterConfig, service: str, count: int) -> Clu
     added = [node for node in kept if node not in config.nodes]
     refuse_taken_ports(tuple(added))
     if added:
-        _issue(folder, _authority(folder), [(node.name, service) for node in added])
+        _issue(folder, authority_of(folder), [(node.name, service) for node in added])
     return replace(config, nodes=tuple(kept))
 
 
@@ -137,20 +137,39 @@ def write(folder: Path, config: ClusterConfig) -> None:
     temporary.rename(folder / "cluster.toml")
 
 
-def renew_certificates(folder: Path, config: ClusterConfig) -> list[str]:
-    """Renew what is past two thirds of its life; returns the names."""
-    authority = _authority(folder)
-    renewed = []
-    for name in [*(node.name for node in config.nodes), *(name for name, _ in OPERATORS)]:
+def certified(config: ClusterConfig) -> list[str]:
+    """Who has a certificate."""
+    return [*(node.name for node in config.nodes), *(name for name, _ in OPERATORS)]
+
+
+def renew_due_certificates(folder: Path, config: ClusterConfig) -> list[str]:
+    """Renew what is past two thirds of its life; returns the names. Raises Usage."""
+    due = []
+    for name in certified(config):
+        identity = identity_of(folder, name)
+        revoked = is_revoked(identity.serial, identity.revocations)
+        if identity.renew_due(time.time()) and not revoked:
+            due.append(name)
+    renew(folder, due)
+    return due
+
+
+def renew(folder: Path, names: list[str]) -> None:
+    """New certificates for the keys of `names`; raises Usage."""
+    authority = authority_of(folder)
+    for name in names:
         try:
-            identity = keystore.load_identity(folder, name)
-        except KeystoreError as error:
-            raise Usage(str(error)) from None
-        if identity.renew_due(time.time()):
+            identity = identity_of(folder, name)
             fresh = authority.renew(identity, now=time.time(), entropy=os.urandom)
-            keystore.save_identity(folder, fresh)
-            renewed.append(name)
-    return renewed
+        except CertificateRejected as error:
+            raise Usage(f"{error}; new keys for it: ring cert reissue {name}") from None
+        keystore.save_identity(folder, fresh)
+
+
+def reissue(folder: Path, config: ClusterConfig, name: str) -> None:
+    """New keys and a new certificate for `name`."""
+    services = dict(OPERATORS) | {node.name: node.service for node in config.nodes}
+    _issue(folder, authority_of(folder), [(name, services[name])])
 
 
 def forget_node(folder: Path, name: str) -> None:
@@ -174,7 +193,16 @@ def refuse_taken_ports(nodes: tuple[NodeConfig, ...]) -> None:
                 ) from None
 
 
-def _authority(folder: Path) -> Authority:
+def identity_of(folder: Path, name: str) -> Identity:
+    """The keys and certificate of `name`; raises Usage."""
+    try:
+        return keystore.load_identity(folder, name)
+    except KeystoreError as error:
+        raise Usage(str(error)) from None
+
+
+def authority_of(folder: Path) -> Authority:
+    """The cluster's authority; raises Usage."""
     try:
         return keystore.load_authority(folder)
     except KeystoreError as error:

@@ -364,6 +364,10 @@ class RaftService:
             "ring_store_sessions": float(len(store.sessions)),
         }
 
+    def trust(self, identity: Identity) -> None:
+        """The certificates have changed: a new one of this node, or one that was revoked."""
+        self.node.trust(identity)
+
     async def drain(self) -> None:
         """Hand leadership to whoever is furthest, so that nobody waits for a time-out."""
         core = self.replica.core

@@ -103,11 +103,15 @@ class Identity:
         """The certificate's serial number."""
         return self.certificate.serial_number
 
+    @property
+    def expires_at(self) -> float:
+        """Unix time at which the certificate ends."""
+        return self.certificate.not_valid_after_utc.timestamp()
+
     def renew_due(self, now: float) -> bool:
         """Whether two thirds of the certificate's life are over."""
         begin = self.certificate.not_valid_before_utc.timestamp()
-        end = self.certificate.not_valid_after_utc.timestamp()
-        return now >= begin + RENEW_AT * (end - begin)
+        return now >= begin + RENEW_AT * (self.expires_at - begin)
 
     def sign_static_key(self) -> bytes:
         """The statement that binds the static key to this certificate."""

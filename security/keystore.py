@@ -41,7 +41,7 @@ def save_authority(home: Path, authority: Authority) -> None:
 
 
 def save_revocations(home: Path, authority: Authority) -> None:
-    """Write the list of revoked certificates; daemons read it when they start."""
+    """Write the list of revoked certificates; daemons read it at their start and at SIGHUP."""
     _write(home / "ca" / "revoked", authority.revocations.public_bytes(Encoding.PEM))
 
 

@@ -68,7 +68,7 @@ def _topology(
     current = topology.load(home)
     if fresh:
         topology.refuse_taken_ports(current.nodes)
-        for name in topology.renew_certificates(home, current):
+        for name in topology.renew_due_certificates(home, current):
             render.say(f"renewed the certificate of {name}")
     return current
 

@@ -97,6 +97,11 @@ class RpcNode:
             raise Unavailable(str(error)) from error
         return self._adopt(peer, dialler=True)
 
+    def trust(self, identity: Identity) -> None:
+        """See Host.trust."""
+        self.identity = identity
+        self.host.trust(identity)
+
     async def close(self) -> None:
         """End all connections and the socket."""
         self.service.draining = True

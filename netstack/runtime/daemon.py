@@ -6,6 +6,8 @@
                   5 port taken, or the node runs already
                   70 a bug, or a disk that cannot be trusted
 
+SIGHUP makes it read its certificate and the list of the revoked again.
+
 A daemon that is ready says so itself: one line on the descriptor that $RING_READY_FD names.
 Errors before that are one line on stderr.
 """
@@ -49,6 +51,9 @@ class Service(Protocol):
     def metrics(self) -> dict[str, float]:
         """Counters and gauges by Prometheus name."""
 
+    def trust(self, identity: Identity) -> None:
+        """The certificates have changed: a new one of this node, or one that was revoked."""
+
     async def drain(self) -> None:
         """Finish what is open, refuse what is new."""
 
@@ -65,6 +70,8 @@ def main(service_name: str, make: Callable[[], Service], arguments: list[str]) -
         if node.service != service_name:
             raise ConfigError(f"{node.name} is a {node.service} node, not a {service_name} node")
         identity = keystore.load_identity(config.home, node.name)
+        if identity.expires_at < time.time():
+            raise KeystoreError(f"the certificate of {node.name} has expired; do: ring cert renew")
     except (ConfigError, KeystoreError) as error:
         _refuse(service_name, error, EXIT_USAGE)
     try:
@@ -110,8 +117,17 @@ async def _run(
     runtime.on_fatal = end
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end, None)
+
+    def trust() -> None:
+        try:
+            service.trust(keystore.load_identity(config.home, node.name))
+        except KeystoreError as error:
+            runtime.events.emit("node.certificate", cause=f"not read again: {error}")
+        else:
+            runtime.events.emit("node.certificate", cause="read again")
+
     if identity.renew_due(time.time()):
-        runtime.events.emit("node.certificate_old", cause="two thirds of its life are over")
+        runtime.events.emit("node.certificate", cause="two thirds of its life are over")
     runtime.events.emit("node.start", pid=os.getpid(), service=node.service)
     try:
         await service.start(runtime, identity, config)
@@ -121,6 +137,7 @@ async def _run(
         runtime.events.emit("node.refused", cause=str(error))
         runtime.close()
         _refuse(node.name, error, EXIT_USAGE if isinstance(error, ConfigError) else EXIT_BUG)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, trust)
     _report_ready()
     runtime.events.emit("node.ready")
     reason = await ended

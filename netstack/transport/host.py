@@ -37,7 +37,7 @@ from netstack.transport.packet import Malformed
 from netstack.transport.peer import NEVER, Peer
 from netstack.transport.tokens import TokenMint
 from security.errors import CertificateRejected, HandshakeFailed, SecurityError
-from security.identity import Identity, PeerIdentity
+from security.identity import Identity, PeerIdentity, is_revoked
 
 # Stateless resets a second: enough to tell every sibling of a restart, too few to be worth
 # provoking.
@@ -134,6 +134,14 @@ class Host:
             self.end(peer, 1, "not the service that was asked for")
             raise PeerRejected(f"{address[0]}:{address[1]} is {peer.identity}, not a {service}")
         return peer
+
+    def trust(self, identity: Identity) -> None:
+        """Be `identity` from now on, and judge by its list of the revoked: they are cut off."""
+        self.identity = identity
+        for peer in list(self._peers.values()):
+            if peer.known and is_revoked(peer.identity.serial, identity.revocations):
+                self._runtime.events.emit("transport.revoked", peer=str(peer.identity))
+                self.end(peer, 1, "your certificate was revoked")
 
     async def close(self) -> None:
         """End all connections, telling the peers, and release the socket."""
