@@ -1,12 +1,12 @@
 """The state of one daemon under the supervisor, without I/O.
 
-STOPPED ──start──> STARTING ──ready──> RUNNING ──(exits by itself)──> BACKOFF ──(time)──>
-STARTING
-                       │                 │ ^                             │
-                       └──(not in time)──┘ resume                        └─(too often)─> FATAL
-                                         PAUSED <──pause── RUNNING
-any of the living ──kill──> KILLED          stays down until asked: that is what was wanted
-                  ──stop──> STOPPING ──(exits)──> STOPPED
+    STOPPED ──start──> STARTING ──ready──> RUNNING ──(exits by itself)──> BACKOFF ──(time)──> STARTING
+                           │                 │ ^                             │
+                           └──(not in time)──┘ resume                        └─(too often)─> FATAL
+                                             PAUSED <──pause── RUNNING
+
+    any of the living ──kill──> KILLED          stays down until asked: that is what was wanted
+                      ──stop──> STOPPING ──(exits)──> STOPPED
 """
 
 from __future__ import annotations

@@ -48,9 +48,12 @@ class Raft:
     """One node's part of the protocol.
 
     Args:
-        name: this node's, as in the membership. options: see RaftOptions. restored: what was on
-        its disk. bootstrap: the membership of an empty log; for a node that is to be added later,
-        an empty one. rng: for election timeouts. now: seconds on a steady clock.
+        name: this node's, as in the membership.
+        options: see RaftOptions.
+        restored: what was on its disk.
+        bootstrap: the membership of an empty log; of a node to be added later, an empty one.
+        rng: for election timeouts.
+        now: seconds on a steady clock.
     """
 
     def __init__(

@@ -9,27 +9,36 @@ from dataclasses import dataclass
 class RaftOptions:
     """How one Raft node behaves; all nodes of a cluster should agree on the first three.
 
-    election_timeout_s: silence of the leader after which a follower stands for election, drawn
-    anew each time from
-        this range. Below the lower end no follower votes against a leader it hears, so it is also
-        the lease. Lower: faster failover. Higher: fewer elections over nothing on a busy machine.
-        The dissertation (§9.3) finds 150 to 300 ms good where a broadcast takes 15 ms.
-    heartbeat_s: how often a leader speaks. A third of the lower election timeout or less, so that
-    two may be lost. pre_vote: ask before standing, so that a node that was cut off does not
-    unseat a good leader on its return. check_quorum: a leader that has not heard a majority for
-    an election timeout steps down. lease_reads: answer reads within the lease without asking a
-    majority. Saves a round trip; wrong if a clock
-        runs away. Off: reads are safe under any clock.
-    max_append_entries, max_append_bytes: size of one AppendEntries. It bounds memory, and how
-    long a
-        follower works before it answers.
-    max_inflight: AppendEntries under way to a follower. Window = max_inflight × max_append_bytes.
-    max_uncommitted_bytes: proposals that may wait for a majority; more are refused (Overloaded),
-    since a cluster
+    election_timeout_s
+        Silence of the leader after which a follower stands for election, drawn anew each time
+        from this range. Below the lower end no follower votes against a leader it hears, so it is
+        also the lease. Lower: faster failover. Higher: fewer elections over nothing on a busy
+        machine. The dissertation (§9.3) finds 150 to 300 ms good where a broadcast takes 15 ms.
+    heartbeat_s
+        How often a leader speaks. A third of the lower election timeout or less, so that two may
+        be lost.
+    pre_vote
+        Ask before standing, so that a node that was cut off does not unseat a good leader on its
+        return.
+    check_quorum
+        A leader that has not heard a majority for an election timeout steps down.
+    lease_reads
+        Answer reads within the lease without asking a majority. Saves a round trip; wrong if a
+        clock runs away. Off: reads are safe under any clock.
+    max_append_entries, max_append_bytes
+        Size of one AppendEntries. It bounds memory, and how long a follower works before it
+        answers.
+    max_inflight
+        AppendEntries under way to a follower. Window = max_inflight × max_append_bytes.
+    max_uncommitted_bytes
+        Proposals that may wait for a majority; more are refused (Overloaded), since a cluster
         that has lost its majority must not fill its leader's memory.
-    snapshot_chunk_bytes: piece of a snapshot in one message.
-    keep_entries: entries kept behind a snapshot, for followers that are only a little behind.
-    caught_up_entries: a learner this near to the end of the log is promoted.
+    snapshot_chunk_bytes
+        Piece of a snapshot in one message.
+    keep_entries
+        Entries kept behind a snapshot, for followers that are only a little behind.
+    caught_up_entries
+        A learner this near to the end of the log is promoted.
     """
 
     election_timeout_s: tuple[float, float] = (0.15, 0.30)

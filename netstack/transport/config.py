@@ -15,24 +15,32 @@ MAX_DATAGRAM = 65_507
 class TransportConfig:
     """Settings of all connections of one host.
 
-    suite: "AESGCM" or "ChaChaPoly"; fixed for a cluster, never negotiated. idle_timeout_s:
-    silence after which the peer is given up. Driven by what is *received*: a sender into a
-        black hole must not keep itself alive. Longer rides out pauses; shorter frees memory sooner.
-    keep_alive_s: a PING after this much silence, so that a living peer is never taken for idle. A
-    third of
+    suite
+        "AESGCM" or "ChaChaPoly"; fixed for a cluster, never negotiated.
+    idle_timeout_s
+        Silence after which the peer is given up. Driven by what is *received*: a sender into a
+        black hole must not keep itself alive. Longer rides out pauses; shorter frees memory
+        sooner.
+    keep_alive_s
+        A PING after this much silence, so that a living peer is never taken for idle. A third of
         the time-out leaves two PINGs to be lost. 0: none.
-    handshake_timeout_s: a half-open connection of a stranger is forgotten after this.
-    max_ack_delay_s: how long an acknowledgement may wait for something to ride on (RFC 9000
-    §13.2.1). initial_rtt_s: before the first sample. RFC 9002 says 333 ms for the Internet; a
-    neighbour on one
-        machine answers in 1 ms, and a lost first packet should not cost a second.
-    stream_window, connection_window: bytes a peer may have under way. Window >= rate × RTT: 4 MiB
-    sustain
-        400 MB/s at 10 ms.
-    stream_buffer: bytes that `push` takes before BufferFull; `drain` waits for half of it.
-    max_streams: streams that the peer may have open at a time. max_mtu: datagram size at which
-    path-MTU discovery stops. max_half_open: handshakes of strangers under way at a time; their
-    addresses are validated before.
+    handshake_timeout_s
+        A half-open connection of a stranger is forgotten after this.
+    max_ack_delay_s
+        How long an acknowledgement may wait for something to ride on (RFC 9000 §13.2.1).
+    initial_rtt_s
+        Before the first sample. RFC 9002 says 333 ms for the Internet; a neighbour on one machine
+        answers in 1 ms, and a lost first packet should not cost a second.
+    stream_window, connection_window
+        Bytes a peer may have under way. Window >= rate × RTT: 4 MiB sustain 400 MB/s at 10 ms.
+    stream_buffer
+        Bytes that `push` takes before BufferFull; `drain` waits for half of it.
+    max_streams
+        Streams that the peer may have open at a time.
+    max_mtu
+        Datagram size at which path-MTU discovery stops.
+    max_half_open
+        Handshakes of strangers under way at a time; their addresses are validated before.
     """
 
     suite: str = "AESGCM"
