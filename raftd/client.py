@@ -23,9 +23,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from netstack.rpc.client import RpcClient
 from netstack.rpc.errors import (
@@ -43,6 +43,18 @@ from netstack.transport.config import TransportConfig
 from raftd import commands as c
 from raftd.commands import DELETE, PUT, RANGE
 from raftd.model import KeyValue
+from raftd.results import (
+    ClientError,
+    DeleteResult,
+    NotReached,
+    OutcomeUnknown,
+    PutResult,
+    RangeResult,
+    Refused,
+    TxnResult,
+    WatchBatch,
+    WatchEvent,
+)
 from security import keystore
 
 __all__ = [
@@ -75,73 +87,6 @@ SUSPECT_S = 0.06
 HELLO_S = 0.3
 # Between attempts while there is no leader: an election takes 150 to 300 ms.
 PAUSE_S = 0.01
-
-
-class ClientError(Exception):
-    """Base of what a caller may meet."""
-
-
-class Refused(ClientError):
-    """The store said no; nothing was changed. `reason` is its code."""
-
-    def __init__(self, reason: str, message: str, details: Any = None) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.details = details
-
-
-class NotReached(ClientError):
-    """Nobody who could decide was reached in time; nothing was changed."""
-
-
-class OutcomeUnknown(ClientError):
-    """The request was sent and not answered: it may have been applied."""
-
-
-class PutResult(NamedTuple):
-    """The revision of the change, and the pair before it if that was asked for."""
-
-    revision: int
-    previous: KeyValue | None
-
-
-class DeleteResult(NamedTuple):
-    """How many keys went."""
-
-    revision: int
-    deleted: int
-    previous: list[KeyValue]
-
-
-class RangeResult(NamedTuple):
-    """The pairs, whether the limit left some out, and how many there are in all."""
-
-    revision: int
-    pairs: list[KeyValue]
-    more: bool
-    count: int  # type: ignore[assignment]
-
-
-class TxnResult(NamedTuple):
-    """Which branch ran, and the answers of its operations."""
-
-    revision: int
-    succeeded: bool
-    answers: list[Any]
-
-
-class WatchEvent(NamedTuple):
-    """One change. A deleted key has version 0."""
-
-    pair: KeyValue
-    previous: KeyValue | None
-
-
-class WatchBatch(NamedTuple):
-    """All changes of one revision in the watched range."""
-
-    revision: int
-    events: list[WatchEvent]
 
 
 class RaftClient:
@@ -308,7 +253,7 @@ class RaftClient:
 
     async def watch(
         self, key: bytes, range_end: bytes = b"", *, prefix: bool = False, revision: int = 0
-    ) -> AsyncIterator[WatchBatch]:
+    ) -> AsyncGenerator[WatchBatch, None]:
         """Changes from `revision` on (0: from now), in order, each once, for ever.
 
         A connection that ends is replaced, and the watch goes on where it was. Raises
@@ -568,13 +513,47 @@ class SyncRaftClient:
         """See RaftClient.txn."""
         return self._run(self._client.txn(compares, then, otherwise, **options))
 
+    def compare_and_swap(
+        self, key: bytes, expected: bytes | None, value: bytes, **options: Any
+    ) -> bool:
+        """See RaftClient.compare_and_swap."""
+        return self._run(self._client.compare_and_swap(key, expected, value, **options))
+
+    def compact(self, revision: int, **options: Any) -> None:
+        """See RaftClient.compact."""
+        self._run(self._client.compact(revision, **options))
+
+    def lease_grant(self, ttl_s: int, **options: Any) -> int:
+        """See RaftClient.lease_grant."""
+        return self._run(self._client.lease_grant(ttl_s, **options))
+
+    def lease_keep_alive(self, lease_id: int, **options: Any) -> int:
+        """See RaftClient.lease_keep_alive."""
+        return self._run(self._client.lease_keep_alive(lease_id, **options))
+
+    def lease_revoke(self, lease_id: int, **options: Any) -> int:
+        """See RaftClient.lease_revoke."""
+        return self._run(self._client.lease_revoke(lease_id, **options))
+
+    def watch(self, key: bytes, range_end: bytes = b"", **options: Any) -> Iterator[WatchBatch]:
+        """See RaftClient.watch. Ends when the generator is closed."""
+        batches = self._client.watch(key, range_end, **options)
+        try:
+            while True:
+                yield self._run(anext(batches))
+        finally:
+            self._run(batches.aclose())
+
     def close(self) -> None:
         """End the session."""
         self._run(self._context.__aexit__(None, None, None))
         self._stop_loop()
 
-    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+    def _run(self, call: Awaitable[T]) -> T:
+        async def run() -> T:
+            return await call
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
 
     def _stop_loop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
