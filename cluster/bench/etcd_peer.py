@@ -12,6 +12,7 @@ import base64
 import contextlib
 import http.client
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -120,12 +121,13 @@ class EtcdCluster:
         log.unlink(missing_ok=True)
         leader = self.leader()
         assert leader is not None
+        seconds = math.ceil(seconds)  # h2load takes whole ones only
         subprocess.run(
             [
                 "h2load",
                 f"--clients={clients}",
                 "--max-concurrent-streams=1",
-                f"--duration={seconds:g}",
+                f"--duration={seconds}",
                 "--warm-up-time=1",
                 f"--data={folder / 'message'}",
                 "--header=content-type: application/grpc",
