@@ -19,7 +19,7 @@ so a retried one is applied once; `done` is the sequence below which the client 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
@@ -48,6 +48,13 @@ def prefix_end(prefix: bytes) -> bytes:
     if not stripped:
         return EVERYTHING
     return stripped[:-1] + bytes([stripped[-1] + 1])
+
+
+def in_range(key: bytes, begin: bytes, end: bytes) -> bool:
+    """Whether `key` lies in [begin, end); see above for an empty `end` and for EVERYTHING."""
+    if not end:
+        return key == begin
+    return key >= begin and (end == EVERYTHING or key < end)
 
 
 def pack_command(
@@ -147,7 +154,32 @@ def _range(
     _check_bool(count_only, "count_only")
 
 
-def _txn(compares: Any, then: Any, otherwise: Any, depth: int = 1) -> None:
+def _txn(compares: Any, then: Any, otherwise: Any) -> None:
+    _check_txn(compares, then, otherwise, 1)
+
+
+class _Writes(NamedTuple):
+    """What a part of a transaction may write."""
+
+    puts: set[bytes]
+    deletes: list[tuple[bytes, bytes]]
+
+    def add(self, more: _Writes) -> None:
+        """Join in what comes beside it; raises BadCommand if both would write a key."""
+        for key in more.puts:
+            if key in self.puts:
+                raise BadCommand(f"txn: key {key!r} is put twice")
+        for puts, deletes in ((self.puts, more.deletes), (more.puts, self.deletes)):
+            for begin, end in deletes:
+                for key in puts:
+                    if in_range(key, begin, end):
+                        raise BadCommand(f"txn: key {key!r} is put and deleted")
+        self.puts.update(more.puts)
+        self.deletes.extend(more.deletes)
+
+
+def _check_txn(compares: Any, then: Any, otherwise: Any, depth: int) -> _Writes:
+    """What either branch may write. All of it shares a revision, so a key is written once."""
     if depth > TXN_DEPTH_MAX:
         raise BadCommand(f"txn: nested deeper than {TXN_DEPTH_MAX}")
     for name, items in (("compares", compares), ("then", then), ("else", otherwise)):
@@ -157,10 +189,14 @@ def _txn(compares: Any, then: Any, otherwise: Any, depth: int = 1) -> None:
             raise BadCommand(f"txn.{name}: {len(items)} are over the limit of {TXN_OPS_MAX}")
     for compare in compares:
         _check_compare(compare)
+    either = _Writes(set(), [])
     for branch in (then, otherwise):
-        written: set[bytes] = set()
+        writes = _Writes(set(), [])
         for op in branch:
-            _check_txn_op(op, depth, written)
+            writes.add(_check_txn_op(op, depth))
+        either.puts.update(writes.puts)
+        either.deletes.extend(writes.deletes)
+    return either
 
 
 def _check_compare(compare: Any) -> None:
@@ -177,19 +213,17 @@ def _check_compare(compare: Any) -> None:
         raise BadCommand(f"txn.compares: {target} is compared with {wanted.__name__}")
 
 
-def _check_txn_op(op: Any, depth: int, written: set[bytes]) -> None:
+def _check_txn_op(op: Any, depth: int) -> _Writes:
     if not isinstance(op, list) or not op or op[0] not in (RANGE, PUT, DELETE, TXN):
         raise BadCommand("txn: only range, put, delete and txn may stand in a transaction")
     if op[0] == TXN:
         if len(op) != 4:
             raise BadCommand("txn: a nested one has compares, then and else")
-        _txn(op[1], op[2], op[3], depth + 1)
-        return
+        return _check_txn(op[1], op[2], op[3], depth + 1)
     check_op(op)
     if op[0] == PUT:
-        if op[1] in written:
-            raise BadCommand(f"txn: key {op[1]!r} is put twice")
-        written.add(op[1])
+        return _Writes({op[1]}, [])
+    return _Writes(set(), [(op[1], op[2])] if op[0] == DELETE else [])
 
 
 def _compact(revision: Any) -> None:

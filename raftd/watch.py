@@ -14,14 +14,14 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from raftd.commands import in_range
+
 if TYPE_CHECKING:
     from raftd.model import KeyValue
     from raftd.store import Store
 
 # Events that wait for a slow watcher in memory of its own.
 PENDING_MAX: Final = 10_000
-
-EVERYTHING: Final = b"\0"
 
 
 class Event(NamedTuple):
@@ -66,9 +66,7 @@ class Watcher:
 
     def wants(self, key: bytes) -> bool:
         """Whether the key lies in the range."""
-        if not self._end:
-            return key == self._key
-        return key >= self._key and (self._end == EVERYTHING or key < self._end)
+        return in_range(key, self._key, self._end)
 
     def take(self) -> list[Batch]:
         """What is due, in order; raises WatchCompacted."""
