@@ -262,11 +262,16 @@ class RaftClient:
         range_end = c.prefix_end(key) if prefix else range_end
         while True:
             client = await self._any_client()
+            changes: list[WatchEvent] = []
             try:
-                async for at, events in client.stream("kv.watch", [key, range_end, revision]):
-                    if events:
-                        changes = [_event(pair, previous) for pair, previous in events]
+                body = [key, range_end, revision]
+                async for at, events, more in client.stream("kv.watch", body):
+                    changes += [_event(pair, previous) for pair, previous in events]
+                    if more:
+                        continue  # a revision is handed over whole
+                    if changes:
                         yield WatchBatch(at, changes)
+                        changes = []
                     revision = max(revision, at + 1)
             except Failed as error:
                 raise Refused(error.reason, error.message, error.details) from None

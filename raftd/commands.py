@@ -27,6 +27,7 @@ PUT, DELETE, TXN, COMPACT, LEASE_GRANT, LEASE_REVOKE, RANGE = range(7)
 
 KEY_BYTES_MAX: Final = 4096
 VALUE_BYTES_MAX: Final = 1024 * 1024
+COMMAND_BYTES_MAX: Final = 2 * 1024 * 1024  # a transaction whole; etcd's is 1.5 MiB
 TXN_OPS_MAX: Final = 128  # etcd's limit
 TXN_DEPTH_MAX: Final = 4
 TTL_S_MAX: Final = 9_000_000_000  # etcd's
@@ -75,6 +76,8 @@ def check_command(data: Any) -> None:
     """Refuse what must not enter the log; raises BadCommand."""
     if type(data) is not bytes:
         raise BadCommand("a command is bytes")
+    if len(data) > COMMAND_BYTES_MAX:
+        raise BadCommand(f"{len(data)} bytes are over the limit of {COMMAND_BYTES_MAX} a command")
     try:
         session, sequence, done, retry, base, op = msgpack.unpackb(data)
     except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:

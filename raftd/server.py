@@ -17,7 +17,7 @@ Every node accepts every read; writes want the leader, and are told who it is: F
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from netstack.rpc.admin import offer_admin
@@ -40,10 +40,13 @@ from raftd import errors as raft_errors
 from raftd.config import RaftSettings
 from raftd.replica import METHOD, DiskFull, LeadershipLost, Replica
 from raftd.store import Compacted, FutureRevision
-from raftd.watch import WatchCompacted
+from raftd.watch import Event, WatchCompacted
 from security.identity import Identity
 
 SERVICE = "raft"
+
+# Keys and values in one message of an answer; the rest is asked for, or follows.
+ANSWER_BYTES_MAX = 4 * 1024 * 1024
 
 # Expired leases are looked for this often while this node leads.
 LEASE_TICK_S = 0.1
@@ -188,6 +191,11 @@ class RaftService:
         except FutureRevision as error:
             call.fail(Failed("future", str(error)))
         else:
+            size = sum(len(pair.key) + len(pair.value) for pair in pairs)
+            if size > ANSWER_BYTES_MAX:
+                why = f"{count} pairs of {size} bytes in all are too many at once; ask with a limit"
+                call.fail(Failed("too-large", why))
+                return
             call.reply([store.revision, pairs, more, count])
 
     async def _watch(self, body: Any, call: Call) -> Any:
@@ -200,11 +208,12 @@ class RaftService:
         watches = self.replica.store.watches
         watcher = watches.add(key, range_end, revision, wake.set)
         try:
-            yield [self.replica.store.revision, []]  # from here on nothing is missed
+            yield [self.replica.store.revision, [], False]  # from here on nothing is missed
             while True:
                 wake.clear()
                 for batch in watcher.take():
-                    yield [batch.revision, batch.events]
+                    for part, more in _parts(batch.events):
+                        yield [batch.revision, part, more]
                 await wake.wait()
         except WatchCompacted as error:
             raise Failed("compacted", str(error), error.revision) from None
@@ -379,3 +388,17 @@ class RaftService:
         """Release socket and files."""
         await self.node.close()
         await self.replica.stop()
+
+
+def _parts(events: list[Event]) -> Iterator[tuple[list[Event], bool]]:
+    """The events of a revision in messages of a bounded size, and whether more follow."""
+    part: list[Event] = []
+    size = 0
+    for event in events:
+        for pair in event:
+            size += len(pair.key) + len(pair.value) if pair is not None else 0
+        if size > ANSWER_BYTES_MAX and part:
+            yield part, True
+            part, size = [], 0
+        part.append(event)
+    yield part, False

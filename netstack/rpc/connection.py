@@ -14,25 +14,29 @@ Queues are bounded: a caller waits when the lane is congested, a notify is dropp
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from netstack.rpc import frames
 from netstack.rpc.errors import (
+    BadRequest,
     ConnectionLost,
     DeadlineExceeded,
     Interrupted,
     RpcError,
     Unavailable,
     from_wire,
+    to_wire,
 )
 from netstack.rpc.service import STREAM_WINDOW_ITEMS, Call, RpcService
 from netstack.runtime.runtime import Runtime
+from netstack.transport.errors import BufferFull, TransportError
 from netstack.transport.peer import Peer, Stream
 
-# Above this, `call` waits for room and `notify` drops: 4 MiB is 16,000 small requests.
-CONGESTED_BYTES = 4 * 1024 * 1024
+# Above this, `call` waits for room and `notify` drops; `Stream.drain` waits for as much.
+CONGESTED_BYTES = 8 * 1024 * 1024
 
 # How often overdue calls are looked for. A time limit is met this late at the most.
 SWEEP_S = 0.02
@@ -114,9 +118,23 @@ class RpcConnection:
     # -- sending
 
     def send(self, message: tuple[Any, ...]) -> None:
-        """Queue one message on the lane; it leaves at the end of this turn of the loop."""
-        if self._lane is not None and self.closed is None:
-            self._lane.push(frames.encode(message))
+        """Queue one message on the lane; it leaves at the end of this turn of the loop.
+
+        A peer that asks and does not read its answers is cut off when the lane is full.
+        """
+        data = frames.encode(message)
+        if len(data) > frames.MESSAGE_BYTES_MAX:
+            error = Interrupted(f"the answer has {len(data)} bytes, which is too many")
+            data = frames.encode((frames.ERROR, message[1], to_wire(error)))
+        self._push(data)
+
+    def _push(self, data: bytes) -> None:
+        if self._lane is None or self.closed is not None:
+            return
+        try:
+            self._lane.push(data)
+        except BufferFull:
+            self.abort("its answers were not read")
 
     @property
     def ready(self) -> bool:
@@ -126,12 +144,14 @@ class RpcConnection:
     @property
     def congested(self) -> bool:
         """Whether the lane holds more than its bound of unsent and unacknowledged bytes."""
-        return self._lane is not None and self._lane.buffered > CONGESTED_BYTES
+        lane = self._lane
+        return lane is not None and self.closed is None and lane.buffered > CONGESTED_BYTES
 
     async def drain(self) -> None:
-        """Wait until the lane has room again."""
+        """Wait until the lane has room again, or is gone."""
         if self._lane is not None:
-            await self._lane.drain()
+            with contextlib.suppress(TransportError):
+                await self._lane.drain()
 
     def notify(self, message: bytes, *, bulk: bool = False) -> bool:
         """Send an encoded NOTIFY; False if it was dropped because the lane is full or gone."""
@@ -147,17 +167,22 @@ class RpcConnection:
     ) -> Any:
         """One request, one answer.
 
-        Raises the service's RpcError, DeadlineExceeded, ConnectionLost, or Unavailable when the
-        connection had ended before. A call whose task is cancelled is cancelled at the service too.
+        Raises the service's RpcError, DeadlineExceeded, ConnectionLost, BadRequest for a request
+        over MESSAGE_BYTES_MAX, or Unavailable when the connection had ended before. A call whose
+        task is cancelled is cancelled at the service too.
         """
+        while self.congested:
+            await self.drain()
         if self.closed is not None:
             raise Unavailable(self.closed.message)
-        if self.congested:
-            await self.drain()
         id_ = self._open(timeout_s)
         future: asyncio.Future[Any] = self._loop.create_future()
         self._pending[id_] = future
-        self.send((frames.REQUEST, id_, method, body, int(timeout_s * 1000), key))
+        request = frames.encode((frames.REQUEST, id_, method, body, int(timeout_s * 1000), key))
+        if len(request) > frames.MESSAGE_BYTES_MAX:
+            future.set_exception(BadRequest(f"{method}: {len(request)} bytes are too many to send"))
+        else:
+            self._push(request)
         try:
             return await future
         except asyncio.CancelledError:
@@ -281,7 +306,7 @@ class RpcConnection:
             self._sweeper.cancel()
             self._sweeper = None
         for call in list(self.calls_served.values()):
-            call.abandon()
+            call.connection_lost()
         for future in self._pending.values():
             if not future.done():
                 future.set_exception(self.closed)

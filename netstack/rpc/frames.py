@@ -29,7 +29,8 @@ REQUEST, REPLY, ERROR, CANCEL, ITEM, END, CREDIT, NOTIFY, HELLO = range(9)
 LENGTHS = (6, 3, 3, 2, 3, 2, 3, 3, 2)
 
 # Largest message that is ever assembled in memory: a value, a page of a range, a snapshot chunk.
-MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+# Half of a stream's buffer, so that a lane that is not congested has room for any.
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 
 
 class ProtocolError(Exception):

@@ -105,8 +105,13 @@ class Call:
                 waiter._finish(kind, body)
         connection.send((kind, self._id, body))
 
+    def connection_lost(self) -> None:
+        """Nobody can be answered here. A keyed call goes on: its caller may ask again elsewhere."""
+        if self._key is None:
+            self.abandon()
+
     def abandon(self) -> None:
-        """The caller cancelled, or its connection ended: stop working, send nothing."""
+        """The caller cancelled: stop working, send nothing."""
         if self._connection.calls_served.pop(self._id, None) is None:
             return
         self._service.open_calls -= 1
