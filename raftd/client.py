@@ -29,7 +29,10 @@ from typing import Any, TypeVar
 
 from netstack.rpc.client import RpcClient
 from netstack.rpc.errors import (
+    BadRequest,
+    Definite,
     Failed,
+    Forbidden,
     Indefinite,
     Overloaded,
     RpcError,
@@ -248,8 +251,24 @@ class RaftClient:
         range_end = c.prefix_end(key) if prefix else range_end
         body = [key, range_end, revision, limit, keys_only, count_only, serializable]
         answer = await self._ask_leader("kv.range", body, timeout_s)
+        if answer[2] and not count_only:
+            await self._further_pages(body, answer, timeout_s)
         revision, pairs, more, count = answer
         return RangeResult(revision, [KeyValue._make(p) for p in pairs], more, count)
+
+    async def _further_pages(self, body: list[Any], answer: list[Any], timeout_s: float) -> None:
+        """What did not fit one message, as of the revision of the first: it becomes one answer."""
+        _, range_end, revision, limit, *how = body
+        at, pairs, _, count = answer
+        while len(pairs) < (min(limit, count) if limit else count):
+            after = pairs[-1][0] + b"\0"
+            left = limit - len(pairs) if limit else 0
+            page = [after, range_end, revision or at, left, *how]
+            more = (await self._ask_leader("kv.range", page, timeout_s))[1]
+            if not more:
+                break
+            pairs += more
+        answer[2] = len(pairs) < count
 
     async def watch(
         self, key: bytes, range_end: bytes = b"", *, prefix: bool = False, revision: int = 0
@@ -275,6 +294,8 @@ class RaftClient:
                     revision = max(revision, at + 1)
             except Failed as error:
                 raise Refused(error.reason, error.message, error.details) from None
+            except (BadRequest, Forbidden) as error:
+                raise Refused(error.code, error.message) from None
             except RpcError:
                 self._leader = None
                 await asyncio.sleep(PAUSE_S)
@@ -341,6 +362,8 @@ class RaftClient:
                         await self._move_on(error)  # an earlier attempt may still come about
                     else:
                         await self._not_leader(error)
+                except Definite as error:
+                    raise Refused(error.code, error.message) from None
                 else:
                     if answer[0] == 0:
                         return answer
@@ -364,6 +387,8 @@ class RaftClient:
                 await self._move_on(error)
             except Failed as error:
                 await self._not_leader(error)
+            except Definite as error:
+                raise Refused(error.code, error.message) from None
 
     async def _call(self, client: RpcClient, method: str, body: Any, timeout_s: float) -> Any:
         self._waiting += 1

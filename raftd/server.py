@@ -38,6 +38,7 @@ from netstack.transport.config import TransportConfig
 from raftd import commands as c
 from raftd import errors as raft_errors
 from raftd.config import RaftSettings
+from raftd.model import KeyValue
 from raftd.replica import METHOD, DiskFull, LeadershipLost, Replica
 from raftd.store import Compacted, FutureRevision
 from raftd.watch import Event, WatchCompacted
@@ -191,12 +192,8 @@ class RaftService:
         except FutureRevision as error:
             call.fail(Failed("future", str(error)))
         else:
-            size = sum(len(pair.key) + len(pair.value) for pair in pairs)
-            if size > ANSWER_BYTES_MAX:
-                why = f"{count} pairs of {size} bytes in all are too many at once; ask with a limit"
-                call.fail(Failed("too-large", why))
-                return
-            call.reply([store.revision, pairs, more, count])
+            page = _page(pairs)
+            call.reply([store.revision, page, more or len(page) < len(pairs), count])
 
     async def _watch(self, body: Any, call: Call) -> Any:
         try:
@@ -388,6 +385,16 @@ class RaftService:
         """Release socket and files."""
         await self.node.close()
         await self.replica.stop()
+
+
+def _page(pairs: list[KeyValue]) -> list[KeyValue]:
+    """As many of the first pairs as fit one message; at least one."""
+    size = 0
+    for i, pair in enumerate(pairs):
+        size += len(pair.key) + len(pair.value)
+        if size > ANSWER_BYTES_MAX and i:
+            return pairs[:i]
+    return pairs
 
 
 def _parts(events: list[Event]) -> Iterator[tuple[list[Event], bool]]:

@@ -32,3 +32,22 @@ def test_a_script_without_await(ring):
         client.compact(revision)
         with pytest.raises(Refused, match="compacted"):
             client.range(b"jobs/1", revision=first.revision)
+
+
+def test_what_does_not_fit_one_message(ring):
+    ring.up()
+    with SyncRaftClient(ring.home / "cluster.toml") as client:
+        with pytest.raises(Refused, match="value: 1048577 bytes are over the limit of 1048576"):
+            client.put(b"k", bytes(2**20 + 1))
+        for i in range(30):
+            client.put(b"big/%02d" % i, b"x" * 200_000)
+        whole = client.range(b"big/", prefix=True)
+        assert [pair.key for pair in whole.pairs] == [b"big/%02d" % i for i in range(30)]
+        assert (whole.count, whole.more) == (30, False)
+        some = client.range(b"big/", prefix=True, limit=25)
+        assert (len(some.pairs), some.count, some.more) == (25, 30, True)
+        gone = client.delete(b"big/", b"big0")
+        assert gone.deleted == 30
+        batch = next(client.watch(b"big/", prefix=True, revision=gone.revision))
+        assert len(batch.events) == 30
+        assert all(event.previous.value == b"x" * 200_000 for event in batch.events)
