@@ -56,14 +56,14 @@ class Host:
         identity: Identity,
         *,
         service: str,
-        config: TransportConfig,
+        config: TransportConfig | None = None,
         on_peer: Callable[[Peer], None] | None = None,
     ) -> None:
         self.identity = identity
         self.counters: Counter[str] = Counter()
         self._runtime = runtime
         self._service = service
-        self._config = config
+        self._config = config or TransportConfig()
         self._on_peer = on_peer
         self._now = runtime.clock.now
         self._mint = TokenMint(identity.static_key.private_bytes_raw())
