@@ -69,8 +69,6 @@ class Raft:
         self.options = options
         self.rng = rng
         self.now = now
-        self.term = restored.hard_state.term
-        self.vote = restored.hard_state.vote
         self.role = FOLLOWER
         self.leader_name: str | None = None
         self.leading: Leader | None = None
@@ -87,6 +85,10 @@ class Raft:
         entries = [entry for entry in restored.entries if entry.index > base]
         self.log = RaftLog(entries, base, base_term)
         self._note_memberships(entries)
+        # The last write may have been cut off between its entries and its term.
+        self.term = max(restored.hard_state.term, self.log.last_term)
+        known = self.term == restored.hard_state.term
+        self.vote = restored.hard_state.vote if known else None
         self.commit = max(base, min(restored.hard_state.commit, self.log.last_index))
         self._handed = base  # last index handed to the state machine
         self._outputs: list[Output] = []
@@ -97,7 +99,8 @@ class Raft:
         self._saved_vote = (self.term, self.vote)
         self._sequence = 0
         self._durable = 0
-        self._under_way: deque[tuple[int, int, int]] = deque()  # sequence, term, last index
+        # Persists at the disk: sequence, term, vote, last index.
+        self._under_way: deque[tuple[int, int, str | None, int]] = deque()
         self._heard_leader_at = float("-inf")
         # Whoever was promised a lease before this restart may still rely on it (§6.4.1).
         lease_s = options.election_timeout_s[0] if options.lease_reads else 0.0
@@ -204,9 +207,14 @@ class Raft:
         self.now = now
         self._durable = max(self._durable, sequence)
         while self._under_way and self._under_way[0][0] <= sequence:
-            _, term, last_index = self._under_way.popleft()
-            if self.leading is not None and term == self.term:
+            _, term, vote, last_index = self._under_way.popleft()
+            if term != self.term:
+                continue
+            if self.leading is not None:
                 self.leading.own_log_is_durable(last_index)
+            elif self.role == CANDIDATE and vote == self.name and self.name not in self.votes:
+                self.votes[self.name] = True  # durable: it cannot be forgotten any more
+                self._count_votes()
 
     def compact(self, meta: SnapshotMeta, data: bytes, now: float) -> None:
         """The state machine has a snapshot: entries well behind it may go (§7)."""
@@ -265,7 +273,7 @@ class Raft:
             hard_state,
             tuple(promises),
         )
-        self._under_way.append((self._sequence, self.term, self.log.last_index))
+        self._under_way.append((self._sequence, self.term, self.vote, self.log.last_index))
         self._saved_vote = vote
         self._unsaved = []
         self._truncate_from = None
@@ -341,7 +349,7 @@ class Raft:
             self.term = term = self.term + 1
             self.vote = self.name
         self.leader_name = None
-        self.votes = {self.name: True}
+        self.votes = {self.name: True} if pre else {}  # a real vote counts when it is durable
         self._reset_election_timer()
         self.emit("raft.role", role=self.role, term=term)
         request = m.VoteRequest(term, self.log.last_index, self.log.last_term, pre, forced)
@@ -370,14 +378,20 @@ class Raft:
         self.leading = Leader(self)
         self.leading.begin()
 
-    def _leader_is_alive(self) -> bool:
-        """Whether a leader is, or was just now, in office: then nobody else is voted for (§6)."""
-        if not self.options.check_quorum:
+    def _must_not_vote(self, request: m.VoteRequest) -> bool:
+        """Whether a leader is, or was just now, in office: then nobody else is voted for (§6).
+
+        A leader with a lease counts on that in any term, and whatever was heard since (§6.4.1).
+        """
+        leases = self.options.lease_reads
+        if request.forced or not (request.term > self.term or leases):
+            return False
+        if not (self.options.check_quorum or request.pre):
             return False
         if self.leading is not None or self.now < self._no_vote_until:
             return True
         low, _ = self.options.election_timeout_s
-        return self.leader_name is not None and self.now - self._heard_leader_at < low
+        return (leases or self.leader_name is not None) and self.now - self._heard_leader_at < low
 
     def _on_vote_request(self, source: str, request: m.VoteRequest) -> None:
         if request.term < self.term:
@@ -412,7 +426,7 @@ class Raft:
         kind = type(message)
         if kind is m.VoteRequest:
             assert isinstance(message, m.VoteRequest)
-            if message.term > self.term and not message.forced and self._leader_is_alive():
+            if self._must_not_vote(message):
                 return
         if message.term > self.term:
             if not self._speaks_of_the_future(message):
@@ -507,6 +521,11 @@ class Raft:
     def _on_install_snapshot(self, source: str, message: m.InstallSnapshot) -> None:
         if message.index <= self.commit:
             self.promise(source, m.AppendReply(self.term, True, self.commit, 0, 0))
+            return
+        if self.log.term_at(message.index) == message.last_term:
+            # All of it is in our log, and what follows there may be committed (figure 13, rule 6).
+            self.advance_commit(message.index)
+            self.promise(source, m.AppendReply(self.term, True, message.index, 0, 0))
             return
         data = self._incoming.receive(message)
         if data is None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from raftd import messages as m
 from raftd.errors import InvalidChange, NotLeader, Overloaded
-from raftd.log import COMMAND, CONFIG, NOOP, Entry
+from raftd.log import COMMAND, CONFIG, NOOP, Entry, SnapshotMeta
 from raftd.membership import Membership
 from raftd.outputs import ReadFailed, ReadReady
 from raftd.progress import PROBE, REPLICATE, SNAPSHOT, Progress
@@ -33,6 +33,9 @@ SNAPSHOT_CHUNKS_AHEAD = 4
 # (§6.4.1).
 LEASE_SHARE = 0.8
 
+# Rounds of heartbeats whose time is remembered; older ones confirm no lease any more.
+ROUNDS_MAX = 4096
+
 # Reads that may wait for confirmation; more are refused.
 READS_MAX = 100_000
 
@@ -46,6 +49,8 @@ class Leader:
         self.first_index = raft.log.last_index + 1  # of this term
         self.uncommitted_bytes = 0
         self.transfer_to: str | None = None
+        self._handed_over = False  # somebody may have been told to take over, at any time
+        self._snapshots: dict[str, tuple[SnapshotMeta, bytes]] = {}  # under way, by follower
         self._transfer_until = 0.0
         self._durable_index = raft.log.last_index
         self._heartbeat_at = raft.now
@@ -171,7 +176,7 @@ class Leader:
         if isinstance(message, m.AppendReply):
             self._on_append_reply(source, progress, message)
         elif isinstance(message, m.HeartbeatReply):
-            self._on_heartbeat_reply(progress, message)
+            self._on_heartbeat_reply(source, progress, message)
         elif isinstance(message, m.SnapshotReply):
             self._on_snapshot_reply(source, progress, message)
 
@@ -185,12 +190,14 @@ class Leader:
         if reply.index > raft.log.last_index:
             return
         if progress.accepted(reply.index, raft.now):
+            if progress.state != SNAPSHOT:
+                self._snapshots.pop(source, None)
             self._advance_commit()
             self._promote(source, progress)
             if source == self.transfer_to and progress.match_index == raft.log.last_index:
                 raft.send(source, m.TimeoutNow(raft.term))
 
-    def _on_heartbeat_reply(self, progress: Progress, reply: m.HeartbeatReply) -> None:
+    def _on_heartbeat_reply(self, source: str, progress: Progress, reply: m.HeartbeatReply) -> None:
         raft = self._raft
         progress.read_context = max(progress.read_context, min(reply.context, self._context))
         stalled_s = raft.now - progress.advanced_at
@@ -202,7 +209,7 @@ class Leader:
                 progress.paused = False
             elif progress.state == SNAPSHOT:
                 progress.snapshot_offset = progress.snapshot_sent = progress.snapshot_wanted
-                self._send_chunks(progress)
+                self._send_chunks(source, progress)
         self._confirm_reads()
 
     # -- snapshots (§7)
@@ -210,18 +217,15 @@ class Leader:
     def _start_snapshot(self, name: str, progress: Progress) -> None:
         raft = self._raft
         assert raft.snapshot is not None, "entries are gone and no snapshot has them"
-        meta, data = raft.snapshot
+        meta, data = self._snapshots[name] = raft.snapshot
         progress.start_snapshot(meta.index, raft.now)
         raft.emit("snapshot.sent", to=name, index=meta.index, bytes=len(data))
-        self._send_chunks(progress)
+        self._send_chunks(name, progress)
 
-    def _send_chunks(self, progress: Progress) -> None:
+    def _send_chunks(self, name: str, progress: Progress) -> None:
+        """The next chunks of the snapshot that was begun, though there be a newer one by now."""
         raft = self._raft
-        name = next(n for n, p in self.progress.items() if p is progress)
-        assert raft.snapshot is not None
-        meta, data = raft.snapshot
-        if progress.snapshot_index != meta.index:
-            progress.start_snapshot(meta.index, raft.now)  # a newer one has replaced it
+        meta, data = self._snapshots[name]
         step = raft.options.snapshot_chunk_bytes
         ahead = progress.snapshot_offset + SNAPSHOT_CHUNKS_AHEAD * step
         packed = meta.membership.pack()
@@ -241,15 +245,15 @@ class Leader:
         raft = self._raft
         if progress.state != SNAPSHOT or reply.index != progress.snapshot_index:
             return
-        assert raft.snapshot is not None
-        if raft.snapshot[0].index == reply.index and reply.offset >= len(raft.snapshot[1]):
+        if reply.offset >= len(self._snapshots[source][1]):
+            self._snapshots.pop(source, None)
             progress.accepted(reply.index, raft.now)
             self._advance_commit()
             self._promote(source, progress)
             return
         progress.snapshot_wanted = reply.offset
         progress.snapshot_offset = max(progress.snapshot_offset, reply.offset)
-        self._send_chunks(progress)
+        self._send_chunks(source, progress)
 
     # -- time
 
@@ -288,6 +292,10 @@ class Leader:
         for name, progress in self.progress.items():
             commit = min(raft.commit, progress.match_index)
             raft.send(name, m.Heartbeat(raft.term, commit, self._context))
+        if len(self._rounds_sent) > ROUNDS_MAX:
+            del self._rounds_sent[next(iter(self._rounds_sent))]
+        if raft.membership.has_quorum([raft.name]):
+            self._confirm_reads()  # there is nobody else to wait for
 
     # -- reads
 
@@ -301,15 +309,18 @@ class Leader:
                 self._early_reads.append((token, source))
             else:
                 self._answer_read(token, source, 0)
-        elif raft.membership.has_quorum([raft.name]) or (
-            raft.options.lease_reads and raft.now < self._lease_until
-        ):
+        elif raft.membership.has_quorum([raft.name]) or self._has_lease():
             self._answer_read(token, source, raft.commit)
         elif len(self._reads) >= READS_MAX:
             self._answer_read(token, source, 0)
         else:
             self._round_wanted = True
             self._reads.append((self._context + 1, token, source, raft.commit))
+
+    def _has_lease(self) -> bool:
+        """Whether nobody else can have been elected yet. The order to take over ignores leases."""
+        raft = self._raft
+        return raft.options.lease_reads and raft.now < self._lease_until and not self._handed_over
 
     def _confirm_reads(self) -> None:
         raft = self._raft
@@ -323,9 +334,8 @@ class Leader:
 
         confirmed = joint_committed_index(membership.voters, membership.outgoing, answered)
         sent_at = self._rounds_sent.get(confirmed)
-        if sent_at is None:
-            return
-        self._lease_until = sent_at + raft.options.election_timeout_s[0] * LEASE_SHARE
+        if sent_at is not None:
+            self._lease_until = sent_at + raft.options.election_timeout_s[0] * LEASE_SHARE
         for context in [c for c in self._rounds_sent if c < confirmed]:
             del self._rounds_sent[context]
         reads = self._reads
@@ -360,6 +370,7 @@ class Leader:
             self.progress[name] = fresh
         for name in sorted(set(self.progress) - members):
             del self.progress[name]
+            self._snapshots.pop(name, None)
 
     def change_membership(self, wanted: Membership) -> int:
         """See Raft.change_membership."""
@@ -411,6 +422,7 @@ class Leader:
         if progress is None or not raft.membership.is_voter(to):
             raise InvalidChange(f"{to} is not another voter of this cluster")
         self.transfer_to = to
+        self._handed_over = True
         self._transfer_until = raft.now + raft.options.election_timeout_s[1]
         raft.emit("raft.transfer", to=to)
         if progress.match_index == raft.log.last_index:

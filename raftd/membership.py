@@ -103,14 +103,16 @@ class Membership:
             outgoing=self.voters if voters != self.voters else (),
             learners=_sorted(set(self.learners) - set(names)),
             promoting=_sorted(set(self.promoting) - set(names)),
-        )
+        )._without_strangers()
 
     def left_joint(self) -> Membership:
         """The final configuration of a change."""
-        final = replace(self, outgoing=())
-        kept = set(final.everyone)
+        return replace(self, outgoing=())._without_strangers()
+
+    def _without_strangers(self) -> Membership:
+        kept = set(self.everyone)
         addresses = {name: at for name, at in self.addresses.items() if name in kept}
-        return replace(final, addresses=addresses)
+        return replace(self, addresses=addresses)
 
     def _refuse_joint(self) -> None:
         if self.joint:
@@ -127,11 +129,30 @@ class Membership:
     def unpack(cls, data: bytes) -> Membership:
         """Raises ValueError for what is no packed membership."""
         try:
-            voters, outgoing, learners, promoting, addresses = msgpack.unpackb(data)
-            located = {name: (str(host), int(port)) for name, (host, port) in addresses.items()}
-            return cls(tuple(voters), tuple(outgoing), tuple(learners), tuple(promoting), located)
-        except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
+            *groups, addresses = msgpack.unpackb(data)
+            voters, outgoing, learners, promoting = map(_names, groups)
+            located = {name: _address(at) for name, at in addresses.items()}
+        except (ValueError, TypeError, AttributeError, msgpack.exceptions.UnpackException) as error:
             raise ValueError(f"not a membership: {error}") from None
+        membership = cls(voters, outgoing, learners, promoting, located)
+        if set(located) != set(membership.everyone):
+            raise ValueError("not a membership: addresses and names differ")
+        return membership
+
+
+def _names(group: object) -> tuple[str, ...]:
+    if not isinstance(group, list) or not all(type(name) is str for name in group):
+        raise ValueError("a group is a list of names")
+    return tuple(group)
+
+
+def _address(at: object) -> Address:
+    if not isinstance(at, list) or len(at) != 2:
+        raise ValueError("an address is a host and a port")
+    host, port = at
+    if type(host) is not str or type(port) is not int:
+        raise ValueError("an address is a host and a port")
+    return host, port
 
 
 def _sorted(names: Iterable[str]) -> tuple[str, ...]:

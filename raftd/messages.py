@@ -6,9 +6,10 @@ lists of four. `unpack` checks every field, so nothing malformed reaches the cor
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
-from raftd.log import COMMAND, NOOP, Entry
+from raftd.log import COMMAND, CONFIG, NOOP, Entry
+from raftd.membership import Membership
 
 
 class VoteRequest(NamedTuple):
@@ -133,9 +134,9 @@ KINDS: tuple[Any, ...] = (
     ReadIndexReply,
 )
 _NUMBER = {kind: number for number, kind in enumerate(KINDS)}
-# Annotations are strings here; `entries` is checked on its own.
+# `entries` and `membership` are looked into on their own.
 _TYPES: list[tuple[type | None, ...]] = [
-    tuple({"int": int, "bool": bool, "bytes": bytes}.get(t) for t in kind.__annotations__.values())
+    tuple(t if t in (int, bool, bytes) else None for t in get_type_hints(kind).values())
     for kind in KINDS
 ]
 
@@ -166,6 +167,8 @@ def unpack(fields: Any) -> Message:
             raise Malformed(f"{kind.__name__}.{name}: {value} is negative")
     if kind is AppendEntries:
         values[4] = unpack_entries(values[4], values[1])
+    elif kind is InstallSnapshot:
+        _check_membership("InstallSnapshot.membership", values[3])
     message: Message = kind._make(values)
     return message
 
@@ -182,9 +185,20 @@ def unpack_entries(items: Any, prev_index: int) -> list[Entry]:
             entry = Entry._make(item)
         except TypeError:
             raise Malformed("AppendEntries.entries: an entry has four fields") from None
-        if entry.index != index or type(entry.term) is not int or type(entry.data) is not bytes:
+        if type(entry.index) is not int or entry.index != index or type(entry.data) is not bytes:
             raise Malformed(f"AppendEntries.entries: entry {index} is malformed")
+        if type(entry.term) is not int or entry.term < 0:
+            raise Malformed(f"AppendEntries.entries: entry {index} has no such term")
         if type(entry.kind) is not int or not COMMAND <= entry.kind <= NOOP:
             raise Malformed(f"AppendEntries.entries: entry {index} has no such kind")
+        if entry.kind == CONFIG:
+            _check_membership(f"AppendEntries.entries: entry {index}", entry.data)
         entries.append(entry)
     return entries
+
+
+def _check_membership(where: str, data: bytes) -> None:
+    try:
+        Membership.unpack(data)
+    except ValueError as error:
+        raise Malformed(f"{where}: {error}") from None

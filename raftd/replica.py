@@ -260,7 +260,7 @@ class Replica:
         message = output.message
         # Followers that stand alike get equal messages: encode one of them.
         last, encoded = self._encoded
-        if last is None or last != message:
+        if type(last) is not type(message) or last != message:
             encoded = frames.notify(METHOD, m.pack(message))
             self._encoded = (message, encoded)
         self._send(output.to, encoded, type(message) is m.InstallSnapshot)
