@@ -174,6 +174,12 @@ class Wal:
             entries = self._replay_segment(name, entries, is_last=position == len(names) - 1)
         restored.hard_state = self._hard_state
         restored.entries = _behind_snapshot(entries, restored)
+        if restored.snapshot is not None and entries and not restored.entries:
+            last, meta = entries[-1], restored.snapshot
+            if (last.index, last.term) != (meta.index, meta.term):
+                # The snapshot came without the record that says so: what follows must not be
+                # taken for the end of the log that it replaced.
+                self._write(msgpack.packb([[meta.index, None, [], None]]))
         self._last_index = entries[-1].index if entries else 0
         if restored.snapshot is not None:
             self._last_index = max(self._last_index, restored.snapshot.index)
@@ -194,7 +200,8 @@ class Wal:
                 top = max(top, entries[-1].index if entries else 0)
             offset += payload[1]
         self._segments[name] = top
-        damaged = bool(data[offset : offset + HEADER.size].strip(b"\0"))
+        # Zeros alone may be the end; or a sector that was lost, with more of the log behind it.
+        damaged = bool(data[offset:].strip(b"\0"))
         if not is_last or damaged:
             self._judge_end(path, data, offset, is_last=is_last)
         if is_last:
@@ -266,9 +273,9 @@ def _parse(data: bytes, offset: int) -> tuple[int, bytes, int] | None:
         return None
     magic, length, crc, _, sequence = HEADER.unpack_from(data, offset)
     start = offset + HEADER.size
-    payload = data[start : start + length]
-    if magic != MAGIC or len(payload) != length:
+    if magic != MAGIC or start + length > len(data):
         return None
+    payload = data[start : start + length]
     expected = google_crc32c.extend(google_crc32c.value(sequence.to_bytes(8, "big")), payload)
     return (sequence, payload, _padded(HEADER.size + length)) if crc == expected else None
 
