@@ -229,24 +229,32 @@ def test_while_joint_an_election_needs_a_majority_of_both(votes, wins):
     assert (desk.raft.role == LEADER) == wins
 
 
-def test_while_joint_a_read_needs_a_majority_of_both():
+NOT_ENOUGH_FOR_BOTH = pytest.mark.parametrize(
+    ("one_majority", "missing"), [("n2 n4", "n5"), ("n4 n5", "n2")], ids=["old", "new"]
+)
+
+
+@NOT_ENOUGH_FOR_BOTH
+def test_while_joint_a_read_needs_a_majority_of_both(one_majority, missing):
     desk = after(leader(), members("n3 n4 n5", outgoing=THREE))
     context = of(m.Heartbeat, desk.read(7))[0][1].context
-    for peer in ("n2", "n4"):
+    for peer in one_majority.split():
         desk.hear(m.HeartbeatReply(1, context), peer)
         assert desk.reads == {}
-    desk.hear(m.HeartbeatReply(1, context), "n5")
+    desk.hear(m.HeartbeatReply(1, context), missing)
     assert desk.reads == {7: 1}
 
 
-def test_while_joint_an_office_needs_a_majority_of_both():
+@NOT_ENOUGH_FOR_BOTH
+@pytest.mark.parametrize("both", [False, True])
+def test_while_joint_an_office_needs_a_majority_of_both(one_majority, missing, both):
     desk = after(leader(options=MODERN), members("n3 n4 n5", outgoing=THREE))
     began = desk.now
     while desk.raft.role == LEADER and desk.now < began + HIGH:
-        desk.hear(m.HeartbeatReply(1, 1), "n2")
-        desk.hear(m.HeartbeatReply(1, 1), "n4")
+        for peer in one_majority.split() + [missing] * both:
+            desk.hear(m.HeartbeatReply(1, 1), peer)
         desk.fire()
-    assert desk.raft.role == FOLLOWER
+    assert desk.raft.role == (LEADER if both else FOLLOWER)
 
 
 def test_the_joint_configuration_is_left_once_it_is_committed():
