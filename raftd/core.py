@@ -139,20 +139,6 @@ class Raft:
         pending = self._under_way or self._unsaved or self._truncate_from is not None
         return self.commit if pending else self.log.last_index
 
-    def status(self) -> dict[str, Any]:
-        """What a person wants to see."""
-        return {
-            "role": self.role,
-            "term": self.term,
-            "leader": self.leader_name,
-            "commit": self.commit,
-            "last": self.log.last_index,
-            "snapshot": self.snapshot[0].index if self.snapshot else 0,
-            "voters": list(self.membership.voters),
-            "learners": list(self.membership.learners),
-            "joint": self.membership.joint,
-        }
-
     # -- the client's side
 
     def propose(self, commands: Sequence[bytes], now: float) -> int:

@@ -345,7 +345,15 @@ class RaftService:
                 for name, progress in core.leading.progress.items()
             }
         return {
-            **core.status(),
+            "role": core.role,
+            "term": core.term,
+            "leader": core.leader_name,
+            "commit": core.commit,
+            "last": core.log.last_index,
+            "snapshot": core.snapshot[0].index if core.snapshot else 0,
+            "voters": list(core.membership.voters),
+            "learners": list(core.membership.learners),
+            "joint": core.membership.joint,
             "applied": store.applied_index,
             "revision": store.revision,
             "keys": len(store),
