@@ -156,13 +156,15 @@ def unpack(fields: Any) -> Message:
         raise Malformed("a message is a list")
     number, values = fields[0], fields[1:]
     if type(number) is not int or not 0 <= number < len(KINDS):
-        raise Malformed(f"no message of kind {number!r}")
+        shown = number if type(number) is int else type(number).__name__
+        raise Malformed(f"no message of kind {shown}")
     kind, types = KINDS[number], _TYPES[number]
     if len(values) != len(types):
         raise Malformed(f"{kind.__name__} has {len(types)} fields, not {len(values)}")
     for value, wanted, name in zip(values, types, kind._fields, strict=True):
         if wanted is not None and type(value) is not wanted:
-            raise Malformed(f"{kind.__name__}.{name}: expected {wanted.__name__}, got {value!r}")
+            found = type(value).__name__
+            raise Malformed(f"{kind.__name__}.{name}: expected {wanted.__name__}, got {found}")
         if wanted is int and value < 0:
             raise Malformed(f"{kind.__name__}.{name}: {value} is negative")
     if kind is AppendEntries:

@@ -58,6 +58,7 @@ class Sessions:
             if retry and base < self.horizon:
                 return FORGOTTEN
             session = self._sessions[session_id] = _Session()
+            session.doubtful = base < self.horizon
             if len(self._sessions) > self._max:
                 _, evicted = self._sessions.popitem(last=False)
                 self.horizon = max(self.horizon, evicted.used_at)
@@ -69,6 +70,8 @@ class Sessions:
             session.answers = {s: a for s, a in session.answers.items() if s >= done}
         if sequence in session.answers:
             return session.answers[sequence]
+        if retry and session.doubtful:
+            return FORGOTTEN
         if sequence < session.done or len(session.answers) >= ANSWERS_MAX:
             return FORGOTTEN
         return UNKNOWN
@@ -81,25 +84,29 @@ class Sessions:
         """For a snapshot, in the order of use."""
         return [
             self.horizon,
-            [[i, s.done, s.used_at, list(s.answers.items())] for i, s in self._sessions.items()],
+            [
+                [i, s.done, s.used_at, list(s.answers.items()), s.doubtful]
+                for i, s in self._sessions.items()
+            ],
         ]
 
     def load(self, dumped: list[Any]) -> None:
         """From a snapshot."""
         self.horizon, rows = dumped
         self._sessions.clear()
-        for session_id, done, used_at, answers in rows:
+        for session_id, done, used_at, answers, doubtful in rows:
             session = self._sessions[session_id] = _Session()
-            session.done, session.used_at = done, used_at
+            session.done, session.used_at, session.doubtful = done, used_at, doubtful
             session.answers = dict(answers)
 
 
 class _Session:
     """One client."""
 
-    __slots__ = ("answers", "done", "used_at")
+    __slots__ = ("answers", "done", "doubtful", "used_at")
 
     def __init__(self) -> None:
         self.done = 0
         self.used_at = 0
+        self.doubtful = False  # it may have had an earlier life here, that was forgotten
         self.answers: dict[int, Any] = {}

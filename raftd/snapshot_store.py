@@ -67,7 +67,11 @@ def load_newest(disk: Disk) -> tuple[tuple[SnapshotMeta, bytes] | None, int]:
 
 
 def remove_older(disk: Disk, index: int) -> None:
-    """Delete all but the newest KEPT snapshots up to `index`."""
+    """Delete all but the newest KEPT snapshots up to `index`, and what was left unfinished."""
+    unfinished = [n for n in disk.list(FOLDER) if n.endswith(".new")]
+    for name in unfinished:
+        if int(name.partition(".")[0]) < index:
+            disk.remove(f"{FOLDER}/{name}")
     names = sorted(n for n in disk.list(FOLDER) if n.endswith(".snap"))
     for name in names[:-KEPT]:
         if int(name.removesuffix(".snap")) < index:
@@ -76,6 +80,8 @@ def remove_older(disk: Disk, index: int) -> None:
 
 def _parse(content: bytes) -> tuple[SnapshotMeta, bytes] | None:
     body = memoryview(content)[4:]
+    if not body:
+        return None  # its checksum would be right
     if google_crc32c.value(bytes(body)) != int.from_bytes(content[:4], "big"):
         return None
     header = msgpack.Unpacker()

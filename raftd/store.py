@@ -344,9 +344,10 @@ class Store:
         """Become the state of a snapshot; watchers learn what they can no longer be told."""
         unpacker = msgpack.Unpacker(max_buffer_size=len(data) + 1, strict_map_key=False)
         unpacker.feed(data)
-        version, self.revision, self.compacted, self.applied_index, leases = unpacker.unpack()
+        version, *counters, leases = unpacker.unpack()
         if version != SNAPSHOT_VERSION:
             raise ValueError(f"a snapshot of version {version} is not for this program")
+        self.revision, self.compacted, self.applied_index = counters
         self.leases = dict(leases)
         self.sessions.load(unpacker.unpack())
         self._histories = {}

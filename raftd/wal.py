@@ -78,9 +78,15 @@ class Wal:
         snapshot, damaged_index = load_newest(disk)
         if snapshot is not None:
             restored.snapshot, restored.snapshot_data = snapshot
-        wal._replay(restored)
+        entries = wal._replay(restored)
         if wal._last_index < damaged_index:
             raise DamagedLog(f"the snapshot at index {damaged_index} is damaged; {REMEDY}")
+        if restored.snapshot is not None and entries and not restored.entries:
+            last, meta = entries[-1], restored.snapshot
+            if (last.index, last.term) != (meta.index, meta.term):
+                # The snapshot came without the record that says so: what is appended from now on
+                # must not be taken for the end of the log that it replaced.
+                wal._write(msgpack.packb([[meta.index, None, [], None]]))
         return wal, restored
 
     # -- writing
@@ -165,7 +171,8 @@ class Wal:
 
     # -- reading
 
-    def _replay(self, restored: Restored) -> None:
+    def _replay(self, restored: Restored) -> list[Entry]:
+        """Read all segments into `restored`; returns all entries, those in the snapshot too."""
         names = [n for n in self._disk.list(FOLDER) if n.endswith(".seg")]
         for leftover in [n for n in self._disk.list(FOLDER) if n.endswith(".new")]:
             self._disk.remove(f"{FOLDER}/{leftover}")
@@ -174,18 +181,13 @@ class Wal:
             entries = self._replay_segment(name, entries, is_last=position == len(names) - 1)
         restored.hard_state = self._hard_state
         restored.entries = _behind_snapshot(entries, restored)
-        if restored.snapshot is not None and entries and not restored.entries:
-            last, meta = entries[-1], restored.snapshot
-            if (last.index, last.term) != (meta.index, meta.term):
-                # The snapshot came without the record that says so: what follows must not be
-                # taken for the end of the log that it replaced.
-                self._write(msgpack.packb([[meta.index, None, [], None]]))
         self._last_index = entries[-1].index if entries else 0
         if restored.snapshot is not None:
             self._last_index = max(self._last_index, restored.snapshot.index)
         base = restored.snapshot.index if restored.snapshot is not None else 0
         if entries and not restored.entries and entries[0].index > base + 1:
             raise DamagedLog(f"entries before index {entries[0].index} are missing; {REMEDY}")
+        return entries
 
     def _replay_segment(self, name: str, entries: list[Entry], *, is_last: bool) -> list[Entry]:
         path = f"{FOLDER}/{name}"
