@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import typer
 
-from cluster.cli import certificates, faults, kv, lifecycle, logs, metrics, nodes, tools
+from cluster.cli import certificates, faults, kv, lifecycle, logs, metrics, nodes, repair, tools
 from cluster.errors import INTERNAL, RingError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     nodes.pause,
     nodes.resume,
     nodes.restart,
+    repair.repair,
     tools.sim,
     tools.bench,
 )

@@ -42,8 +42,9 @@ SEGMENT_BYTES: Final = 8 * 1024 * 1024
 FOLDER: Final = "wal"
 
 REMEDY: Final = (
-    "what this node promised is lost. Remove it from the cluster and add it again, empty: the"
-    " others hold everything that was acknowledged"
+    "what this node promised is lost. The others hold everything that was acknowledged; have it"
+    " copied from them with `ring repair`, which takes this node out of the cluster and adds it"
+    " again, empty"
 )
 
 

@@ -44,7 +44,7 @@ def up(
     try:
         with Control(home, timeout_s=wait + 60) as control:
             changed = _bring_about(home, control, current, counts, wait)
-            status = _wait_healthy(control, wait)
+            status = wait_healthy(control, wait)
     except KeyboardInterrupt:
         if fresh:
             _end(home)
@@ -82,25 +82,26 @@ def _bring_about(
         present = current.of_service(service)
         if count == len(present):
             continue
-        _wait_healthy(control, wait)
+        wait_healthy(control, wait)
         wanted = topology.resize(home, current, service, count)
         names = {node.name for node in wanted.nodes}
         removed = [node.name for node in present if node.name not in names]
         if removed:
             # Out of the membership first: a majority must never count on a node that is gone.
-            _change_members(home, {}, removed)
+            change_members(home, {}, removed)
         topology.write(home, wanted)
         control.ask("reload")
         added = [node for node in wanted.nodes if node not in current.nodes]
         if added:
-            _change_members(home, {node.name: node.address for node in added}, [])
+            change_members(home, {node.name: node.address for node in added}, [])
         for name in removed:
             topology.forget_node(home, name)
         current, changed = wanted, True
     return changed
 
 
-def _change_members(home: Path, add: dict[str, tuple[str, int]], remove: list[str]) -> None:
+def change_members(home: Path, add: dict[str, tuple[str, int]], remove: list[str]) -> None:
+    """Have the store's cluster decide who belongs to it; raises Unhealthy."""
     from raftd.client import ClientError, RaftClient
 
     async def change() -> None:
@@ -113,7 +114,7 @@ def _change_members(home: Path, add: dict[str, tuple[str, int]], remove: list[st
         raise Unhealthy(f"the membership could not be changed: {error}") from None
 
 
-def _wait_healthy(control: Control, wait: float) -> dict[str, Any]:
+def wait_healthy(control: Control, wait: float) -> dict[str, Any]:
     """Status once every node is well; raises NotInTime with the evidence."""
     deadline = time.monotonic() + wait
     while True:
