@@ -288,10 +288,11 @@ class RaftClient:
                     changes += [_event(pair, previous) for pair, previous in events]
                     if more:
                         continue  # a revision is handed over whole
+                    if changes or not revision:
+                        revision = at + 1  # the first answer says where a watch from now on begins
                     if changes:
                         yield WatchBatch(at, changes)
                         changes = []
-                    revision = max(revision, at + 1)
             except Failed as error:
                 raise Refused(error.reason, error.message, error.details) from None
             except (BadRequest, Forbidden) as error:

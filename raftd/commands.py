@@ -19,7 +19,8 @@ so a retried one is applied once; `done` is the sequence below which the client 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import msgpack
 
@@ -29,6 +30,7 @@ KEY_BYTES_MAX: Final = 4096
 VALUE_BYTES_MAX: Final = 1024 * 1024
 COMMAND_BYTES_MAX: Final = 2 * 1024 * 1024  # a transaction whole; etcd's is 1.5 MiB
 TXN_OPS_MAX: Final = 128  # etcd's limit
+TXN_OPS_TOTAL: Final = 512  # with nested ones, which are compared with each other
 TXN_DEPTH_MAX: Final = 4
 TTL_S_MAX: Final = 9_000_000_000  # etcd's
 SESSION_BYTES: Final = 16
@@ -161,11 +163,13 @@ def _txn(compares: Any, then: Any, otherwise: Any) -> None:
     _check_txn(compares, then, otherwise, 1)
 
 
-class _Writes(NamedTuple):
-    """What a part of a transaction may write."""
+@dataclass(slots=True)
+class _Writes:
+    """What a part of a transaction may write, and how many operations it has."""
 
-    puts: set[bytes]
-    deletes: list[tuple[bytes, bytes]]
+    puts: set[bytes] = field(default_factory=set)
+    deletes: list[tuple[bytes, bytes]] = field(default_factory=list)
+    operations: int = 0
 
     def add(self, more: _Writes) -> None:
         """Join in what comes beside it; raises BadCommand if both would write a key."""
@@ -177,8 +181,15 @@ class _Writes(NamedTuple):
                 for key in puts:
                     if in_range(key, begin, end):
                         raise BadCommand(f"txn: key {key!r} is put and deleted")
-        self.puts.update(more.puts)
-        self.deletes.extend(more.deletes)
+        self.beside(more)
+
+    def beside(self, other: _Writes) -> None:
+        """Join in the other branch, which never runs together with this one."""
+        self.puts.update(other.puts)
+        self.deletes.extend(other.deletes)
+        self.operations += other.operations
+        if self.operations > TXN_OPS_TOTAL:
+            raise BadCommand(f"txn: more than {TXN_OPS_TOTAL} operations, nested ones included")
 
 
 def _check_txn(compares: Any, then: Any, otherwise: Any, depth: int) -> _Writes:
@@ -192,13 +203,12 @@ def _check_txn(compares: Any, then: Any, otherwise: Any, depth: int) -> _Writes:
             raise BadCommand(f"txn.{name}: {len(items)} are over the limit of {TXN_OPS_MAX}")
     for compare in compares:
         _check_compare(compare)
-    either = _Writes(set(), [])
+    either = _Writes()
     for branch in (then, otherwise):
-        writes = _Writes(set(), [])
+        writes = _Writes()
         for op in branch:
             writes.add(_check_txn_op(op, depth))
-        either.puts.update(writes.puts)
-        either.deletes.extend(writes.deletes)
+        either.beside(writes)
     return either
 
 
@@ -217,7 +227,8 @@ def _check_compare(compare: Any) -> None:
 
 
 def _check_txn_op(op: Any, depth: int) -> _Writes:
-    if not isinstance(op, list) or not op or op[0] not in (RANGE, PUT, DELETE, TXN):
+    allowed = (RANGE, PUT, DELETE, TXN)
+    if not isinstance(op, list) or not op or type(op[0]) is not int or op[0] not in allowed:
         raise BadCommand("txn: only range, put, delete and txn may stand in a transaction")
     if op[0] == TXN:
         if len(op) != 4:
@@ -225,8 +236,8 @@ def _check_txn_op(op: Any, depth: int) -> _Writes:
         return _check_txn(op[1], op[2], op[3], depth + 1)
     check_op(op)
     if op[0] == PUT:
-        return _Writes({op[1]}, [])
-    return _Writes(set(), [(op[1], op[2])] if op[0] == DELETE else [])
+        return _Writes({op[1]}, [], 1)
+    return _Writes(set(), [(op[1], op[2])] if op[0] == DELETE else [], 1)
 
 
 def _compact(revision: Any) -> None:

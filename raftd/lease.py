@@ -13,6 +13,9 @@ import heapq
 # Revocations under way at a time: a thousand leases that end together must not flood the log.
 REVOKING_MAX = 64
 
+# Deadlines that were moved and still lie in the heap, beyond one for each lease.
+STALE_MAX = 64
+
 
 class LeaseKeeper:
     """The remaining time of each lease, on the leader."""
@@ -32,10 +35,12 @@ class LeaseKeeper:
         for lease_id, ttl_s in leases.items():
             self.keep(lease_id, ttl_s, now)
 
-    def keep(self, lease_id: int, ttl_s: int, now: float) -> None:
-        """Granted, or kept alive: full time again."""
-        self._deadlines[lease_id] = now + ttl_s
-        heapq.heappush(self._heap, (now + ttl_s, lease_id))
+    def keep(self, lease_id: int, ttl_s: int, now: float) -> bool:
+        """Granted, or kept alive: full time again. False for one whose end is under way."""
+        if lease_id in self._revoking:
+            return False
+        self._set(lease_id, now + ttl_s)
+        return True
 
     def gone(self, lease_id: int) -> None:
         """Revoked."""
@@ -44,12 +49,14 @@ class LeaseKeeper:
 
     def remaining(self, lease_id: int, now: float) -> float:
         """Seconds left; 0 for one that is over or unknown."""
+        if lease_id in self._revoking:
+            return 0.0
         return max(0.0, self._deadlines.get(lease_id, now) - now)
 
     def next_deadline(self) -> float | None:
         """When the next lease runs out."""
-        while self._heap and self._deadlines.get(self._heap[0][1]) != self._heap[0][0]:
-            heapq.heappop(self._heap)  # kept alive or revoked since
+        while self._heap and self._is_stale(*self._heap[0]):
+            heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
     def take_expired(self, now: float) -> list[int]:
@@ -68,5 +75,15 @@ class LeaseKeeper:
         """The proposal failed: try again in a second."""
         self._revoking.discard(lease_id)
         if lease_id in self._deadlines:
-            self._deadlines[lease_id] = now + 1
-            heapq.heappush(self._heap, (now + 1, lease_id))
+            self._set(lease_id, now + 1)
+
+    def _set(self, lease_id: int, deadline: float) -> None:
+        self._deadlines[lease_id] = deadline
+        heapq.heappush(self._heap, (deadline, lease_id))
+        if len(self._heap) > 2 * len(self._deadlines) + STALE_MAX:
+            self._heap = [(at, i) for i, at in self._deadlines.items() if i not in self._revoking]
+            heapq.heapify(self._heap)
+
+    def _is_stale(self, deadline: float, lease_id: int) -> bool:
+        """Whether it was kept alive or revoked since, or is being revoked."""
+        return self._deadlines.get(lease_id) != deadline or lease_id in self._revoking

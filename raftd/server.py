@@ -205,7 +205,8 @@ class RaftService:
         watches = self.replica.store.watches
         watcher = watches.add(key, range_end, revision, wake.set)
         try:
-            yield [self.replica.store.revision, [], False]  # from here on nothing is missed
+            # Where the watch stands: behind here nothing is missed.
+            yield [revision - 1 if revision else self.replica.store.revision, [], False]
             while True:
                 wake.clear()
                 for batch in watcher.take():
@@ -230,9 +231,10 @@ class RaftService:
                 call.fail(self._as_rpc_error(error))
             elif ttl_s is None:
                 call.fail(Failed("no-lease", f"lease {lease_id} does not exist"))
-            else:
-                replica.leases.keep(lease_id, ttl_s, self._runtime.clock.now())
+            elif replica.leases.keep(lease_id, ttl_s, self._runtime.clock.now()):
                 call.reply(ttl_s)
+            else:
+                call.fail(Failed("no-lease", f"lease {lease_id} has run out"))
 
         # A deposed leader must not promise time that its successor does not know of.
         replica.read(ready)

@@ -92,6 +92,7 @@ class Watcher:
             return
         if self._waiting + len(wanted) > PENDING_MAX:
             self._behind, self._next = True, revision
+            self._wake()
             return
         self._pending.append(Batch(revision, wanted))
         self._waiting += len(wanted)
