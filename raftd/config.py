@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from netstack.runtime.config import ClusterConfig, ConfigError
 from raftd.membership import Membership
@@ -30,6 +31,8 @@ class RaftSettings:
         table = dict(config.settings.get("raft", {}))
         nodes = {node.name: node.address for node in config.of_service("raft")}
         names = table.pop("bootstrap", list(nodes))
+        if not isinstance(names, list) or not names:
+            raise ConfigError(f"raft.bootstrap should be a list of names, not {names!r}")
         unknown = [name for name in names if name not in nodes]
         if unknown:
             raise ConfigError(f"raft.bootstrap names {unknown[0]!r}, which is no raft node")
@@ -38,15 +41,15 @@ class RaftSettings:
         try:
             options = RaftOptions(
                 election_timeout_s=(low, high),
-                heartbeat_s=table.pop("heartbeat_ms", defaults.heartbeat_s * 1000) / 1000,
-                lease_reads=bool(table.pop("lease_reads", False)),
+                heartbeat_s=_number("heartbeat_ms", table, defaults.heartbeat_s * 1000) / 1000,
+                lease_reads=_flag("lease_reads", table),
             )
         except (ValueError, TypeError) as error:
             raise ConfigError(f"raft: {error}") from None
         snapshot_every = table.pop("snapshot_every", 10_000)
         if type(snapshot_every) is not int or snapshot_every < 1:
             raise ConfigError(f"raft.snapshot_every should be 1 or more, not {snapshot_every!r}")
-        power_cut = bool(table.pop("power_cut", False))
+        power_cut = _flag("power_cut", table)
         if table:
             raise ConfigError(f"there is no setting raft.{sorted(table)[0]}")
         bootstrap = Membership.of({name: nodes[name] for name in names})
@@ -58,4 +61,21 @@ def _pair(value: object, default: tuple[float, float]) -> tuple[float, float]:
         return default
     if not isinstance(value, list) or len(value) != 2:
         raise ConfigError(f"raft.election_timeout_ms should be [low, high], not {value!r}")
+    for item in value:
+        if type(item) not in (int, float):
+            raise ConfigError(f"raft.election_timeout_ms should be two numbers, not {value!r}")
     return value[0] / 1000, value[1] / 1000
+
+
+def _number(name: str, table: dict[str, Any], default: float) -> float:
+    value = table.pop(name, default)
+    if type(value) not in (int, float):
+        raise ConfigError(f"raft.{name} should be a number, not {value!r}")
+    return float(value)
+
+
+def _flag(name: str, table: dict[str, Any]) -> bool:
+    value = table.pop(name, False)
+    if type(value) is not bool:
+        raise ConfigError(f"raft.{name} should be true or false, not {value!r}")
+    return value

@@ -38,11 +38,16 @@ class Clock:
 
     def set_rate(self, rate: float) -> None:
         """Let the steady clock run `rate` times as fast from now on; raises ValueError."""
-        if not 0.1 <= rate <= 10:
-            raise ValueError(f"a clock's rate must be between 0.1 and 10, not {rate}")
+        check_rate(rate)
         self._base, self._began = self.now(), self._steady()
         self.rate = rate
 
     def true_delay(self, deadline: float) -> float:
         """How many true seconds until this clock shows `deadline`; 0 if it is past."""
         return max(0.0, (deadline - self.now()) / self.rate)
+
+
+def check_rate(rate: float) -> None:
+    """Raises ValueError for a rate that no clock is off by."""
+    if not 0.1 <= rate <= 10:
+        raise ValueError(f"a clock's rate must be between 0.1 and 10, not {rate}")

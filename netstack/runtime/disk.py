@@ -76,14 +76,14 @@ class DiskFaults:
 
     def apply(self, values: dict[str, Any]) -> None:
         """Set some fields; raises ValueError naming what it does not know."""
-        types = {field.name: type(getattr(self, field.name)) for field in fields(self)}
+        types: dict[str, type] = {field.name: type(field.default) for field in fields(self)}
         for name, value in values.items():
             if name not in types:
                 raise ValueError(f"a disk has no fault {name!r}; it has {', '.join(sorted(types))}")
             wanted = types[name]
             if type(value) is not wanted and not (wanted is float and type(value) is int):
                 raise ValueError(f"disk.{name} is a {wanted.__name__}, not {value!r}")
-            if not isinstance(value, bool) and value < 0:
+            if not isinstance(value, bool) and not 0 <= value < float("inf"):
                 raise ValueError(f"disk.{name} must be 0 or more, not {value!r}")
         for name, value in values.items():
             setattr(self, name, value)
@@ -113,7 +113,6 @@ class Disk:
         self._storage = storage
         self._pause = pause
         self.faults = DiskFaults()
-        self._calls = 0
 
     def __repr__(self) -> str:
         return f"<Disk {self._storage!r} faults={self.faults.describe()}>"
@@ -176,9 +175,8 @@ class Disk:
         if faults.full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if faults.eio_at:
-            self._calls += 1
-            if self._calls >= faults.eio_at:
-                self._calls = faults.eio_at = 0
+            faults.eio_at -= 1
+            if not faults.eio_at:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def before_sync(self) -> bool:
@@ -204,6 +202,7 @@ class DiskFile:
         self._handle = storage.open(path)
         self._size = storage.size(self._handle)
         self._pending: list[tuple[int, bytes | None]] = []  # (offset, data), or (size, None)
+        self._last_write = (0, 0)  # offset, length
 
     def __enter__(self) -> DiskFile:
         return self
@@ -237,6 +236,7 @@ class DiskFile:
         else:
             self._storage.pwrite(self._handle, offset, data)
         self._size = max(self._size, offset + len(data))
+        self._last_write = (offset, len(data))
 
     def append(self, data: bytes) -> None:
         """Write at the end."""
@@ -257,6 +257,13 @@ class DiskFile:
         if not self._disk.before_sync():
             return
         torn, self._disk.faults.torn = self._disk.faults.torn, False
+        if torn and not pending:
+            # It was written already: take back the half that a power cut would have taken.
+            offset, length = self._last_write
+            half = length // 2
+            self._storage.pwrite(self._handle, offset + half, bytes(length - half))
+            self._storage.sync(self._handle)
+            raise OSError(errno.EIO, "torn write")
         for position, data in pending:
             if data is None:
                 self._storage.truncate(self._handle, position)

@@ -9,12 +9,13 @@ checked as a whole before any of it takes effect.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from netstack.runtime.clock import Clock
+from netstack.runtime.clock import Clock, check_rate
 from netstack.runtime.disk import DiskFaults
 from netstack.runtime.endpoint import Address
-from netstack.runtime.policy import LinkTable
+from netstack.runtime.policy import PERFECT, LinkPolicy, LinkTable
 
 PARTS = ("links", "disk", "clock")
 
@@ -35,31 +36,43 @@ class Faults:
         unknown = sorted(set(change) - {*PARTS, "heal"})
         if unknown:
             raise ValueError(f"no faults in {unknown[0]!r}; there are {', '.join(PARTS)} and heal")
-        for part in (*PARTS, "heal"):
-            if not isinstance(change.get(part, [] if part == "heal" else {}), (dict, list)):
-                raise ValueError(f"{part} should be a map")
-        links = {
-            parse_address(name): self.links.get(parse_address(name)).changed(values)
-            for name, values in change.get("links", {}).items()
-        }
-        clock = change.get("clock", {})
-        if set(clock) - {"offset_s", "rate"}:
-            raise ValueError("a clock has offset_s and rate")
-        trial = DiskFaults()
-        trial.apply(change.get("disk", {}))
-        for part in change.get("heal", ()):
+        wanted = {part: change.get(part, {}) for part in PARTS}
+        for part, values in wanted.items():
+            if not isinstance(values, dict):
+                raise ValueError(f"{part} should be a map, not {values!r}")
+        healed = change.get("heal", [])
+        if not isinstance(healed, list):
+            raise ValueError(f"heal should be a list, not {healed!r}")
+        for part in healed:
+            _check_part(part)
+        links = self._policies(wanted["links"], afresh="links" in healed)
+        clock = _clock_change(wanted["clock"])
+        DiskFaults().apply(wanted["disk"])
+        # All of it makes sense: now it takes effect.
+        for part in healed:
             self.heal(part)
         if "rate" in clock:
             self.clock.set_rate(clock["rate"])
-        self.clock.offset_s = float(clock.get("offset_s", self.clock.offset_s))
-        self.disk.apply(change.get("disk", {}))
+        self.clock.offset_s = clock.get("offset_s", self.clock.offset_s)
+        self.disk.apply(wanted["disk"])
         for address, policy in links.items():
             self.links.set(address, policy)
 
+    def _policies(self, links: dict[str, Any], *, afresh: bool) -> dict[Address, LinkPolicy]:
+        """What the named links are to be; `afresh`: whatever was wrong with them is healed."""
+        policies = {}
+        for name, values in links.items():
+            address = parse_address(name)
+            if not isinstance(values, dict):
+                raise ValueError(f"the link to {name} should be a map, not {values!r}")
+            before = PERFECT if afresh else self.links.get(address)
+            policies[address] = before.changed(values)
+        return policies
+
     def heal(self, part: str | None = None) -> None:
         """Everything good again, or one part of it."""
-        if part not in (None, *PARTS):
-            raise ValueError(f"nothing called {part!r} to heal; there are {', '.join(PARTS)}")
+        if part is not None:
+            _check_part(part)
         if part in (None, "links"):
             self.links.clear()
         if part in (None, "disk"):
@@ -82,6 +95,22 @@ class Faults:
 def parse_address(text: str) -> Address:
     """`host:port`; raises ValueError."""
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or not host:
+    if not colon or not port.isdigit() or not host or int(port) > 65_535:
         raise ValueError(f"{text!r} is not an address; write host:port")
     return host, int(port)
+
+
+def _check_part(part: object) -> None:
+    if part not in PARTS:
+        raise ValueError(f"nothing called {part!r} to heal; there are {', '.join(PARTS)}")
+
+
+def _clock_change(values: dict[str, Any]) -> dict[str, float]:
+    for name, value in values.items():
+        if name not in ("offset_s", "rate"):
+            raise ValueError("a clock has offset_s and rate")
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise ValueError(f"clock.{name} is a number, not {value!r}")
+    if "rate" in values:
+        check_rate(values["rate"])
+    return {name: float(value) for name, value in values.items()}

@@ -19,7 +19,10 @@ class OsStorage:
     def open(self, path: str) -> int:
         """A descriptor for reading and writing."""
         full = self.root / path
-        full.parent.mkdir(parents=True, exist_ok=True)
+        if not full.parent.exists():
+            full.parent.mkdir(parents=True)
+            # Or a power cut could take the folder, with all that was synced in it.
+            self.sync_folder(str(full.parent.parent.relative_to(self.root)))
         return os.open(full, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def pread(self, handle: int, offset: int, count: int) -> bytes:

@@ -48,8 +48,10 @@ class LinkPolicy:
                 raise ValueError(f"{name} is a probability between 0 and 1, not {value!r}")
         for name in ("delay_s", "jitter_s", "reorder_s", "rate_bytes_s", "queue_bytes"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or value < 0:
+            if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
                 raise ValueError(f"{name} must be 0 or more, not {value!r}")
+        if type(self.cut) is not bool:
+            raise ValueError(f"cut is true or false, not {self.cut!r}")
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> LinkPolicy:
@@ -107,11 +109,12 @@ class LinkShaper:
         arrives = departs + policy.delay_s
         if policy.jitter_s:
             arrives += rng.random() * policy.jitter_s
+        arrives = max(arrives, self._last_at)
         if policy.reorder and rng.random() < policy.reorder:
             arrives += policy.reorder_s
             counts["reordered"] += 1
         else:
-            arrives = self._last_at = max(arrives, self._last_at)
+            self._last_at = arrives
         counts["passed"] += 1
         if policy.duplicate and rng.random() < policy.duplicate:
             counts["duplicated"] += 1
