@@ -76,14 +76,14 @@ class DiskFaults:
 
     def apply(self, values: dict[str, Any]) -> None:
         """Set some fields; raises ValueError naming what it does not know."""
-        types: dict[str, type] = {field.name: type(field.default) for field in fields(self)}
+        types: dict[str, Any] = {field.name: type(field.default) for field in fields(self)}
         for name, value in values.items():
             if name not in types:
                 raise ValueError(f"a disk has no fault {name!r}; it has {', '.join(sorted(types))}")
             wanted = types[name]
             if type(value) is not wanted and not (wanted is float and type(value) is int):
                 raise ValueError(f"disk.{name} is a {wanted.__name__}, not {value!r}")
-            if not isinstance(value, bool) and not 0 <= value < float("inf"):
+            if wanted is not bool and not 0 <= value < float("inf"):
                 raise ValueError(f"disk.{name} must be 0 or more, not {value!r}")
         for name, value in values.items():
             setattr(self, name, value)

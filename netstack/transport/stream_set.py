@@ -122,11 +122,12 @@ class StreamSet:
         if stream is None:
             return
         before = stream.highest
+        told = stream.final_size is not None and stream.finished
         ready = stream.receive(offset, data, fin)
         if stream.highest > before:
             self._receive_credit.receive(stream.highest - before)
         ended = stream.final_size is not None and stream.finished
-        if ready or (ended and fin):
+        if ready or (ended and not told):
             self._events.append(StreamData(stream_id, ready, ended))
         if ended:
             self.forget_if_over(stream_id)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transport_kit import Pair
 
+from netstack.transport.config import TransportConfig
 from netstack.transport.congestion.newreno import NewReno
 from netstack.transport.errors import ProtocolViolation
+from netstack.transport.events import StreamData
 from netstack.transport.mtu import MtuDiscovery
 from netstack.transport.ranges import RangeSet
 from netstack.transport.rtt import RTO_S_MAX, RTO_S_MIN, LectureEwma, RttEstimator
+from netstack.transport.stream_set import StreamSet
 from netstack.transport.streams import ReceiveStream
 from netstack.transport.tokens import NEW_TOKEN_S, RETRY_S, TokenMint
 
@@ -274,3 +278,13 @@ class TestTokens:
     def test_a_reset_token_outlives_the_process(self):
         """erlang_quic#202: a key of the process makes the survivor wait for the idle time-out."""
         assert TokenMint(b"secret").reset(7) == self.mint.reset(7)
+
+
+def test_the_end_of_a_stream_is_told_once_however_often_it_comes():
+    """The frame that bears it may be sent again while the other direction is still open."""
+    events = []
+    streams = StreamSet(TransportConfig(), True, events, deque())
+    for _ in range(3):
+        streams.on_stream(1, 0, b"all", True)
+    streams.on_stream(1, 3, b"", True)
+    assert [(e.data, e.fin) for e in events if isinstance(e, StreamData)] == [(b"all", True)]
