@@ -1,61 +1,39 @@
-"""The portable endpoint: asyncio-dgram receives, the socket itself sends.
+"""The portable endpoint: asyncio-dgram receives.
 
 asyncio-dgram's stream queues what the loop has read, and its coroutine does not suspend while that
-queue holds something, so a wake-up costs one hop however many datagrams it brings. Sending goes to
-the non-blocking socket directly: on loopback `sendto` copies and returns, and its one error that
-matters, a full buffer, means a lost datagram.
+queue holds something, so a wake-up costs one hop however many datagrams it brings.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
 from typing import Any
 
 import asyncio_dgram
 
 from netstack.runtime.busy_poll import BusyPoll
-from netstack.runtime.endpoint import Address, Receiver
-from netstack.runtime.sockets import bind_udp
+from netstack.runtime.endpoint import Address
+from netstack.runtime.sockets import UdpSender, bind_udp
 
 # Datagrams taken in a row, so that a flood cannot starve timers.
 BURST_MAX = 256
 
 
-class DgramEndpoint:
+class DgramEndpoint(UdpSender):
     """A UDP socket on the running event loop."""
 
     def __init__(self, sock: socket.socket, stream: Any) -> None:
-        self._socket = sock
+        super().__init__(sock)
         self._stream = stream
-        self._receiver: Receiver | None = None
         self._busy = BusyPoll(asyncio.get_running_loop())
         self._task = asyncio.get_running_loop().create_task(self._receive(), name="endpoint")
-        self.address: Address = sock.getsockname()[:2]
-        self.send_failures = 0
-
-    def __repr__(self) -> str:
-        return f"<DgramEndpoint {self.address[0]}:{self.address[1]}>"
 
     @classmethod
     async def bind(cls, address: Address) -> DgramEndpoint:
         """A socket on `address` (port 0: any); raises PortTaken or EndpointError."""
         sock = bind_udp(address)
         return cls(sock, await asyncio_dgram.from_socket(sock))
-
-    def send(self, datagrams: Sequence[bytes], destination: Address) -> None:
-        """Send each; a datagram the kernel refuses is lost and counted."""
-        sendto = self._socket.sendto
-        for datagram in datagrams:
-            try:
-                sendto(datagram, destination)
-            except OSError:
-                self.send_failures += 1
-
-    def set_receiver(self, receiver: Receiver) -> None:
-        """See Endpoint."""
-        self._receiver = receiver
 
     def close(self) -> None:
         """See Endpoint."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
 
 from netstack.runtime.busy_poll import BusyPoll
-from netstack.runtime.endpoint import Address, Receiver
-from netstack.runtime.sockets import bind_udp
+from netstack.runtime.endpoint import Address
+from netstack.runtime.sockets import UdpSender, bind_udp
 
 # Datagrams taken in a row, so that a flood cannot starve timers.
 BURST_MAX = 256
@@ -20,38 +19,19 @@ BURST_MAX = 256
 DATAGRAM_BYTES_MAX = 65_535
 
 
-class RawEndpoint:
+class RawEndpoint(UdpSender):
     """A UDP socket on the running event loop."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
+        super().__init__(sock)
         self._loop = asyncio.get_running_loop()
-        self._receiver: Receiver | None = None
         self._busy = BusyPoll(self._loop)
-        self.address: Address = sock.getsockname()[:2]
-        self.send_failures = 0
         self._loop.add_reader(sock.fileno(), self._readable)
-
-    def __repr__(self) -> str:
-        return f"<RawEndpoint {self.address[0]}:{self.address[1]}>"
 
     @classmethod
     async def bind(cls, address: Address) -> RawEndpoint:
         """A socket on `address` (port 0: any); raises PortTaken or EndpointError."""
         return cls(bind_udp(address))
-
-    def send(self, datagrams: Sequence[bytes], destination: Address) -> None:
-        """Send each; a datagram the kernel refuses is lost and counted."""
-        sendto = self._socket.sendto
-        for datagram in datagrams:
-            try:
-                sendto(datagram, destination)
-            except OSError:
-                self.send_failures += 1
-
-    def set_receiver(self, receiver: Receiver) -> None:
-        """See Endpoint."""
-        self._receiver = receiver
 
     def close(self) -> None:
         """See Endpoint."""

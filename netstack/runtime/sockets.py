@@ -1,4 +1,4 @@
-"""Binding a UDP socket, and saying clearly why it cannot be bound."""
+"""A UDP socket: binding it, or saying clearly why not; sending on it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,43 @@ import contextlib
 import errno
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
-from netstack.runtime.endpoint import Address, EndpointError, PortTaken
+from netstack.runtime.endpoint import Address, EndpointError, PortTaken, Receiver
 
 # The kernel's default of 208 KiB overflows in 2 ms at full speed; this is net.core.rmem_max here.
 BUFFER_BYTES = 4 * 1024 * 1024
+
+
+class UdpSender:
+    """The sending half of both real endpoints.
+
+    The non-blocking socket is written to directly: on loopback `sendto` copies and returns, and
+    its one error that matters, a full buffer, means a lost datagram.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._receiver: Receiver | None = None
+        self.address: Address = sock.getsockname()[:2]
+        self.send_failures = 0
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.address[0]}:{self.address[1]}>"
+
+    def send(self, datagrams: Sequence[bytes], destination: Address) -> None:
+        """Send each; a datagram the kernel refuses is lost and counted."""
+        sendto = self._socket.sendto
+        for datagram in datagrams:
+            try:
+                sendto(datagram, destination)
+            except OSError:
+                self.send_failures += 1
+
+    def set_receiver(self, receiver: Receiver) -> None:
+        """See Endpoint."""
+        self._receiver = receiver
 
 
 def bind_udp(address: Address) -> socket.socket:
