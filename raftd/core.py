@@ -134,11 +134,6 @@ class Raft:
         """Where that configuration stands in the log."""
         return self._memberships[-1][0]
 
-    def durable_floor(self) -> int:
-        """An index up to which this node's own disk surely holds the log."""
-        pending = self._under_way or self._unsaved or self._truncate_from is not None
-        return self.commit if pending else self.log.last_index
-
     # -- the client's side
 
     def propose(self, commands: Sequence[bytes], now: float) -> int:

@@ -52,7 +52,7 @@ class Leader:
         self._handed_over = False  # somebody may have been told to take over, at any time
         self._snapshots: dict[str, tuple[SnapshotMeta, bytes]] = {}  # under way, by follower
         self._transfer_until = 0.0
-        self._durable_index = raft.log.last_index
+        self._durable_index = 0  # of this term's entries, which alone commit anything
         self._heartbeat_at = raft.now
         self._quorum_at = raft.now + raft.options.election_timeout_s[0]
         self._context = 0
@@ -66,8 +66,6 @@ class Leader:
     def begin(self) -> None:
         """Assert office: an empty entry of this term, without which nothing older commits (§8)."""
         raft = self._raft
-        # Nothing of the last term may be durable here yet; what matters is what comes now.
-        self._durable_index = raft.durable_floor()
         raft.append([Entry(self.first_index, raft.term, NOOP, b"")])
         self._heartbeat()
 

@@ -123,14 +123,6 @@ class RaftLog:
         self._entries = self._entries[len(self._entries) - kept :] if kept else []
         self.snapshot_index, self.snapshot_term = index, term
 
-    def first_of_term(self, index: int) -> int:
-        """The lowest held index of the run of equal terms that `index` lies in."""
-        term = self.term_at(index)
-        position = index - self.snapshot_index - 1
-        while position > 0 and self._entries[position - 1].term == term:
-            position -= 1
-        return self.snapshot_index + 1 + max(position, 0)
-
     def last_at_or_below(self, index: int, term: int) -> int:
         """The highest index <= `index` whose term is <= `term`; at least the snapshot's."""
         index = min(index, self.last_index)

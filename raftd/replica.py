@@ -116,7 +116,9 @@ class Replica:
         self._new_reads: list[Callable[[Exception | None], None]] = []
         self._reads: dict[int, list[Callable[[Exception | None], None]]] = {}
         self._confirmed: list[tuple[int, list[Callable[[Exception | None], None]]]] = []
-        self._token = 0
+        # Not from 0 in every life: an answer that is owed to the last one must not fit a read of
+        # this one.
+        self._token = runtime.rng.getrandbits(48)
         self._conditions: list[tuple[Callable[[], bool], asyncio.Future[bool]]] = []
         self._pumping = False
         self._timer: Any = None

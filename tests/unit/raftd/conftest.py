@@ -1,4 +1,4 @@
-"""`pytest tests/unit/raftd --rewrite-transcripts` writes what the core does into the dialogues."""
+"""`pytest tests/unit/raftd --rewrite-transcripts` writes what the core does into the files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One Raft core, or a few of them, with the clock, the wire and the disk in the hands of a test."""
+"""One Raft core, or a few: the clock, the wire and the disk are in the hands of the test."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Clock:
 
 
 class Desk:
-    """One node. Every act returns what left because of it; the disk is quick unless `slow_disk`."""
+    """One node. An act returns what left because of it; the disk is quick unless `slow_disk`."""
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from core_kit import MODERN, Desk, append, leader, of
+from core_kit import MODERN, Desk, append, leader, members, of
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -94,6 +94,9 @@ def test_a_snapshot_holds_back_entries_until_it_is_in():
     assert progress.state == SNAPSHOT
     progress.accepted(50, 2.0)
     assert (progress.state, progress.next_index) == (REPLICATE, 51)
+    progress.snapshot_offset = progress.snapshot_wanted = progress.snapshot_sent = 7
+    progress.start_snapshot(90, 3.0)
+    assert progress.snapshot_offset == progress.snapshot_wanted == progress.snapshot_sent == 0
 
 
 # -- as the leader uses it
@@ -152,6 +155,16 @@ def test_a_follower_that_answers_heartbeats_and_nothing_else_is_sent_it_again():
     assert sent == [("n2", 1, 1)]
 
 
+def test_a_follower_that_had_nothing_to_answer_is_not_taken_for_one_that_lost_something():
+    desk = leader(voters="n1 n2", options=replace(MODERN, check_quorum=False))
+    desk.ack("n2")
+    desk.clock.now += 10
+    context = of(m.Heartbeat, desk.beat())[0][1].context
+    assert appends(desk.propose(b"x")) == [("n2", 1, 1)]
+    assert appends(desk.hear(m.HeartbeatReply(1, context), after=0.001)) == []
+    assert repr(desk.raft.leading.progress["n2"]) == "<Progress replicate match=1 next=3>"
+
+
 def test_a_follower_that_answers_nothing_is_sent_nothing_more():
     desk = leader(options=replace(MODERN, check_quorum=False))
     desk.ack("n2")
@@ -177,6 +190,30 @@ def test_chunks_that_were_lost_are_sent_again_from_where_the_follower_stands():
         context = of(m.Heartbeat, desk.beat())[0][1].context
         again += of(m.InstallSnapshot, desk.hear(m.HeartbeatReply(2, context)))
     assert [chunk.offset for _, chunk in again][:4] == [0, 10, 20, 30]
+
+
+def test_a_snapshot_counts_for_all_that_is_in_it():
+    """Towards a majority, and for a learner that is to be promoted."""
+    desk = leader(2, snapshot="50/1", log="1", membership=members("n1 n2 n3", "n4"))
+    desk.propose(b"x")
+    for name in ("n2", "n4"):
+        sent = desk.hear(m.AppendReply(2, False, 51, 0, 0), name)
+        assert [to for to, _ in of(m.InstallSnapshot, sent)] == [name]
+    total = len(desk.raft.snapshot[1])
+    desk.hear(m.SnapshotReply(2, 50, total), "n2")
+    desk.ack("n2")
+    assert desk.raft.commit == desk.raft.log.last_index
+    desk.hear(m.SnapshotReply(2, 50, total), "n4")
+    assert desk.raft.membership.voters == ("n1", "n2", "n3", "n4")
+
+
+def test_an_answer_to_a_snapshot_that_is_not_under_way_changes_nothing():
+    desk = leader(2, snapshot="50/1", log="1")
+    for reply in (m.SnapshotReply(2, 50, 0), m.SnapshotReply(2, 50, 7), m.SnapshotReply(2, 9, 1)):
+        assert desk.hear(reply) == []
+    desk.hear(m.AppendReply(2, False, 51, 0, 0))
+    assert desk.hear(m.SnapshotReply(2, 49, 7)) == []
+    assert desk.raft.leading.progress["n2"].state == SNAPSHOT
 
 
 def test_what_a_removed_follower_says_is_not_heard():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from core_kit import entries
-from hypothesis import settings
+from core_kit import Desk, append, entries
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from raftd import messages as m
 from raftd.log import COMMAND, Entry, RaftLog
 
 # -- by example
@@ -135,3 +136,61 @@ LogMachine.TestCase.settings = settings(
     deadline=None, database=None, max_examples=60, stateful_step_count=25
 )
 test_a_log_is_a_list_that_forgets_its_beginning = LogMachine.TestCase
+
+
+# -- in use: the parts that go to disk
+
+LEADERS = st.lists(
+    st.tuples(
+        st.integers(0, 9),  # what the leader has in common with the follower
+        st.integers(0, 4),  # what it adds
+        st.integers(0, 5).map(lambda n: n == 5),  # as a snapshot
+        st.sampled_from(("", "save", "save and restart")),
+    ),
+    max_size=12,
+)
+
+
+@settings(deadline=None, database=None, max_examples=300)
+@given(LEADERS)
+@example([(0, 4, False, "save"), (3, 1, False, ""), (1, 1, False, "")])
+@example([(0, 4, False, "save"), (1, 3, False, ""), (2, 1, False, "")])
+def test_what_is_saved_adds_up_to_the_log_in_memory(leaders):
+    """Leader after leader overwrites the end of a follower's log, often before it is saved."""
+    desk = Desk()
+    packed = desk.membership.pack()
+    terms: list[int] = []
+    base = floor = 0  # compacted, committed
+    for term, (common, added, as_snapshot, then) in enumerate(leaders, start=1):
+        common = max(floor, min(common, len(terms)))
+        before = terms[common - 1] if common else 0
+        message = append(term, f"{common}/{before}", f"{term} " * added)
+        if as_snapshot:
+            last_term = term if added else before
+            message = m.InstallSnapshot(term, common + added, last_term, packed, 0, 1, b"x")
+            floor = common + added
+        if added:
+            terms = terms[:common] + [term] * added
+            base = floor if as_snapshot else base
+        desk.raft.receive(message, "n2", 0.0)
+        if then:
+            desk.pump()
+        if then == "save and restart":
+            desk.restart()
+    desk.pump()
+    for _ in range(2):
+        assert desk.terms == " ".join(map(str, terms[base:]))
+        assert desk.raft.log.snapshot_index == base
+        desk.restart()
+
+
+def test_a_node_restarts_from_any_prefix_of_what_it_was_writing():
+    """outputs.py: "or (after a crash) a prefix in this order"; the term is written last."""
+    desk = Desk()
+    desk.slow_disk = True
+    desk.hear(append(5, new="1 5"))
+    (persist,) = desk.disk.pending
+    desk.disk.write(persist._replace(hard_state=None))
+    desk.restart()
+    desk.raft.check()
+    assert desk.raft.term >= 5

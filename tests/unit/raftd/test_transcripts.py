@@ -1,4 +1,4 @@
-"""Dialogues with a few cores, to be read beside the paper; the language is in transcript_kit.py."""
+"""Dialogues with a few cores, to be read beside the paper; their language: transcript_kit.py."""
 
 from __future__ import annotations
 

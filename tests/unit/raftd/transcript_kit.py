@@ -48,7 +48,7 @@ OPTIONS = {
 
 
 def blocks(text: str) -> Iterator[tuple[list[str], str]]:
-    """(prose before it, command): what stands below a command up to an empty line is its answer."""
+    """(prose before it, command); what stands below a command up to an empty line answers it."""
     prose: list[str] = []
     answering = False
     for line in text.splitlines():
@@ -358,6 +358,7 @@ class Theatre:
         log, commit = desk.raft.log, desk.raft.commit
         done = log.slice(log.first_index, commit)
         rest = log.slice(max(commit + 1, log.first_index), log.last_index)
-        parts = [f"snapshot {log.snapshot_index}/{log.snapshot_term}"] if log.snapshot_index else []
+        base = f"snapshot {log.snapshot_index}/{log.snapshot_term}"
+        parts = [base] if log.snapshot_index else []
         parts += [show_entries(done)] if done else []
         return f"{', '.join(parts)} | {show_entries(rest)}" if rest else ", ".join(parts)
