@@ -1,8 +1,9 @@
-"""What the tests of the log and the store share: a log on a disk that can be cut off, commands."""
+"""What the tests of log and store share: a log on a disk that can be cut off, and commands."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from netstack.runtime.disk import Disk
@@ -47,6 +48,15 @@ def persist(
     hard_state: HardState | None = None,
 ) -> Persist:
     return Persist(0, snapshot, cut, added or [], hard_state, ())
+
+
+def failure(work: Callable[[], object]) -> int | None:
+    """The errno with which it ended, if it did."""
+    try:
+        work()
+    except OSError as error:
+        return error.errno
+    return None
 
 
 class Contents(NamedTuple):
