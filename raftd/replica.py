@@ -289,6 +289,8 @@ class Replica:
             self._runtime.events.emit("disk.room", cause="writing works again")
         core, now = self.core, self._now()
         for persist in batch:
+            if persist.snapshot is not None:
+                self._forget_before(persist.snapshot[0].index)
             core.persisted(persist.sequence, now)
             for send in persist.then:
                 self._send_out(send)
@@ -390,9 +392,12 @@ class Replica:
         self.counters["snapshots"] += 1
         self._runtime.events.emit("snapshot.taken", index=meta.index, bytes=len(data))
         self.core.compact(meta, data, self._now())
-        wal = self._wal
-        self._writer.submit(lambda: wal.forget_before(meta.index), self._segments_removed)
+        self._forget_before(meta.index)
         self.touch()
+
+    def _forget_before(self, index: int) -> None:
+        wal = self._wal
+        self._writer.submit(lambda: wal.forget_before(index), self._segments_removed)
 
     def _segments_removed(self, _: Any, error: BaseException | None) -> None:
         if error is not None:

@@ -43,7 +43,7 @@ OK, FAILED = 0, 1
 # the same command on every node; etcd leaves that to the operator, who forgets it.
 REVISIONS_KEPT: Final = 100_000
 
-SNAPSHOT_VERSION: Final = 1
+SNAPSHOT_VERSION: Final = 2
 
 _COMPARE: Final = {"=": operator.eq, "!=": operator.ne, "<": operator.lt, ">": operator.gt}
 
@@ -337,6 +337,7 @@ class Store:
             self.compacted,
             self.applied_index,
             sorted(self.leases.items()),
+            len(histories),
         ]
         return Frozen(header, histories, msgpack.packb(self.sessions.dump()))
 
@@ -344,15 +345,19 @@ class Store:
         """Become the state of a snapshot; watchers learn what they can no longer be told."""
         unpacker = msgpack.Unpacker(max_buffer_size=len(data) + 1, strict_map_key=False)
         unpacker.feed(data)
-        version, *counters, leases = unpacker.unpack()
+        version, *fields = unpacker.unpack()
         if version != SNAPSHOT_VERSION:
             raise ValueError(f"a snapshot of version {version} is not for this program")
+        *counters, leases, count = fields
+        sessions, *histories = unpacker
+        if len(histories) != count:
+            raise ValueError(f"a snapshot of {count} keys was cut short: it has {len(histories)}")
         self.revision, self.compacted, self.applied_index = counters
         self.leases = dict(leases)
-        self.sessions.load(unpacker.unpack())
+        self.sessions.load(sessions)
         self._histories = {}
         self._lease_keys = {}
-        for history in unpacker:
+        for history in histories:
             pairs = [KeyValue._make(fields) for fields in history]
             self._histories[pairs[0].key] = pairs
             last = pairs[-1]

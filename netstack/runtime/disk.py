@@ -151,8 +151,9 @@ class Disk:
         self._storage.sync_folder(new.rpartition("/")[0])
 
     def remove(self, path: str) -> None:
-        """Delete a file; raises FileNotFoundError."""
+        """Delete a file, durably; raises FileNotFoundError."""
         self._storage.remove(path)
+        self._storage.sync_folder(path.rpartition("/")[0])
 
     def list(self, folder: str = "") -> list[str]:
         """Names of the files in `folder`, sorted."""
