@@ -60,7 +60,7 @@ class Decoder:
                 yield message
         except msgpack.exceptions.BufferFull:
             raise ProtocolError("a message is larger than this side accepts") from None
-        except (msgpack.exceptions.UnpackException, ValueError, UnicodeDecodeError) as error:
+        except (msgpack.exceptions.UnpackException, ValueError, TypeError) as error:
             raise ProtocolError(f"not msgpack: {error}") from None
 
 

@@ -85,7 +85,14 @@ class ClusterConfig:
         suite = _value(cluster, "cluster.suite", str, "AESGCM")
         if suite not in SUITES:
             raise ConfigError(f"cluster.suite must be one of {', '.join(SUITES)}, not {suite!r}")
-        nodes = [_node(entry, f"node[{i}]") for i, entry in enumerate(data.get("node", []))]
+        entries = data.get("node", [])
+        if not isinstance(entries, list):
+            raise ConfigError("node should be a list: write [[node]], with two brackets")
+        nodes = [_node(entry, f"node[{i}]") for i, entry in enumerate(entries)]
+        _refuse_unknown(cluster, "cluster", ("name", "id", "suite", "base_port"))
+        for key, value in data.items():
+            if key != "node" and not isinstance(value, dict):
+                raise ConfigError(f"{key} stands in no table; there are [cluster] and [[node]]")
         _refuse_twins(nodes)
         return cls(
             name=_value(cluster, "cluster.name", str, "ring"),
@@ -133,6 +140,9 @@ def _table(data: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _node(entry: Any, at: str) -> NodeConfig:
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{at} should be a table, not {entry!r}")
+    _refuse_unknown(entry, at, ("name", "service", "host", "port"))
     port = _value(entry, f"{at}.port", int)
     if not 0 < port < 65536:
         raise ConfigError(f"{at}.port must be between 1 and 65535, not {port}")
@@ -152,6 +162,12 @@ def _value(table: Any, path: str, kind: type, default: Any = None) -> Any:
     if type(value) is not kind:
         raise ConfigError(f"{path} should be {kind.__name__}, not {value!r}")
     return value
+
+
+def _refuse_unknown(table: dict[str, Any], at: str, known: tuple[str, ...]) -> None:
+    for key in table:
+        if key not in known:
+            raise ConfigError(f"there is no {at}.{key}; there are: {', '.join(known)}")
 
 
 def _refuse_twins(nodes: list[NodeConfig]) -> None:

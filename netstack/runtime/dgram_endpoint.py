@@ -52,8 +52,17 @@ class DgramEndpoint(UdpSender):
             except OSError:
                 continue  # an ICMP error of an earlier send; the transport's timers will know
             if self._receiver is not None:
-                self._receiver((data,), source)
+                self._hand_over(data, source)
             self._busy.stir()
             taken += 1
             if taken % BURST_MAX == 0:
                 await asyncio.sleep(0)
+
+    def _hand_over(self, data: bytes, source: Address) -> None:
+        """As a callback of the loop would: an error in the receiver is told, and that is all."""
+        assert self._receiver is not None
+        try:
+            self._receiver((data,), source)
+        except Exception as error:
+            context = {"message": f"{self!r}: the receiver failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)

@@ -254,9 +254,13 @@ class DiskFile:
 
     def sync(self) -> None:
         """Return when all writes so far outlive a power cut; on an error, nobody knows which do."""
+        try:
+            if not self._disk.before_sync():
+                return  # what waits is still in this process
+        except OSError:
+            self._pending.clear()  # the kernel, too, forgets what it could not write
+            raise
         pending, self._pending = self._pending, []
-        if not self._disk.before_sync():
-            return
         torn, self._disk.faults.torn = self._disk.faults.torn, False
         if torn and not pending:
             # It was written already: take back the half that a power cut would have taken.

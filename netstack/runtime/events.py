@@ -67,7 +67,8 @@ class EventLog:
             "node": self._node,
             "kind": kind,
         }
-        event.update(fields)
+        for name, value in fields.items():
+            event.setdefault(name, value)  # the head stands, whatever a field is called
         if cause is not None:
             event["cause"] = cause
         self._sequence += 1
@@ -82,9 +83,8 @@ class EventLog:
         """Write what waits."""
         self._scheduled = False
         if self._waiting:
-            lines = "\n".join(self._waiting) + "\n"
-            self._waiting.clear()
-            self._sink.write(lines)
+            self._sink.write("\n".join(self._waiting) + "\n")
+            self._waiting.clear()  # not before: what was not written is tried again
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:

@@ -35,6 +35,8 @@ class RawEndpoint(UdpSender):
 
     def close(self) -> None:
         """See Endpoint."""
+        if self._socket.fileno() < 0:
+            return
         self._busy.stop()
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()

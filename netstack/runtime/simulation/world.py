@@ -266,12 +266,13 @@ class VirtualExecutor:
         self._runtime = runtime
         self._loop = loop
         self._waiting: list[tuple[Callable[[], Any], Done]] = []
-        self.begun: Callable[[], Any] | None = None
+        self._busy = False
+        self.begun: Callable[[], Any] | None = None  # and not done yet
 
     def submit(self, function: Callable[[], Any], done: Done) -> None:
         """See Executor."""
         self._waiting.append((function, done))
-        if self.begun is None:
+        if not self._busy:
             self._begin()
 
     def close(self) -> None:
@@ -283,7 +284,7 @@ class VirtualExecutor:
     def _begin(self) -> None:
         if self._waiting:
             function, done = self._waiting.pop(0)
-            self.begun = function
+            self._busy, self.begun = True, function
             delay_s = DISK_LATENCY_S * (0.5 + self._runtime.rng.random())
             self._loop.call_later(delay_s, self._run, function, done)
 
@@ -302,8 +303,9 @@ class VirtualExecutor:
             self._finish(done, result, failure)
 
     def _finish(self, done: Done, result: Any, failure: BaseException | None) -> None:
+        self._busy = False
         done(result, failure)
-        if self.begun is None:
+        if not self._busy:
             self._begin()
 
 
