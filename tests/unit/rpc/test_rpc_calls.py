@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 import pytest
-from rpc_kit import DELAY_S, ROUND_TRIP, Town, in_town, offer
+from rpc_kit import DELAY_S, SERVER, Town
 
 from netstack.rpc.connection import CONGESTED_BYTES
 from netstack.rpc.errors import (
@@ -24,6 +24,61 @@ from netstack.rpc.errors import (
 from netstack.rpc.schema import message
 from netstack.rpc.service import STREAM_WINDOW_ITEMS
 from netstack.runtime.policy import LinkPolicy
+
+ROUND_TRIP = 2 * DELAY_S
+
+
+@message
+class Greeting:
+    name: str
+    times: int
+
+
+def offer(service):
+    """Something of each kind."""
+    seen = service.seen = {"ran": 0, "cancelled": 0, "items": 0}
+
+    def echo(body, call):
+        call.reply(body)
+
+    async def slow(body, call):
+        seen["ran"] += 1
+        try:
+            await asyncio.sleep(body)
+        except asyncio.CancelledError:
+            seen["cancelled"] += 1
+            raise
+        return body
+
+    async def count(body, call):
+        try:
+            for i in range(body):
+                seen["items"] += 1
+                yield i
+        finally:
+            seen["cancelled"] += 1
+
+    async def refuse(body, call):
+        raise Failed("no-such-thing", "there is no such thing", {"asked": body})
+
+    async def break_down(body, call):
+        raise ZeroDivisionError("a bug")
+
+    async def greet(body, call):
+        return f"hello {body.name}" * body.times
+
+    service.add("echo", echo)
+    service.add("slow", slow)
+    service.add("count", count)
+    service.add("refuse", refuse)
+    service.add("break", break_down)
+    service.add("greet", greet, request=Greeting)
+    service.add("secret", echo, allow={"raft"})
+
+
+def in_town(scenario, **limits):
+    return Town(offer, **limits).run(scenario)
+
 
 def test_a_call_costs_one_round_trip_and_two_datagrams():
     async def scenario(town):
