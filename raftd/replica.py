@@ -107,7 +107,7 @@ class Replica:
             self._now(),
         )
         self._writer: Executor = runtime.executor("wal")
-        self._snapshotter: Executor = runtime.executor("snapshot")
+        self._snapshotter: Executor = runtime.executor("snapshot", brief=False)
         self._snapshotting = False
         self._to_write: list[Persist] = []
         self._writing = False

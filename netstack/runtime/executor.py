@@ -29,7 +29,7 @@ BRIEF_S: Final = 0.0005
 ABSTINENCE: Final = 100
 
 # A call is made on the loop only if the last one ended this long ago.
-PAUSE_S: Final = 1000
+PAUSE_S: Final = 0.0004
 
 
 class Executor(Protocol):
@@ -43,9 +43,10 @@ class Executor(Protocol):
 
 
 class ThreadExecutor:
-    """One thread, and the loop itself for what is brief."""
+    """One thread, and the loop itself for what is brief; `brief=False`: never the loop."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, brief: bool = True) -> None:
+        self._brief = brief
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Work] = deque()
         self._busy = False
@@ -77,7 +78,7 @@ class ThreadExecutor:
     def _begin(self) -> None:
         self._busy = True
         work = self._waiting.popleft()
-        if time.perf_counter() > self._here_after:
+        if self._brief and time.perf_counter() > self._here_after:
             # Not at once: what the caller has queued for the network leaves first.
             self._here = work
             self._loop.call_soon(self._run_here)

@@ -66,8 +66,11 @@ class Runtime(ABC):
         """A socket without the link faults."""
 
     @abstractmethod
-    def executor(self, name: str) -> Executor:
-        """A new executor for blocking calls: a thread, or a queue in virtual time."""
+    def executor(self, name: str, *, brief: bool = True) -> Executor:
+        """A new executor for blocking calls: a thread, or a queue in virtual time.
+
+        `brief`: the calls are mostly shorter than a hand-over to a thread and back.
+        """
 
     def unhurried(self, items: Iterable[T]) -> Iterator[T]:
         """The same items; on a real interpreter, with pauses in which other threads run.
@@ -145,9 +148,9 @@ class RealRuntime(Runtime):
         kind = RawEndpoint if sys.platform == "linux" else DgramEndpoint
         return await kind.bind(address)
 
-    def executor(self, name: str) -> Executor:
+    def executor(self, name: str, *, brief: bool = True) -> Executor:
         """A thread."""
-        return ThreadExecutor(name)
+        return ThreadExecutor(name, brief=brief)
 
     def unhurried(self, items: Iterable[T]) -> Iterator[T]:
         """See Runtime."""

@@ -121,10 +121,10 @@ class Connection:
 
     # -- what comes in
 
-    def repeated_initial(self, data: bytes) -> bool:
-        """The initiator sent its INITIAL again: answer again. False if it was another one."""
-        handshake = self._handshake
-        return not isinstance(handshake, Responder) or handshake.repeated(data)
+    def repeated_initial(self, data: bytes) -> None:
+        """The initiator sent its INITIAL again: answer again."""
+        if isinstance(self._handshake, Responder):
+            self._handshake.repeated(data)
 
     def receive_datagram(self, data: bytes, now: float) -> None:
         """Take a datagram; raises SecurityError or Malformed for one that is to be dropped."""

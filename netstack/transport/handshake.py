@@ -15,8 +15,9 @@ sees the INITIAL, and cost a round trip.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgpack
 
@@ -31,6 +32,9 @@ from security.noise import Entropy
 
 # RETRY is taken this often: a forger could otherwise keep an initiator turning in circles.
 RETRIES_MAX: Final = 2
+
+# First messages of one initiator that are answered: the true one, and damaged copies of it.
+TRIES_MAX: Final = 4
 
 # Doublings of the wait between resends: 1.6 s at most, so that a lossy line gets its tries in time.
 BACK_OFF_MAX: Final = 4
@@ -211,6 +215,15 @@ class Initiator:
         return out
 
 
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """A first message, and how it was answered."""
+
+    message: bytes
+    noise: Handshake
+    response: bytes
+
+
 class Responder:
     """The side that is dialled. Made only for an address that has shown that it can receive."""
 
@@ -223,56 +236,73 @@ class Responder:
         self.peer: PeerIdentity | None = None
         self.parameters: Parameters | None = None
         self._give_up_at: float | None = now + context.config.handshake_timeout_s
-        self._message = message
-        self._noise = Handshake(
+        self._context = context
+        self._pattern: Literal["XX", "IK"] = "IK" if pattern_is_ik else "XX"
+        self._tries: list[_Try] = []
+        self._out: list[bytes] = []
+        payload = self._answer(message)
+        if pattern_is_ik:
+            self._agreed(self._tries[0].noise, payload)
+
+    def _answer(self, message: bytes) -> bytes:
+        """Begin with a first message; returns its payload. Raises HandshakeFailed."""
+        context = self._context
+        noise = Handshake(
             context.identity,
             initiator=False,
-            pattern="IK" if pattern_is_ik else "XX",
+            pattern=self._pattern,
             service=context.service,
             suite=context.config.suite,
             entropy=context.entropy,
             now=context.wall,
         )
-        payload = self._noise.read_message(message)
-        answer = self._noise.write_message(context.parameters.pack())
-        self._response = (
-            packet.SHORT.pack(packet.RESPONSE, source_id)
-            + context.local_id.to_bytes(8, "big")
-            + answer
-        )
-        self._out = [self._response]
-        if pattern_is_ik:
-            self.parameters = Parameters.unpack(payload)
-            self.peer = self._noise.peer
-            self.session = self._noise.session()
+        payload = noise.read_message(message)
+        answer = noise.write_message(context.parameters.pack())
+        head = packet.SHORT.pack(packet.RESPONSE, self.remote_id)
+        response = head + context.local_id.to_bytes(8, "big") + answer
+        self._tries.append(_Try(message, noise, response))
+        self._out.append(response)
+        return payload
+
+    def _agreed(self, noise: Handshake, payload: bytes) -> None:
+        self.parameters = Parameters.unpack(payload)
+        self.peer = noise.peer
+        self.session = noise.session()
 
     def __repr__(self) -> str:
         return f"<Responder peer={self.peer}>"
 
-    def repeated(self, initial: bytes) -> bool:
-        """The INITIAL came again: our RESPONSE was lost. False if it is not the one answered.
+    def repeated(self, initial: bytes) -> None:
+        """An INITIAL came again: our RESPONSE was lost, or one of the two was damaged on its way.
 
-        XX's first message has nothing that would show damage: the one that was answered may have
-        been damaged on its way, and this one be the true one.
+        XX's first message has nothing that would show damage, so each that differs is answered,
+        and FINAL tells which was the true one.
         """
-        if packet.parse_initial(initial)[2] != self._message:
-            return False
-        self._out.append(self._response)
-        return True
+        message = packet.parse_initial(initial)[2]
+        for begun in self._tries:
+            if begun.message == message:
+                self._out.append(begun.response)
+                return
+        if self.session is None and len(self._tries) < TRIES_MAX:
+            with contextlib.suppress(HandshakeFailed):
+                self._answer(message)
 
     def receive(self, data: bytes, now: float) -> None:
         """FINAL; a bad one is ignored, for anybody can send one: the true one may still come."""
         if data[0] != packet.FINAL or self.session is not None:
             return
-        try:
-            payload = self._noise.read_message(data[packet.SHORT.size :])
-        except CertificateRejected:
-            raise
-        except HandshakeFailed as error:
-            raise HandshakeFailed(f"FINAL: {error}") from None
-        self.parameters = Parameters.unpack(payload)
-        self.peer = self._noise.peer
-        self.session = self._noise.session()
+        refusal = "nothing was begun"
+        for begun in self._tries:
+            try:
+                payload = begun.noise.read_message(data[packet.SHORT.size :])
+            except CertificateRejected:
+                raise
+            except HandshakeFailed as error:
+                refusal = str(error)
+            else:
+                self._agreed(begun.noise, payload)
+                return
+        raise HandshakeFailed(f"FINAL: {refusal}")
 
     def confirmed(self) -> None:
         """DATA of the peer has opened."""

@@ -227,10 +227,9 @@ class Host:
         source_id, token, _ = packet.parse_initial(data)
         known = self._by_initial.get((source, source_id))
         if known is not None:
-            if known.connection.repeated_initial(data):
-                self.touch(known)
-                return
-            self._forget(known)  # the first copy was damaged on its way; this one may be whole
+            known.connection.repeated_initial(data)
+            self.touch(known)
+            return
         wall = self._runtime.clock.wall()
         if not self._mint.valid(token, *source, wall):
             retry = packet.SHORT.pack(packet.RETRY, source_id) + self._mint.retry(*source, wall)

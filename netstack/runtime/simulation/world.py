@@ -242,7 +242,7 @@ class SimulatedRuntime(Runtime):
         """A socket of the simulated network."""
         return self._world.network.bind(self.node, address)
 
-    def executor(self, name: str) -> Executor:
+    def executor(self, name: str, *, brief: bool = True) -> Executor:
         """A queue in virtual time."""
         executor = VirtualExecutor(self, self._world.loop)
         self._executors.append(executor)

@@ -134,9 +134,11 @@ class Pair:
     def accept(self, data: bytes) -> None:
         """What a host does once the address is validated."""
         connection = self.server.connection
-        if connection is not None and (
-            connection.state != "handshake" or connection.repeated_initial(data)
-        ):
+        if connection is not None:
+            try:
+                connection.repeated_initial(data)
+            except Malformed:
+                self.server.dropped += 1
             return
         try:
             responder = Responder(self.context(SERVER, 22), data, self.now)
