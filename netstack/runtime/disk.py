@@ -261,10 +261,13 @@ class DiskFile:
             self._pending.clear()  # the kernel, too, forgets what it could not write
             raise
         pending, self._pending = self._pending, []
-        torn, self._disk.faults.torn = self._disk.faults.torn, False
+        offset, length = self._last_write
+        self._last_write = (0, 0)
+        torn = self._disk.faults.torn and length > 0
+        if torn:
+            self._disk.faults.torn = False
         if torn and not pending:
             # It was written already: take back the half that a power cut would have taken.
-            offset, length = self._last_write
             half = length // 2
             self._storage.pwrite(self._handle, offset + half, bytes(length - half))
             self._storage.sync(self._handle)

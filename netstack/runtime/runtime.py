@@ -134,9 +134,8 @@ class RealRuntime(Runtime):
         folder.mkdir(parents=True, exist_ok=True)
         clock = Clock(time.monotonic, time.time)
         disk = Disk(OsStorage(folder / "data"), time.sleep)
-        # Line buffering is the event log's own business; this file lives as long as the process.
-        self._sink = (folder / "events.jsonl").open("a", buffering=1 << 16, encoding="utf-8")
-        events = EventLog(node, clock, _Flushing(self._sink), self.call_later_true)
+        self._sink = _LogFile(folder / "events.jsonl")
+        events = EventLog(node, clock, self._sink, self.call_later_true)
         super().__init__(node, clock, random.Random(os.urandom(16)), disk, events)
 
     def entropy(self, count: int) -> bytes:
@@ -167,13 +166,19 @@ class RealRuntime(Runtime):
         self._sink.close()
 
 
-class _Flushing:
-    """Hands each batch of lines to the kernel at once: a reader of the log sees it."""
+class _LogFile:
+    """Hands each batch of lines to the kernel at once: a reader sees it, and none is kept twice."""
 
-    def __init__(self, file: Any) -> None:
-        self._file = file
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab+", buffering=0)
+        size = self._file.seek(0, os.SEEK_END)
+        if size and os.pread(self._file.fileno(), 1, size - 1) != b"\n":
+            self._file.write(b"\n")  # kill -9 cut the last line of an earlier life short
 
     def write(self, text: str) -> None:
-        if not self._file.closed:
-            self._file.write(text)
-            self._file.flush()
+        data = text.encode()
+        while data and not self._file.closed:
+            data = data[self._file.write(data) :]
+
+    def close(self) -> None:
+        self._file.close()

@@ -198,7 +198,6 @@ class TestTorn:
         fails(errno.EIO, file.sync)
         assert place.kill().read("f").rstrip(b"\0") == b"before12"
 
-    @pytest.mark.xfail(strict=True, reason="the last write is torn, even if it was synced before")
     def test_takes_nothing_back_that_was_synced_before(self, place):
         file = place.open("f")
         file.append(b"12345678")
@@ -208,7 +207,6 @@ class TestTorn:
             file.sync()
         assert place.kill().read("f") == b"12345678"
 
-    @pytest.mark.xfail(strict=True, reason="a sync of nothing but a truncation spends it")
     def test_is_not_spent_on_a_sync_that_has_nothing_to_tear(self, cut):
         file = cut.open("f")
         cut.disk.faults.torn = True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import resource
 
 import pytest
 from hypothesis import given, settings
@@ -184,8 +186,11 @@ class TestASinkThatFails:
         for _ in range(WAITING_MAX + 3):
             log.events.emit("a.b")
         log.events.flush()
-        assert len(log.lines) <= WAITING_MAX + 1
-        assert re.search(r"dropped\D+3\b", "".join(log.batches))
+        kept = sum(line["kind"] == "a.b" for line in log.lines)
+        told = re.search(r"dropped\D+(\d+)", "".join(log.batches))
+        assert kept <= WAITING_MAX
+        assert told is not None
+        assert int(told[1]) == WAITING_MAX + 3 - kept
 
 
 class TestASubscriber:
@@ -232,6 +237,17 @@ class TestAReader:
         assert list(read_events(tmp_path / "log")) == [{"kind": "a.b"}]
 
 
+@contextlib.contextmanager
+def files_no_longer_than(count):
+    """A disk as good as full: a write beyond so many bytes is cut short, and then fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 class TestTheLogOfARealNode:
     async def test_is_there_for_a_reader_as_soon_as_it_is_flushed(self, tmp_path):
         runtime = RealRuntime("n1", tmp_path)
@@ -248,6 +264,20 @@ class TestTheLogOfARealNode:
         runtime.events.flush()
         assert [event["kind"] for event in read_events(tmp_path / "events.jsonl")] == ["a.b"]
 
+    @pytest.mark.xfail(strict=True, reason="the file keeps the lines as well, and writes both")
+    async def test_has_each_line_once_though_the_disk_was_full_at_first(self, tmp_path):
+        runtime = RealRuntime("n1", tmp_path)
+        runtime.events.emit("a.b")
+        runtime.events.flush()
+        runtime.events.emit("a.c")
+        room = (tmp_path / "events.jsonl").stat().st_size + 10
+        with files_no_longer_than(room), pytest.raises(OSError, match="large"):
+            runtime.events.flush()
+        runtime.events.emit("a.d")
+        runtime.close()
+        kinds = [event["kind"] for event in read_events(tmp_path / "events.jsonl")]
+        assert kinds == ["a.b", "a.c", "a.d"]
+
     async def test_goes_on_in_the_next_life(self, tmp_path):
         for _ in range(2):
             runtime = RealRuntime("n1", tmp_path)
@@ -256,7 +286,6 @@ class TestTheLogOfARealNode:
         events = list(read_events(tmp_path / "events.jsonl"))
         assert [(event["seq"], event["kind"]) for event in events] == [(0, "node.start")] * 2
 
-    @pytest.mark.xfail(strict=True, reason="the first line is glued to the one cut short")
     async def test_begins_the_next_life_on_a_line_of_its_own(self, tmp_path):
         (tmp_path / "events.jsonl").write_text('{"v":1,"seq":0,"kind":"a.b"}\n{"v":1,"se')
         runtime = RealRuntime("n1", tmp_path)

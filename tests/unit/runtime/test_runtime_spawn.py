@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
@@ -245,6 +246,25 @@ class TestTheRealWorld:
         disk = node.runtime.executor("wal")
         assert isinstance(disk, ThreadExecutor)
         disk.close()
+
+    @pytest.mark.xfail(strict=True, reason="the first call of any executor is made on the loop")
+    async def test_makes_no_pause_of_unhurried_work_on_the_loop(self, node, monkeypatch):
+        """The first snapshot of a life is such work: hundreds of milliseconds in one piece."""
+        slept_in: set[int] = set()
+        monkeypatch.setattr(
+            "netstack.runtime.runtime.time.sleep", lambda _: slept_in.add(threading.get_ident())
+        )
+        monkeypatch.setattr("netstack.runtime.runtime.BURST_S", 0.0)
+        worker = node.runtime.executor("snapshot")
+        answered = asyncio.get_running_loop().create_future()
+        worker.submit(
+            lambda: list(node.runtime.unhurried(range(100))),
+            lambda result, _: answered.set_result(result),
+        )
+        assert len(await answered) == 100
+        worker.close()
+        assert slept_in
+        assert threading.get_ident() not in slept_in
 
     async def test_hands_unhurried_items_over_as_they_are(self, node, monkeypatch):
         slept = []

@@ -1,0 +1,474 @@
+"""Planted bugs of links, disks, sockets, threads, logs and worlds, and what catches each.
+
+A judge is a test of tests/unit/runtime, where it passes; here it must fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import runtime_bugs as bugs
+
+from netstack.runtime.simulation.loop import Life, VirtualLoop
+from netstack.runtime.simulation.world import World
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "runtime"))
+policies = importlib.import_module("test_policy")
+disks = importlib.import_module("test_disk")
+storages = importlib.import_module("test_storage")
+endpoints = importlib.import_module("test_endpoints")
+executors = importlib.import_module("test_executor")
+logs = importlib.import_module("test_events")
+configs = importlib.import_module("test_cluster_config")
+spawning = importlib.import_module("test_runtime_spawn")
+loops = importlib.import_module("test_virtual_loop")
+simulation = importlib.import_module("test_simulation")
+network = importlib.import_module("test_simulated_network")
+endpoint_kit = importlib.import_module("endpoint_kit")
+disk_kit = importlib.import_module("disk_kit")
+world_kit = importlib.import_module("world_kit")
+
+CAUGHT = (AssertionError, pytest.fail.Exception, TimeoutError)
+
+# How long a judge waits for what a bug keeps from coming.
+PATIENCE_S = 2.0
+
+
+# -- the ways to call a judge, as its fixtures would
+
+
+def plainly(judge, *args):
+    return lambda tmp_path: judge(*args)
+
+
+def on_disk(judge, kind="memory", *, power_cut=False):
+    def call(tmp_path):
+        place = disk_kit.Place(kind, tmp_path / "disk")
+        place.disk.faults.power_cut = power_cut
+        judge(place)
+
+    return call
+
+
+def with_log(judge):
+    return lambda tmp_path: judge(logs.Log())
+
+
+def on_net(judge, kind="raw"):
+    def call(tmp_path):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(endpoint_kit, "PATIENCE_S", PATIENCE_S)
+            net = endpoint_kit.Net(kind, "asyncio")
+            try:
+                judge(net=net)
+            finally:
+                net.close()
+
+    return call
+
+
+def on_loop(judge):
+    """An executor's judge on a real loop, with the clock that it moves."""
+
+    def call(tmp_path):
+        loop, watch = endpoint_kit.Loop("asyncio"), executors.Watch()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(executors.executor, "time", watch)
+            try:
+                judge(loop=loop, watch=watch)
+            finally:
+                loop.close()
+
+    return call
+
+
+def with_threads(judge):
+    def call(tmp_path):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(executors, "PATIENCE_S", PATIENCE_S)
+            ground = executors.Threads("asyncio")
+            try:
+                judge(ground)
+            finally:
+                ground.close()
+
+    return call
+
+
+def with_spin(judge):
+    def call(tmp_path):
+        with pytest.MonkeyPatch.context() as patched:
+            judge(executors.TestBusyPoll.now.__wrapped__(executors.TestBusyPoll(), patched))
+
+    return call
+
+
+def with_node(judge):
+    """A judge of spawned tasks, on a loop of its own."""
+
+    def call(tmp_path):
+        async def scene():
+            node = spawning.Node(tmp_path)
+            try:
+                async with asyncio.timeout(20):
+                    await judge(node)
+            finally:
+                node.runtime.close()
+
+        asyncio.run(scene())
+
+    return call
+
+
+def on_virtual_loop(judge, *, paused=False):
+    def call(tmp_path):
+        loop, life = VirtualLoop(), Life("n1")
+        life.held = [] if paused else None
+        try:
+            judge(loop, life)
+        finally:
+            loop.close()
+
+    return call
+
+
+def in_world(judge):
+    def call(tmp_path):
+        world = World(seed=1)
+        try:
+            judge(world)
+        finally:
+            world.close()
+
+    return call
+
+
+def on_radio(judge):
+    def call(tmp_path):
+        world, radio = world_kit.radio_world()
+        world.network.base_policy = network.STEADY
+        try:
+            judge((world, radio))
+        finally:
+            world.close()
+
+    return call
+
+
+def with_little_at_once(tmp_path):
+    with pytest.MonkeyPatch.context() as patched:
+        files = storages.OsStorage(tmp_path)
+        test = storages.TestFiles().test_are_written_whole_however_little_the_kernel_takes_at_once
+        test(files, patched)
+
+
+def of_mistake(name):
+    def call(tmp_path):
+        def load(text):
+            (tmp_path / "cluster.toml").write_text(text)
+            return configs.ClusterConfig.load(tmp_path / "cluster.toml")
+
+        judge = configs.TestAMistake().test_is_told_in_one_sentence_with_file_and_key
+        judge(load, name, tmp_path)
+
+    return call
+
+
+RUNTIME = "netstack.runtime"
+SHAPER, DISK, FILE = "runtime_kit.LinkShaper", "disk_kit.Disk", f"{RUNTIME}.disk.DiskFile"
+MEMORY = "test_storage.MemoryStorage"
+RAW, DGRAM = f"{RUNTIME}.raw_endpoint.RawEndpoint", f"{RUNTIME}.dgram_endpoint.DgramEndpoint"
+THREADS, EVENTS = "test_executor.ThreadExecutor", "test_events.EventLog"
+TASKS, SIMULATED = f"{RUNTIME}.runtime.Runtime", f"{RUNTIME}.simulation.world"
+LOOP = f"{RUNTIME}.simulation.loop.VirtualLoop"
+WIRES = f"{RUNTIME}.simulation.network.SimulatedNetwork"
+NODE, DISK_OF_WORLD = f"{SIMULATED}.SimulatedNode", f"{SIMULATED}.MemoryStorage"
+
+link, rate = policies.TestALink(), policies.TestARate()
+power_cut, replace = disks.TestPowerCutMode(), disks.TestReplace()
+an_address, dying = endpoints.TestAnAddress(), storages.TestWorkThatIsKilledAtItsNextSync()
+memory, sending = storages.TestACrashOfMemory(), endpoints.TestSending()
+any_executor, threads = executors.TestAnyExecutor(), executors.TestTheThread()
+place, spin = executors.TestWhereACallIsMade(), executors.TestBusyPoll()
+failing, cancelling = spawning.TestATaskThatFails(), spawning.TestCancellingAllTasks()
+life, pause = loops.TestALife(), loops.TestAPausedLife()
+in_crash, a_bug = simulation.TestADiskInACrash(), simulation.TestABug()
+
+ZOO = [
+    # links
+    (
+        bugs.HasNoBursts,
+        SHAPER,
+        plainly(policies.TestBursts().test_last_one_datagram_when_they_end_for_certain),
+    ),
+    (bugs.LetsJitterReorder, SHAPER, plainly(link.test_keeps_the_order_under_jitter)),
+    (bugs.SavesItsRateUp, SHAPER, plainly(rate.test_saves_nothing_up_while_the_link_is_idle)),
+    (
+        bugs.HasAnEndlessQueue,
+        SHAPER,
+        plainly(rate.test_drops_at_the_tail_what_the_queue_has_no_room_for),
+    ),
+    (bugs.ForgetsToCount, SHAPER, plainly(link.test_loses_the_share_it_says, 0.1)),
+    (
+        bugs.flips_two_bits,
+        f"{RUNTIME}.policy.flip_bit",
+        plainly(link.test_damages_the_share_it_says_by_exactly_one_bit, 0.05),
+    ),
+    (
+        bugs.StartsAnewAtEachChange,
+        "test_policy.LinkTable",
+        plainly(policies.TestATable().test_goes_on_counting_when_a_policy_is_changed),
+    ),
+    (
+        bugs.clears_by_a_new_map,
+        f"{RUNTIME}.policy.LinkTable.clear",
+        plainly(policies.TestATable().test_is_cleared_in_place_for_those_who_look_at_it),
+    ),
+    # disks
+    (
+        bugs.WritesThroughAtOnce,
+        FILE,
+        on_disk(power_cut.test_loses_all_that_was_not_synced, "os", power_cut=True),
+    ),
+    (
+        bugs.ReadsOnlyWhatIsSynced,
+        FILE,
+        on_disk(power_cut.test_shows_what_was_written_before_it_is_synced, power_cut=True),
+    ),
+    (
+        bugs.SyncsByClosingItsEyes,
+        FILE,
+        on_disk(replace.test_syncs_the_data_before_the_name_and_the_name_before_it_returns),
+    ),
+    (
+        bugs.SyncsByClosingItsEyes,
+        FILE,
+        lambda tmp: replace.test_is_all_or_nothing_wherever_the_process_is_killed(tmp, False),
+    ),
+    (bugs.TearsForEver, FILE, on_disk(disks.TestTorn().test_happens_once, power_cut=True)),
+    (
+        bugs.ReplacesInPlace,
+        DISK,
+        lambda tmp: replace.test_is_all_or_nothing_wherever_the_process_is_killed(tmp, False),
+    ),
+    (bugs.ReplacesInPlace, DISK, on_disk(replace.test_keeps_the_old_when_any_call_fails, "os")),
+    (
+        bugs.RenamesWithoutTheFolder,
+        DISK,
+        on_disk(replace.test_syncs_the_data_before_the_name_and_the_name_before_it_returns),
+    ),
+    (
+        bugs.FailsFromThenOn,
+        DISK,
+        on_disk(lambda p: disks.TestEioAt().test_fails_that_call_and_no_other(p, 2)),
+    ),
+    (
+        bugs.SlowsDownWrites,
+        DISK,
+        on_disk(disks.TestASlowDisk().test_takes_its_time_for_each_sync_and_nothing_else),
+    ),
+    (
+        bugs.KeepsAllInACrash,
+        DISK_OF_WORLD,
+        plainly(in_crash.test_keeps_what_was_synced_and_may_lose_what_was_not),
+    ),
+    (
+        bugs.LosesSyncedToo,
+        DISK_OF_WORLD,
+        plainly(in_crash.test_keeps_what_was_synced_and_may_lose_what_was_not),
+    ),
+    (bugs.SplitsSectors, MEMORY, plainly(memory.test_writes_a_sector_whole_or_not_at_all)),
+    (
+        bugs.SyncsWhileItDies,
+        MEMORY,
+        plainly(dying.test_has_written_what_came_before_and_nothing_after),
+    ),
+    (
+        bugs.SyncsWhileItDies,
+        DISK_OF_WORLD,
+        plainly(in_crash.test_has_done_half_of_what_an_executor_had_begun),
+    ),
+    (bugs.writes_once, f"{RUNTIME}.os_disk.OsStorage.pwrite", with_little_at_once),
+    # sockets
+    (
+        bugs.gives_up_at_the_first,
+        f"{RAW}.send",
+        on_net(sending.test_what_the_kernel_has_no_room_for_loses_it_and_counts),
+    ),
+    (
+        bugs.gives_up_at_the_first,
+        f"{DGRAM}.send",
+        on_net(sending.test_what_the_kernel_has_no_room_for_loses_it_and_counts, "dgram"),
+    ),
+    (
+        bugs.ends_at_a_refusal,
+        f"{RAW}._readable",
+        on_net(sending.test_to_a_closed_port_does_not_end_the_endpoint),
+    ),
+    (
+        bugs.closes_in_a_while,
+        f"{RAW}.close",
+        on_net(endpoints.TestAClosedEndpoint().test_receives_nothing_of_what_had_come_already),
+    ),
+    (
+        bugs.tells_nobody,
+        f"{RUNTIME}.sockets.port_holder",
+        on_net(an_address.test_that_is_taken_is_refused_with_the_name_of_who_has_it),
+    ),
+    (
+        bugs.FOR_EVER,
+        f"{RUNTIME}.raw_endpoint.BURST_MAX",
+        on_net(endpoints.TestAFlood().test_leaves_the_loop_its_turns),
+    ),
+    (
+        bugs.sends_through,
+        f"{RUNTIME}.faulty_endpoint.FaultyEndpoint.send",
+        on_radio(network.TestADatagram().test_passes_the_faults_of_its_senders_links_too),
+    ),
+    # threads
+    (
+        bugs.RunsTheLastFirst,
+        THREADS,
+        with_threads(any_executor.test_runs_calls_in_order_one_behind_the_other),
+    ),
+    (bugs.ForgetsAtTheEnd, THREADS, on_loop(threads.test_ends_with_all_that_was_begun_or_waits)),
+    (
+        bugs.AnswersInTheThread,
+        THREADS,
+        with_threads(any_executor.test_answers_on_the_loop_and_not_before_submit_has_returned),
+    ),
+    (
+        bugs.LosesErrors,
+        THREADS,
+        with_threads(any_executor.test_answers_each_call_once_with_what_it_returned_or_raised),
+    ),
+    (bugs.NeverOnTheLoop, THREADS, on_loop(place.test_on_the_loop_again_after_a_pause)),
+    (
+        bugs.NeverInTheThread,
+        THREADS,
+        on_loop(place.test_in_the_thread_for_a_hundred_times_as_long_as_the_loop_was_blocked),
+    ),
+    (
+        bugs.never_sleeps,
+        f"{RUNTIME}.busy_poll.BusyPoll._spin",
+        with_spin(spin.test_looks_again_until_its_time_is_over_and_gives_way_at_each_look),
+    ),
+    (
+        bugs.does_nothing,
+        f"{RUNTIME}.busy_poll.BusyPoll.stop",
+        with_spin(spin.test_stops_at_the_next_look_and_for_good),
+    ),
+    # logs, files, tasks
+    (
+        bugs.FlushesEachLine,
+        EVENTS,
+        with_log(logs.TestABatch().test_is_written_once_a_while_however_many_lines_there_are),
+    ),
+    (bugs.CountsAnewEachBatch, EVENTS, with_log(logs.TestABatch().test_is_counted_without_gaps)),
+    (bugs.FlushesOnlyOnce, EVENTS, with_log(logs.TestABatch().test_is_followed_by_another)),
+    (bugs.does_nothing, f"{RUNTIME}.config._refuse_twins", of_mistake("two at an address")),
+    (bugs.does_nothing, f"{RUNTIME}.config._refuse_twins", of_mistake("two of a name")),
+    (bugs.says_nothing, f"{TASKS}._task_ended", with_node(failing.test_is_fatal_and_an_event)),
+    (
+        bugs.cancels_and_leaves,
+        f"{TASKS}.cancel_tasks",
+        with_node(cancelling.test_ends_each_and_waits_for_its_end),
+    ),
+    # worlds
+    (
+        bugs.runs_the_dead,
+        f"{LOOP}._run_for",
+        on_virtual_loop(life.test_that_is_over_does_not_even_clean_up),
+    ),
+    (
+        bugs.runs_the_dead,
+        f"{LOOP}._run_for",
+        in_world(simulation.TestACrash().test_ends_all_that_runs),
+    ),
+    (
+        bugs.runs_the_paused,
+        f"{LOOP}._run_for",
+        in_world(simulation.TestAPause().test_holds_the_node_and_nothing_else),
+    ),
+    (
+        bugs.forgets_what_was_held,
+        f"{LOOP}.resume",
+        on_radio(network.TestAProcessThatIsPaused().test_finds_in_order_what_came_meanwhile),
+    ),
+    (
+        bugs.resumes_backwards,
+        f"{LOOP}.resume",
+        on_virtual_loop(
+            pause.test_runs_nothing_until_it_goes_on_and_then_all_in_order, paused=True
+        ),
+    ),
+    (
+        bugs.hangs_for_ever,
+        f"{RUNTIME}.simulation.loop._VirtualSelector.select",
+        on_virtual_loop(
+            lambda loop, _: loops.TestDeadlock().test_is_raised_where_a_real_loop_would_hang(loop)
+        ),
+    ),
+    (bugs.swallows_bugs, f"{NODE}._fatal", in_world(a_bug.test_in_a_node_is_raised_by_the_run)),
+    (
+        bugs.does_nothing,
+        f"{SIMULATED}.World._unhandled",
+        in_world(a_bug.test_in_a_callback_is_raised_too),
+    ),
+    (
+        bugs.does_nothing,
+        f"{SIMULATED}.SimulatedRuntime.abandon_work",
+        plainly(in_crash.test_has_done_half_of_what_an_executor_had_begun),
+    ),
+    (
+        bugs.does_nothing,
+        f"{WIRES}.release_all",
+        on_radio(network.TestAProcessThatIsKilled().test_sends_nothing_any_more),
+    ),
+    (
+        bugs.cuts_both_ways,
+        f"{WIRES}.cut",
+        on_radio(network.TestACut().test_of_one_way_leaves_the_other),
+    ),
+    (
+        bugs.parts_one_way,
+        f"{WIRES}.partition",
+        on_radio(network.TestACut().test_between_groups_is_one_in_both_directions),
+    ),
+    (
+        bugs.throws_true_dice,
+        f"{SIMULATED}.SimulatedRuntime.entropy",
+        plainly(simulation.TestTheLog().test_is_the_same_for_the_same_seed, 1),
+    ),
+    (
+        bugs.TheSameDiceInEachLife,
+        f"{SIMULATED}.SimulatedRuntime",
+        in_world(
+            simulation.TestACrash().test_is_followed_by_a_life_with_another_number_and_other_dice
+        ),
+    ),
+]
+
+
+def _id(value: object) -> str:
+    name = getattr(value, "__name__", "")
+    return "" if isinstance(value, str) else name.strip("<>")
+
+
+@pytest.mark.parametrize(("bug", "where", "judge"), ZOO, ids=_id)
+def test_the_bug_is_caught(bug, where, judge, monkeypatch, tmp_path):
+    with monkeypatch.context() as planted:
+        planted.setattr(where, bug)
+        with pytest.raises(CAUGHT):
+            judge(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "judge", [judge for _, _, judge in ZOO], ids=[_id(bug) for bug, _, _ in ZOO]
+)
+def test_the_judge_has_nothing_against_the_original(judge, tmp_path):
+    judge(tmp_path)
