@@ -1,4 +1,4 @@
-"""The transport on real UDP sockets, between two processes, one of which is killed."""
+"""The transport on real UDP sockets, between two processes and within one."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 
 from netstack.runtime.dgram_endpoint import DgramEndpoint
 from netstack.runtime.raw_endpoint import RawEndpoint
 from netstack.runtime.runtime import RealRuntime
-from netstack.transport.errors import PeerRestarted
+from netstack.transport.config import TransportConfig
+from netstack.transport.errors import (
+    ConnectionClosed,
+    ConnectTimeout,
+    PeerRestarted,
+    TransportError,
+)
 from netstack.transport.host import Host
 from security import keystore
 from security.identity import Authority
@@ -80,19 +87,49 @@ def server(home):
 
 
 @pytest.fixture(params=[RawEndpoint, DgramEndpoint])
-async def caller(home, request, monkeypatch):
-    """A host on either kind of endpoint."""
+async def start_host(home, request, monkeypatch):
+    """Starts hosts on either kind of endpoint."""
 
     async def bind_raw(self, address):
         return await request.param.bind(address)
 
     monkeypatch.setattr(RealRuntime, "bind_raw", bind_raw)
-    runtime = RealRuntime("caller", home / "caller")
-    host = Host(runtime, keystore.load_identity(home, "caller"), service="echo")
-    await host.start(("127.0.0.1", 0))
-    yield host
-    await host.close()
-    runtime.close()
+    started = []
+
+    async def start(name, port=0, **options):
+        runtime = RealRuntime(name, home / name)
+        host = Host(runtime, keystore.load_identity(home, name), service="echo", **options)
+        await host.start(("127.0.0.1", port))
+        started.append((host, runtime))
+        return host
+
+    yield start
+    for host, runtime in started:
+        await host.close()
+        runtime.close()
+
+
+@pytest.fixture
+async def caller(start_host):
+    return await start_host("caller")
+
+
+def answer(peer):
+    """An echo server's part, in this process."""
+
+    def opened(stream):
+        stream.receiver = lambda data, fin: stream.push(data, fin=fin)
+
+    peer.on_stream = opened
+
+
+async def until(true):
+    """Let the sockets work until `true()`, however busy the machine is."""
+    for _ in range(30_000):
+        if true():
+            return
+        await asyncio.sleep(0.001)
+    pytest.fail("it did not come about")
 
 
 async def ask(peer, data):
@@ -145,6 +182,106 @@ async def test_a_server_that_stands_still_is_waited_for(server, caller):
     assert await asyncio.wait_for(asking, 20) == b"x" * 100_000
 
 
+async def test_a_peer_that_is_gone_harms_no_other_connection(server, caller):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        nobody = taken.getsockname()
+    peer = await caller.connect(("127.0.0.1", server.start()), service="echo")
+    dial = asyncio.create_task(caller.connect(nobody, service="echo", timeout_s=0.5))
+    for i in range(20):
+        assert await ask(peer, b"%d" % i) == b"%d" % i
+    with pytest.raises(ConnectTimeout):
+        await dial
+    assert await ask(peer, b"still here") == b"still here"
+
+
+async def test_both_ends_in_one_process(start_host):
+    server, caller = await start_host("server", on_peer=answer), await start_host("caller")
+    peer = await caller.connect(server.address, service="echo", expect="server")
+    data = os.urandom(3_000_000)
+    assert await ask(peer, data) == data
+    await peer.close(7, "enough")
+    await until(lambda: not server._peers)
+    assert not caller._peers
+    assert not server.counters - Counter(retries=1)
+
+
+async def test_a_writer_waits_for_a_reader_that_does_not_read(start_host):
+    config = TransportConfig(stream_window=200_000, stream_buffer=400_000)
+    streams = []
+    server = await start_host(
+        "server", config=config, on_peer=lambda peer: setattr(peer, "on_stream", streams.append)
+    )
+    caller = await start_host("caller", config=config)
+    peer = await caller.connect(server.address, service="echo")
+    stream, data, held = peer.open_stream(), os.urandom(3_000_000), []
+    writing = asyncio.create_task(stream.write(data, fin=True))
+
+    def arrived():
+        held.append(stream.buffered)
+        return sum(map(len, streams[0]._arrived)) if streams else 0
+
+    await until(lambda: arrived() == config.stream_window)  # the reader's credit is used up
+    assert not writing.done()
+    got = bytearray()
+    while part := await streams[0].read():
+        got += part
+        held.append(stream.buffered)
+    await writing
+    assert got == data
+    assert max(held) <= config.stream_buffer
+
+
+async def test_what_does_not_belong_is_counted_and_dropped(start_host):
+    seen = []
+    server = await start_host("server", on_peer=lambda peer: (seen.append(peer), answer(peer)))
+    caller = await start_host("caller")
+    peer = await caller.connect(server.address, service="echo")
+    assert await ask(peer, b"x") == b"x"
+    await until(lambda: not peer.connection.recovery.in_flight)
+    before = sum(server.counters.values())
+    peer.connection.write(peer.open_stream().id, b"never sent by its owner" * 10)
+    (true,) = peer.connection.datagrams_to_send(caller._now())
+    (theirs,) = seen
+    received = theirs.connection.received_packets
+
+    async def send(datagrams, through):
+        for datagram in datagrams:
+            counted = sum(server.counters.values())
+            through(datagram)
+            await until(lambda counted=counted: sum(server.counters.values()) == counted + 1)
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        foreign = [true, true[:40], true + bytes(1000)]
+        await send(foreign, lambda data: stranger.sendto(data, server.address))
+        assert server.counters["foreign"] == 3
+        junk = [b"", b"\0", bytes(8), bytes([9]) * 100, bytes([1]) + bytes(100), bytes(65_507)]
+        await send(junk, lambda data: stranger.sendto(data, server.address))
+    changed = [true[:at] for at in (20, 40, len(true) - 1)]
+    changed += [true[:at] + bytes([true[at] ^ 1]) + true[at + 1 :] for at in (0, 12, 20, 100)]
+    await send(
+        [*changed, true + b"\0"], lambda data: caller._endpoint.send((data,), server.address)
+    )
+    assert theirs.connection.received_packets == received
+    assert sum(server.counters.values()) == before + 3 + 6 + 8
+    assert await ask(peer, b"unharmed") == b"unharmed"
+
+
+async def test_a_host_that_closed_leaves_its_port_to_the_next(start_host):
+    first = await start_host("server", on_peer=answer)
+    caller = await start_host("caller")
+    peer = await caller.connect(first.address, service="echo")
+    assert await ask(peer, b"x") == b"x"
+    ended = []
+    peer.on_close.append(ended.append)
+    address = first.address
+    await first.close()
+    await until(lambda: ended)
+    assert type(ended[0]) is ConnectionClosed
+    await start_host("server", address[1], on_peer=answer)
+    assert await ask(await caller.connect(address, service="echo"), b"y") == b"y"
+
+
 async def test_garbage_of_all_sizes_harms_nobody(server, caller):
     port = server.start()
     peer = await caller.connect(("127.0.0.1", port), service="echo")
@@ -157,8 +294,6 @@ async def test_garbage_of_all_sizes_harms_nobody(server, caller):
 
 
 async def test_a_datagram_larger_than_any_packet_is_refused_here(server, caller):
-    from netstack.transport.errors import TransportError
-
     peer = await caller.connect(("127.0.0.1", server.start()), service="echo")
     with pytest.raises(TransportError, match="fits no packet"):
         peer.send_datagram(bytes(70_000))

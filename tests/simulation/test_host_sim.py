@@ -6,96 +6,31 @@ import asyncio
 import random
 
 import pytest
+from host_kit import (
+    DELAY_S,
+    ROUND_TRIP,
+    SERVER,
+    ask,
+    damage,
+    first_of_noise,
+    identity,
+    lose,
+    of_kind,
+    once,
+    overhear,
+    run,
+    truncate,
+)
 
 from netstack.runtime.policy import LinkPolicy
-from netstack.runtime.simulation.world import EPOCH, World
-from netstack.transport.config import TransportConfig
+from netstack.transport import packet
 from netstack.transport.errors import (
     ConnectionClosed,
     ConnectTimeout,
     IdleTimeout,
     PeerRejected,
     PeerRestarted,
-    TransportError,
 )
-from netstack.transport.host import Host
-from netstack.transport.packet import INITIAL_XX
-from security.identity import Authority
-
-SERVER = ("127.0.0.1", 7000)
-DELAY_S = 0.010
-ROUND_TRIP = 2 * DELAY_S
-
-_entropy = random.Random("hosts").randbytes
-_authority = Authority.create("test", now=EPOCH, entropy=_entropy)
-
-
-def _identity(name):
-    return _authority.issue(name, "echo", now=EPOCH, entropy=_entropy)
-
-
-def _echo(peer):
-    def opened(stream):
-        stream.receiver = lambda data, fin: stream.push(data, fin=fin)
-
-    peer.on_stream = opened
-
-
-class Net:
-    """A world with an echo server and as many dialling hosts as asked for."""
-
-    def __init__(self, **config):
-        self.world = World(seed=3)
-        self.world.network.base_policy = LinkPolicy(delay_s=DELAY_S)
-        self.config = TransportConfig(**config)
-        self.identities = {}
-        self.hosts = {}
-        self.peers_seen = []
-
-    async def host(self, name, address=("127.0.0.1", 0), on_peer=None):
-        """A node's socket; again under the same name is its next life."""
-        started = asyncio.get_running_loop().create_future()
-
-        async def start(runtime):
-            identity = self.identities.setdefault(name, _identity(name))
-            host = Host(runtime, identity, service="echo", config=self.config, on_peer=on_peer)
-            await host.start(address)
-            self.hosts[name] = host
-            if not started.done():
-                started.set_result(host)
-
-        if name not in self.world.nodes:
-            self.world.add_node(name, start)
-        else:
-            self.world.nodes[name]._start = start
-        self.world.restart(name)
-        return await started
-
-    async def server(self):
-        def seen(peer):
-            self.peers_seen.append(peer)
-            _echo(peer)
-
-        return await self.host("server", SERVER, seen)
-
-    def run(self, scenario):
-        try:
-            return self.world.run(scenario(self))
-        finally:
-            self.world.close()
-
-
-def run(scenario, **config):
-    return Net(**config).run(scenario)
-
-
-async def _ask(peer, data):
-    stream = peer.open_stream()
-    await stream.write(data, fin=True)
-    parts = []
-    while part := await stream.read():
-        parts.append(part)
-    return b"".join(parts)
 
 
 def test_the_first_dial_takes_two_round_trips_and_the_next_one():
@@ -107,12 +42,12 @@ def test_the_first_dial_takes_two_round_trips_and_the_next_one():
         began = net.world.now
         peer = await caller.connect(SERVER, service="echo", expect="server")
         first = net.world.now - began
-        await _ask(peer, b"x")
+        await ask(peer, b"x")
         await peer.close()
         began = net.world.now
         peer = await caller.connect(SERVER, service="echo", expect="server")
         second = net.world.now - began
-        assert await _ask(peer, b"again") == b"again"
+        assert await ask(peer, b"again") == b"again"
         return first, second
 
     first, second = run(scenario)
@@ -126,8 +61,8 @@ def test_a_stranger_gets_less_than_he_sent_and_leaves_nothing_behind():
         stranger = await net.host("stranger")
         answers = []
         stranger._endpoint.set_receiver(lambda datagrams, source: answers.extend(datagrams))
-        initial = bytes([INITIAL_XX]) + (7).to_bytes(8, "big") + bytes(1191)
-        for _ in range(10):
+        for i in range(10):
+            initial = packet.initial(packet.INITIAL_XX, i, b"", b"\x09" * 32, 1200)
             stranger._endpoint.send((initial,), SERVER)
         await asyncio.sleep(1)
         assert len(answers) == 10
@@ -138,13 +73,49 @@ def test_a_stranger_gets_less_than_he_sent_and_leaves_nothing_behind():
     run(scenario)
 
 
+def test_a_token_is_worth_nothing_at_another_address():
+    async def scenario(net):
+        server = await net.server()
+        honest = await net.host("honest")
+        heard = overhear(server)
+        await honest.connect(SERVER, service="echo")
+        with_token = next(d for d in heard if d[0] == packet.INITIAL_XX and d[9:11] != b"\0\0")
+        connections = len(server._peers)
+        thief = await net.host("thief")
+        answers = overhear(thief, lambda data: None)
+        thief._endpoint.send((with_token,), SERVER)
+        await asyncio.sleep(0.1)
+        assert [data[0] for data in answers] == [packet.RETRY]
+        assert len(server._peers) == connections
+
+    run(scenario)
+
+
+def test_resets_are_rare_and_small_and_never_answer_one_another():
+    async def scenario(net):
+        server = await net.server()
+        stranger = await net.host("stranger")
+        answers = overhear(stranger)
+        unknown = packet.HEADER.pack(packet.DATA, 77, 0) + bytes(30)
+        for _ in range(1_000):
+            stranger._endpoint.send((unknown,), SERVER)
+        await asyncio.sleep(1)
+        assert 1 <= len(answers) <= 110  # a second's allowance, and what came back meanwhile
+        assert {data[0] for data in answers} == {packet.RESET}
+        assert max(map(len, answers)) < len(unknown)
+        assert server.counters["unknown"] == 1_000
+        assert stranger.counters["unknown"] == len(answers)  # and it kept quiet about them
+
+    run(scenario)
+
+
 def test_an_initial_that_is_not_padded_is_not_answered():
     async def scenario(net):
         server = await net.server()
         stranger = await net.host("stranger")
         answers = []
         stranger._endpoint.set_receiver(lambda datagrams, source: answers.extend(datagrams))
-        stranger._endpoint.send((bytes([INITIAL_XX]) + bytes(500),), SERVER)
+        stranger._endpoint.send((bytes([packet.INITIAL_XX]) + bytes(500),), SERVER)
         await asyncio.sleep(1)
         assert not answers
         assert server.counters["malformed"] == 1
@@ -165,7 +136,8 @@ def test_handshakes_under_way_are_bounded_and_those_who_talk_are_served():
             net.world.network.cut("server", f"half-{i}")
             task.add_done_callback(lambda t: t.cancelled() or t.exception())
         assert server._half_open <= 8
-        assert await _ask(old, b"still served") == b"still served"
+        assert len(server._peers) <= 1 + 8
+        assert await ask(old, b"still served") == b"still served"
         await asyncio.sleep(10)
         assert server._half_open == 0
         assert server.counters["half_open_refused"] > 0
@@ -181,7 +153,7 @@ def test_a_peer_that_was_killed_and_restarted_is_noticed_in_one_round_trip():
         ended = asyncio.Event()
         errors = []
         peer.on_close.append(lambda error: (errors.append(error), ended.set()))
-        assert await _ask(peer, b"x") == b"x"
+        assert await ask(peer, b"x") == b"x"
         await asyncio.sleep(1)
         net.world.crash("server")
         await net.server()
@@ -200,13 +172,64 @@ def test_a_reset_that_is_not_the_peers_changes_nothing():
         await net.server()
         caller = await net.host("caller")
         peer = await caller.connect(SERVER, service="echo")
-        from netstack.transport import packet
-
         forged = packet.SHORT.pack(packet.RESET, peer.connection.remote_id) + bytes(16)
         net.hosts["server"]._endpoint.send((forged,), caller._endpoint.address)
         await asyncio.sleep(0.1)
-        assert await _ask(peer, b"x") == b"x"
+        assert await ask(peer, b"x") == b"x"
         assert caller.counters["false_resets"] == 1
+
+    run(scenario)
+
+
+MESSAGES = {
+    "INITIAL": ("server", of_kind(packet.INITIAL_XX)),
+    "INITIAL with token": ("server", first_of_noise),
+    "RETRY": ("caller", of_kind(packet.RETRY)),
+    "RESPONSE": ("caller", of_kind(packet.RESPONSE)),
+    "FINAL": ("server", of_kind(packet.FINAL)),
+}
+REJECTED = pytest.mark.xfail(
+    strict=True, reason="the dialler takes a RESPONSE that does not verify for a rejection"
+)
+KNOWN = {("INITIAL with token", damage), ("RESPONSE", damage), ("RESPONSE", truncate)}
+
+
+@pytest.mark.parametrize(
+    ("where", "which", "change"),
+    [
+        pytest.param(
+            *message,
+            change,
+            id=f"{name}-{change.__name__}",
+            marks=REJECTED if (name, change) in KNOWN else (),
+        )
+        for name, message in MESSAGES.items()
+        for change in (damage, truncate, lose)
+    ],
+)
+def test_a_handshake_message_that_is_damaged_or_lost_is_made_up_for(where, which, change):
+    async def scenario(net):
+        hosts = {"server": await net.server(), "caller": await net.host("caller")}
+        overhear(hosts[where], once(which, change))
+        peer = await hosts["caller"].connect(SERVER, service="echo", timeout_s=4.0)
+        assert await ask(peer, b"x") == b"x"
+        await asyncio.sleep(6)  # no half-open handshake outlives its time
+        assert (hosts["server"]._half_open, len(hosts["server"]._peers)) == (0, 1)
+
+    run(scenario)
+
+
+@pytest.mark.xfail(strict=True, reason="only the first two RETRYs are believed, whoever sent them")
+def test_forged_retries_cost_time_and_not_the_connection():
+    async def scenario(net):
+        await net.server()
+        caller = await net.host("caller")
+        dial = asyncio.create_task(caller.connect(SERVER, service="echo", timeout_s=4.0))
+        await asyncio.sleep(DELAY_S / 2)
+        (local_id,) = caller._peers
+        forged = packet.SHORT.pack(packet.RETRY, local_id) + bytes(24)
+        caller._receive([forged, forged], SERVER)
+        assert await ask(await dial, b"x") == b"x"
 
     run(scenario)
 
@@ -219,10 +242,10 @@ def test_a_key_that_is_stale_is_answered_and_the_dial_begins_again():
         caller = await net.host("caller")
         await (await caller.connect(SERVER, service="echo")).close()
         net.world.crash("server")
-        net.identities["server"] = _identity("server")
+        net.identities["server"] = identity("server")
         await net.server()
         peer = await caller.connect(SERVER, service="echo", expect="server")
-        assert await _ask(peer, b"x") == b"x"
+        assert await ask(peer, b"x") == b"x"
         assert peer.identity.static_key != b""
 
     run(scenario)
@@ -277,7 +300,7 @@ def test_two_who_have_nothing_to_say_stay_connected():
         peer = await caller.connect(SERVER, service="echo")
         await asyncio.sleep(600)
         assert not peer.closed
-        assert await _ask(peer, b"x") == b"x"
+        assert await ask(peer, b"x") == b"x"
         # One PING in two seconds from each side, and its acknowledgement.
         assert peer.connection.sent_packets < 600 * 2
 
@@ -302,6 +325,82 @@ def test_a_goodbye_is_heard_at_once():
     run(scenario)
 
 
+def test_a_goodbye_that_is_lost_is_made_up_for_by_a_reset():
+    async def scenario(net):
+        await net.server()
+        caller = await net.host("caller")
+        peer = await caller.connect(SERVER, service="echo")
+        await asyncio.sleep(1)
+        ended = []
+        peer.on_close.append(ended.append)
+        net.world.network.cut("server", "caller")
+        await net.peers_seen[0].close()
+        await asyncio.sleep(0.1)
+        net.world.network.heal()
+        assert not ended
+        peer.open_stream().push(b"are you there?")
+        await asyncio.sleep(ROUND_TRIP * 1.1)
+        assert [type(error) for error in ended] == [PeerRestarted]
+
+    run(scenario)
+
+
+def test_a_process_that_stood_still_for_too_long_was_given_up_and_learns_of_it():
+    async def scenario(net):
+        await net.server()
+        caller = await net.host("caller")
+        peer = await caller.connect(SERVER, service="echo")
+        await asyncio.sleep(1)
+        theirs, ended = net.peers_seen[0], []
+        peer.on_close.append(lambda error: ended.append(type(error)))
+        net.world.pause("server")
+        await asyncio.sleep(20)
+        assert ended == [IdleTimeout]
+        assert not theirs.closed
+        net.world.resume("server")
+        await asyncio.sleep(6)
+        assert theirs.closed
+        assert not net.hosts["server"]._peers
+        assert await ask(await caller.connect(SERVER, service="echo"), b"x") == b"x"
+
+    run(scenario, idle_timeout_s=15.0, keep_alive_s=5.0)
+
+
+def test_a_dial_that_is_called_off_leaves_nothing_on_either_side():
+    async def scenario(net):
+        server = await net.server()
+        caller = await net.host("caller")
+        for after in (0.5, 1.0, 1.5, 2.5, 3.5):  # one-way trips
+            dial = asyncio.create_task(caller.connect(SERVER, service="echo"))
+            await asyncio.sleep(after * DELAY_S)
+            dial.cancel()
+            await asyncio.wait([dial])
+            assert not caller._peers
+        await asyncio.sleep(6)
+        assert (server._half_open, len(server._peers)) == (0, 0)
+
+    run(scenario)
+
+
+def test_copies_of_old_datagrams_change_nothing():
+    async def scenario(net):
+        server = await net.server()
+        caller = await net.host("caller")
+        heard = overhear(server)
+        peer = await caller.connect(SERVER, service="echo")
+        assert await ask(peer, b"x" * 5_000) == b"x" * 5_000
+        await asyncio.sleep(1)
+        received = net.peers_seen[0].connection.received_packets
+        server._receive(heard, caller._endpoint.address)
+        assert net.peers_seen[0].connection.received_packets == received
+        assert server.counters["replayed"] == sum(d[0] & packet.DATA > 0 for d in heard)
+        assert await ask(peer, b"y") == b"y"
+        await asyncio.sleep(6)
+        assert (server._half_open, len(server._peers)) == (0, 1)
+
+    run(scenario)
+
+
 def test_datagrams_of_another_address_are_foreign():
     """A connection belongs to an address; nobody else may speak for it."""
 
@@ -315,6 +414,10 @@ def test_datagrams_of_another_address_are_foreign():
             thief._endpoint.send((datagram,), SERVER)
         await asyncio.sleep(0.1)
         assert server.counters["foreign"] == 1
+        thief._endpoint.send((datagram[:30],), SERVER)
+        await asyncio.sleep(0.1)
+        assert server.counters["foreign"] == 2
+        assert await ask(peer, b"not taken over") == b"not taken over"
 
     run(scenario)
 
@@ -327,7 +430,7 @@ def test_a_thousand_connections_on_one_socket():
         for host in hosts:
             peers += [await host.connect(SERVER, service="echo") for _ in range(20)]
         assert len(server._peers) == 1_000
-        answers = await asyncio.gather(*(_ask(p, b"%d" % i) for i, p in enumerate(peers)))
+        answers = await asyncio.gather(*(ask(p, b"%d" % i) for i, p in enumerate(peers)))
         assert answers == [b"%d" % i for i in range(1_000)]
         for peer in peers:
             await peer.close()
@@ -351,56 +454,15 @@ def test_what_is_written_is_what_is_read_whatever_the_line_does(seed):
     messages = [dice.randbytes(dice.randrange(1, 60_000)) for _ in range(12)]
 
     async def scenario(net):
-        await net.server()
+        server = await net.server()
         net.world.network.base_policy = policy
         caller = await net.host("caller")
         peer = await caller.connect(SERVER, service="echo", timeout_s=60)
-        answers = await asyncio.gather(*(_ask(peer, m) for m in messages))
+        answers = await asyncio.gather(*(ask(peer, m) for m in messages))
         assert answers == messages
-
-    run(scenario)
-
-
-def test_a_writer_waits_for_a_reader_that_does_not_read():
-    async def scenario(net):
-        def ignore(peer):
-            net.peers_seen.append(peer)
-
-        await net.host("server", SERVER, ignore)
-        caller = await net.host("caller")
-        peer = await caller.connect(SERVER, service="echo")
-        stream = peer.open_stream()
-        written = 0
-
-        async def write():
-            nonlocal written
-            while True:
-                await stream.write(bytes(10_000))
-                written += 10_000
-
-        task = asyncio.create_task(write())
-        await asyncio.sleep(30)
-        stuck = written
-        await asyncio.sleep(30)
-        assert written == stuck  # the windows are full, and that is the end of it
-        assert stuck < 1_000_000
-        task.cancel()
-
-    run(scenario, stream_window=200_000, stream_buffer=400_000)
-
-
-def test_a_stream_that_the_peer_gives_up_ends_in_an_error():
-    async def scenario(net):
-        def refuse(peer):
-            peer.on_stream = lambda stream: stream.reset(9)
-
-        await net.host("server", SERVER, refuse)
-        caller = await net.host("caller")
-        peer = await caller.connect(SERVER, service="echo")
-        stream = peer.open_stream()
-        stream.push(b"x")
-        with pytest.raises(TransportError, match="code 9"):
-            await stream.read()
-        assert not peer.closed
+        assert net.world.network.dropped > 0
+        assert peer.stats()["lost"] + peer.stats()["probes"] > 0
+        counted = sum((caller.counters + server.counters).values())
+        assert counted >= (policy.corrupt > 0) + (policy.duplicate > 0)
 
     run(scenario)

@@ -1,0 +1,129 @@
+"""Streams as an application holds them: waiting, ending, giving up; on good and on bad lines."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from host_kit import SERVER, ask, run
+
+from netstack.transport.errors import TransportError
+
+
+def test_a_writer_waits_for_a_reader_that_does_not_read():
+    async def scenario(net):
+        def ignore(peer):
+            net.peers_seen.append(peer)
+
+        await net.host("server", SERVER, ignore)
+        caller = await net.host("caller")
+        peer = await caller.connect(SERVER, service="echo")
+        stream = peer.open_stream()
+        written = 0
+
+        async def write():
+            nonlocal written
+            while True:
+                await stream.write(bytes(10_000))
+                written += 10_000
+
+        task = asyncio.create_task(write())
+        await asyncio.sleep(30)
+        stuck = written
+        await asyncio.sleep(30)
+        assert written == stuck  # the windows are full, and that is the end of it
+        assert 400_000 <= stuck <= 200_000 + 400_000  # the reader's window, the writer's buffer
+        assert not task.done()
+        task.cancel()
+
+    run(scenario, stream_window=200_000, stream_buffer=400_000)
+
+
+def test_a_stream_that_the_peer_gives_up_ends_in_an_error():
+    async def scenario(net):
+        def refuse(peer):
+            peer.on_stream = lambda stream: stream.reset(9)
+
+        await net.host("server", SERVER, refuse)
+        caller = await net.host("caller")
+        peer = await caller.connect(SERVER, service="echo")
+        stream = peer.open_stream()
+        stream.push(b"x")
+        with pytest.raises(TransportError, match="code 9"):
+            await stream.read()
+        assert not peer.closed
+
+    run(scenario)
+
+
+def test_a_writer_that_waits_is_told_when_the_reader_gives_up():
+    async def scenario(net):
+        kept = []
+        await net.host("server", SERVER, lambda peer: setattr(peer, "on_stream", kept.append))
+        caller = await net.host("caller")
+        peer = await caller.connect(SERVER, service="echo")
+        writing = asyncio.create_task(peer.open_stream().write(bytes(2_000_000)))
+        await asyncio.sleep(5)
+        assert not writing.done()
+        kept[0].reset(9)
+        with pytest.raises(TransportError, match="code 9"):
+            await writing
+
+    run(scenario, stream_window=200_000, stream_buffer=400_000)
+
+
+@pytest.mark.xfail(strict=True, reason="nobody calls Peer.forget_stream")
+def test_a_stream_that_is_over_is_forgotten():
+    async def scenario(net):
+        await net.server()
+        caller = await net.host("caller")
+        peer = await caller.connect(SERVER, service="echo")
+        for _ in range(100):
+            await ask(peer, b"x")
+        await asyncio.sleep(1)
+        assert len(peer.connection.streams) == 0
+        assert (len(peer._streams), len(net.peers_seen[0]._streams)) == (0, 0)
+
+    run(scenario)
+
+
+@pytest.mark.xfail(strict=True, reason="an end without bytes is not kept for a later receiver")
+@pytest.mark.parametrize("data", [b"", b"all of it"])
+def test_a_receiver_set_late_is_told_of_the_end(data):
+    async def scenario(net):
+        kept, got = [], []
+        await net.host("server", SERVER, lambda peer: setattr(peer, "on_stream", kept.append))
+        peer = await (await net.host("caller")).connect(SERVER, service="echo")
+        stream = peer.open_stream()
+        stream.push(data)
+        await asyncio.sleep(0.1)
+        stream.push(b"", fin=True)
+        await asyncio.sleep(0.1)
+        if data:
+            assert await kept[0].read() == data
+        kept[0].receiver = lambda data, fin: got.append((data, fin))
+        assert got == [(b"", True)]
+
+    run(scenario)
+
+
+@pytest.mark.xfail(strict=True, reason="a reset does not tell where the stream ends")
+def test_streams_that_are_given_up_cost_no_credit_of_the_connection():
+    async def scenario(net):
+        await net.server()
+        caller = await net.host("caller")
+        peer = await caller.connect(SERVER, service="echo")
+        await asyncio.sleep(0.1)
+        for _ in range(20):
+            stream = peer.open_stream()
+            stream.receiver = lambda data, fin: None
+            net.world.network.cut("caller", "server")
+            stream.push(bytes(10_000))
+            await asyncio.sleep(0.01)
+            stream.reset()
+            net.world.network.heal()
+            await asyncio.sleep(0.5)
+        answer = await asyncio.wait_for(ask(peer, b"x" * 1_000), 10.0)
+        assert answer == b"x" * 1_000
+
+    run(scenario, connection_window=100_000)
