@@ -30,6 +30,7 @@ from netstack.transport.errors import (
     ConnectionClosed,
     ConnectTimeout,
     IdleTimeout,
+    PeerRejected,
     PeerRestarted,
     ProtocolViolation,
     TransportError,
@@ -135,7 +136,10 @@ class Connection:
             return
         handshake = self._handshake
         if handshake is not None:
-            handshake.receive(data, now)
+            try:
+                handshake.receive(data, now)
+            except PeerRejected as rejection:
+                self._end(rejection)
             if handshake.session is not None and self._session is None:
                 self._established(handshake)
 

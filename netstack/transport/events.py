@@ -48,6 +48,13 @@ class StreamStopped:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamOver:
+    """Both directions of this stream are over; no event of it follows."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class DatagramReceived:
     """An unreliable datagram."""
 

@@ -4,7 +4,7 @@ PADDING      0  (one byte; a run of them to the end)
 PING         1
 ACK          2  delay_us:4  count:2  count × (first:8 last:8), the highest range first
 STREAM       3  (4 with fin)  id:4  offset:8  length:4  data
-RESET_STREAM 5  id:4  code:4                 the sender gives up its side
+RESET_STREAM 5  id:4  code:4  sent:8         the sender gives up its side, after so many bytes
 STOP         6  id:4  code:4                 the receiver wants no more
 MAX_DATA     7  bytes:8                      credit for the connection
 MAX_STREAM   8  id:4  bytes:8                credit for a stream
@@ -28,6 +28,7 @@ STREAM_HEAD: Final = struct.Struct(">BIQI")
 ACK_HEAD: Final = struct.Struct(">BIH")
 RANGE: Final = struct.Struct(">QQ")
 ACK_ONE: Final = struct.Struct(">BIHQQ")
+RESET_HEAD: Final = struct.Struct(">BIIQ")
 ID_CODE: Final = struct.Struct(">BII")
 CREDIT: Final = struct.Struct(">BQ")
 ID_CREDIT: Final = struct.Struct(">BIQ")

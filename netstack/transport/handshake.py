@@ -23,15 +23,19 @@ import msgpack
 
 from netstack.transport import packet
 from netstack.transport.config import BASE_MTU, TransportConfig
-from netstack.transport.errors import ConnectTimeout
+from netstack.transport.errors import ConnectTimeout, PeerRejected
 from netstack.transport.packet import RESET_TOKEN_BYTES
 from security.channel import Handshake, Session
 from security.errors import CertificateRejected, HandshakeFailed
 from security.identity import Identity, PeerIdentity
 from security.noise import Entropy
 
-# RETRY is taken this often: a forger could otherwise keep an initiator turning in circles.
+# RETRY is taken this often between two resends: a forger could otherwise keep an initiator turning
+# in circles. The resend asks again, and the true RETRY has its chance.
 RETRIES_MAX: Final = 2
+
+# A RESPONSE that does not open was damaged, or is of another cluster: after so many, of another.
+BAD_RESPONSES_MAX: Final = 4
 
 # First messages of one initiator that are answered: the true one, and damaged copies of it.
 TRIES_MAX: Final = 4
@@ -115,6 +119,7 @@ class Initiator:
         self._token = token
         self._retries = 0
         self._resends = 0
+        self._bad_responses = 0
         self._give_up_at = now + context.config.handshake_timeout_s
         self._out: list[bytes] = []
         self._deadline: float | None = None
@@ -159,7 +164,10 @@ class Initiator:
         self._deadline = now + wait_s
 
     def receive(self, data: bytes, now: float) -> None:
-        """RETRY, RESPONSE or REFUSED; raises HandshakeFailed or CertificateRejected."""
+        """RETRY, RESPONSE or REFUSED.
+
+        Raises HandshakeFailed for what changes nothing, PeerRejected for the end of the dial.
+        """
         kind = data[0]
         if self.session is not None:
             return  # a copy; FINAL is resent by its timer
@@ -176,7 +184,15 @@ class Initiator:
         offset = packet.SHORT.size
         if len(data) < offset + 8:
             raise HandshakeFailed("a RESPONSE is cut short")
-        payload = self._noise.read_message(data[offset + 8 :])
+        try:
+            payload = self._noise.read_message(data[offset + 8 :])
+        except CertificateRejected as error:
+            raise PeerRejected(str(error)) from None
+        except HandshakeFailed as error:
+            self._bad_responses += 1
+            if self._bad_responses < BAD_RESPONSES_MAX:
+                raise
+            raise PeerRejected(str(error)) from None
         self.remote_id = int.from_bytes(data[offset : offset + 8], "big")
         self.parameters = Parameters.unpack(payload)
         self._deadline = None
@@ -204,6 +220,7 @@ class Initiator:
         if now >= self._give_up_at:
             raise ConnectTimeout("no answer to the handshake")
         self._resends += 1
+        self._retries = 0
         if self._final is not None:
             self._send(self._final, now)
         else:
@@ -288,15 +305,18 @@ class Responder:
                 self._answer(message)
 
     def receive(self, data: bytes, now: float) -> None:
-        """FINAL; a bad one is ignored, for anybody can send one: the true one may still come."""
+        """FINAL. Anybody can send a bad one, and the true one may still come.
+
+        Raises HandshakeFailed for what changes nothing, PeerRejected for who is not let in.
+        """
         if data[0] != packet.FINAL or self.session is not None:
             return
         refusal = "nothing was begun"
         for begun in self._tries:
             try:
                 payload = begun.noise.read_message(data[packet.SHORT.size :])
-            except CertificateRejected:
-                raise
+            except CertificateRejected as rejection:
+                raise PeerRejected(str(rejection)) from None
             except HandshakeFailed as error:
                 refusal = str(error)
             else:

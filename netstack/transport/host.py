@@ -36,7 +36,7 @@ from netstack.transport.handshake import Context, Initiator, Parameters, Respond
 from netstack.transport.packet import Malformed
 from netstack.transport.peer import NEVER, Peer
 from netstack.transport.tokens import TokenMint
-from security.errors import CertificateRejected, HandshakeFailed, SecurityError
+from security.errors import HandshakeFailed, SecurityError
 from security.identity import Identity, PeerIdentity, is_revoked
 
 # Stateless resets a second: enough to tell every sibling of a restart, too few to be worth
@@ -209,13 +209,7 @@ class Host:
     def _feed(self, peer: Peer, data: bytes, now: float) -> None:
         connection = peer.connection
         handshaking = connection.state == HANDSHAKE
-        try:
-            connection.receive_datagram(data, now)
-        except (HandshakeFailed, CertificateRejected) as error:
-            self.counters[type(error).__name__.lower()] += 1
-            if connection.is_initiator or isinstance(error, CertificateRejected):
-                self._refuse(peer, error)
-            return
+        connection.receive_datagram(data, now)
         if handshaking and connection.state != HANDSHAKE:
             self._handshake_over(peer)
         self._settle(peer)
@@ -298,12 +292,6 @@ class Host:
             candidate = int.from_bytes(self._runtime.entropy(8), "big")
             if candidate not in self._peers:
                 return candidate
-
-    def _refuse(self, peer: Peer, error: SecurityError) -> None:
-        """A handshake that cannot succeed any more."""
-        if peer.established is not None and not peer.established.done():
-            peer.established.set_exception(PeerRejected(str(error)))
-        self._forget(peer)
 
     def end(self, peer: Peer, code: int, reason: str) -> None:
         """Close a connection from this side."""

@@ -82,11 +82,13 @@ def _rare(connection: Connection, kind: int, data: bytes, offset: int) -> int:
     if kind == f.MAX_STREAMS:
         connection.streams.on_max_streams(f.COUNT.unpack_from(data, offset)[1])
         return offset + f.COUNT.size
-    if kind in (f.RESET_STREAM, f.STOP):
+    if kind == f.RESET_STREAM:
+        _, stream_id, code, sent = f.RESET_HEAD.unpack_from(data, offset)
+        connection.streams.on_reset(stream_id, code, sent)
+        return offset + f.RESET_HEAD.size
+    if kind == f.STOP:
         _, stream_id, code = f.ID_CODE.unpack_from(data, offset)
-        (connection.streams.on_reset if kind == f.RESET_STREAM else connection.streams.on_stop)(
-            stream_id, code
-        )
+        connection.streams.on_stop(stream_id, code)
         return offset + f.ID_CODE.size
     if kind in (f.DATAGRAM, f.NEW_TOKEN):
         _, length = f.BLOB_HEAD.unpack_from(data, offset)

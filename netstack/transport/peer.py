@@ -112,6 +112,8 @@ class Peer:
             stream = self._streams.get(event.stream_id)
             if stream is not None:
                 stream.cut(kind is events.StreamReset, event.code)
+        elif kind is events.StreamOver:
+            self._streams.pop(event.stream_id, None)
 
     def wait_for_room(self, stream: Stream) -> None:
         """Wake the stream's writers when its buffer has drained."""
@@ -123,10 +125,6 @@ class Peer:
             for stream in list(self._writers):
                 if stream.wake():
                     del self._writers[stream]
-
-    def forget_stream(self, stream_id: int) -> None:
-        """Both sides are done with it."""
-        self._streams.pop(stream_id, None)
 
     def ended(self, error: TransportError) -> None:
         """The connection is over."""
@@ -172,10 +170,13 @@ class Stream:
     @receiver.setter
     def receiver(self, receiver: Callable[[bytes, bool], None]) -> None:
         self._receiver = receiver
+        if self._ended and not self._arrived:
+            receiver(b"", True)
         while self._arrived:
             data = self._arrived.popleft()
             self._connection.streams.consume(self.id, len(data))
             receiver(data, self._ended and not self._arrived)
+        self.peer.touch()
 
     def push(self, data: bytes, *, fin: bool = False) -> None:
         """Queue without waiting; raises BufferFull over the bound, or the connection's error."""
@@ -219,10 +220,10 @@ class Stream:
         return data
 
     def reset(self, code: int = 0) -> None:
-        """Give up sending, and ask the peer to send no more."""
+        """Give up sending, and ask the peer to send no more; what came unread is dropped."""
         self._connection.streams.reset(self.id, code)
         self._connection.streams.stop(self.id, code)
-        self.peer.touch()
+        self._give_up(TransportError(f"stream {self.id} was given up here (code {code})"))
 
     # -- called by Peer
 
@@ -240,7 +241,7 @@ class Stream:
     def cut(self, receiving: bool, code: int) -> None:
         """One direction was given up by the peer."""
         if receiving:
-            self.fail(TransportError(f"the peer reset stream {self.id} (code {code})"))
+            self._give_up(TransportError(f"the peer reset stream {self.id} (code {code})"))
         if self.on_reset is not None:
             self.on_reset(code)
 
@@ -250,6 +251,11 @@ class Stream:
         self._wake_reader()
         if self._writer is not None and not self._writer.done():
             self._writer.set_result(None)
+
+    def _give_up(self, error: TransportError) -> None:
+        # Bytes that nobody is going to read would hold back the credit of all other streams.
+        self.receiver = _drop
+        self.fail(error)
 
     def wake(self) -> bool:
         """Wake a waiting writer if there is room now."""
@@ -265,3 +271,7 @@ class Stream:
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
+
+
+def _drop(data: bytes, fin: bool) -> None:
+    """The receiver of a stream that was given up."""

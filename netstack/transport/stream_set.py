@@ -13,7 +13,13 @@ from typing import Any
 from netstack.transport import frames as f
 from netstack.transport.config import TransportConfig
 from netstack.transport.errors import BufferFull, ProtocolViolation, TransportError
-from netstack.transport.events import StreamData, StreamOpened, StreamReset, StreamStopped
+from netstack.transport.events import (
+    StreamData,
+    StreamOpened,
+    StreamOver,
+    StreamReset,
+    StreamStopped,
+)
 from netstack.transport.flow import ReceiveCredit, SendCredit
 from netstack.transport.handshake import Parameters
 from netstack.transport.streams import ReceiveStream, SendStream
@@ -105,7 +111,7 @@ class StreamSet:
         stream = self._sending.get(stream_id)
         if stream is not None and not stream.finished:
             stream.reset(code)
-            frame = f.ID_CODE.pack(f.RESET_STREAM, stream_id, code)
+            frame = f.RESET_HEAD.pack(f.RESET_STREAM, stream_id, code, stream.next_offset)
             self._control.append((f.RESET_STREAM, frame))
             self.forget_if_over(stream_id)
 
@@ -132,11 +138,14 @@ class StreamSet:
         if ended:
             self.forget_if_over(stream_id)
 
-    def on_reset(self, stream_id: int, code: int) -> None:
-        """The peer gave up a stream."""
+    def on_reset(self, stream_id: int, code: int, final_size: int) -> None:
+        """The peer gave up a stream, of which it had sent `final_size` bytes."""
         stream = self._known(stream_id)
-        if stream is not None:
-            stream.final_size = stream.next_offset
+        if stream is not None and not stream.finished:
+            unseen = final_size - stream.highest
+            missing = stream.reset(final_size)
+            self._receive_credit.receive(unseen)
+            self.consume(stream_id, missing)
             self._events.append(StreamReset(stream_id, code))
             self.forget_if_over(stream_id)
 
@@ -195,6 +204,7 @@ class StreamSet:
         if not (sending.finished and receiving.finished):
             return
         del self._sending[stream_id], self._receiving[stream_id]
+        self._events.append(StreamOver(stream_id))
         self.sendable.pop(stream_id, None)
         if stream_id % 2 == self._next_remote % 2:
             self._remote_closed += 1

@@ -180,6 +180,20 @@ class ReceiveStream:
         self._bound_held()
         return b"".join(ready)
 
+    def reset(self, final_size: int) -> int:
+        """Nothing comes any more. Returns how many of the bytes that were sent are not in order.
+
+        Raises ProtocolViolation for an end that contradicts what came before.
+        """
+        known = final_size if self.final_size is None else self.final_size
+        if final_size != known or not self.highest <= final_size <= self.limit:
+            raise ProtocolViolation("a stream is reset beyond its end")
+        missing = final_size - self.next_offset
+        self.final_size = self.highest = self.next_offset = final_size
+        self._held.clear()
+        self.buffered = 0
+        return missing
+
     def _bound_held(self) -> None:
         """Copies of the same bytes must not pile up: join what overlaps once it is much."""
         if self.buffered <= self.window:

@@ -72,7 +72,6 @@ def test_a_writer_that_waits_is_told_when_the_reader_gives_up():
     run(scenario, stream_window=200_000, stream_buffer=400_000)
 
 
-@pytest.mark.xfail(strict=True, reason="nobody calls Peer.forget_stream")
 def test_a_stream_that_is_over_is_forgotten():
     async def scenario(net):
         await net.server()
@@ -87,7 +86,6 @@ def test_a_stream_that_is_over_is_forgotten():
     run(scenario)
 
 
-@pytest.mark.xfail(strict=True, reason="an end without bytes is not kept for a later receiver")
 @pytest.mark.parametrize("data", [b"", b"all of it"])
 def test_a_receiver_set_late_is_told_of_the_end(data):
     async def scenario(net):
@@ -107,7 +105,6 @@ def test_a_receiver_set_late_is_told_of_the_end(data):
     run(scenario)
 
 
-@pytest.mark.xfail(strict=True, reason="a reset does not tell where the stream ends")
 def test_streams_that_are_given_up_cost_no_credit_of_the_connection():
     async def scenario(net):
         await net.server()

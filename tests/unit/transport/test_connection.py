@@ -17,7 +17,13 @@ from netstack.transport.errors import (
     PeerRestarted,
     TransportError,
 )
-from netstack.transport.events import Closed, DatagramReceived, StreamReset, StreamStopped
+from netstack.transport.events import (
+    Closed,
+    DatagramReceived,
+    StreamOver,
+    StreamReset,
+    StreamStopped,
+)
 from netstack.transport.packet import DATA, FINAL, INITIAL_IK, INITIAL_XX, RESPONSE, SHORT
 
 RTT = 0.02  # twice the default delay of a Pair
@@ -160,7 +166,7 @@ class TestStreams:
         pair.client.connection.streams.reset(stream, 7)
         pair.client.connection.streams.stop(stream, 8)
         pair.run(1.0)
-        assert pair.server.events == [StreamReset(0, 7), StreamStopped(0, 8)]
+        assert pair.server.events == [StreamReset(0, 7), StreamStopped(0, 8), StreamOver(0)]
 
     def test_a_write_after_the_end_is_refused(self):
         pair = Pair()

@@ -239,6 +239,28 @@ class TestReassembly:
                 stream.receive(offset, bytes(100), False)
         assert stream.buffered <= 2000
 
+    def test_a_reset_tells_how_many_bytes_will_not_be_handed_over(self):
+        stream = ReceiveStream(100)
+        stream.receive(0, bytes(10), False)
+        stream.receive(30, bytes(10), False)
+        assert stream.reset(60) == 50
+        assert stream.finished
+        assert (stream.highest, stream.buffered) == (60, 0)
+
+    @pytest.mark.parametrize("end", [39, 101])
+    def test_a_reset_that_contradicts_what_came_is_a_violation(self, end):
+        stream = ReceiveStream(100)
+        stream.receive(30, bytes(10), False)
+        with pytest.raises(ProtocolViolation, match="reset beyond its end"):
+            stream.reset(end)
+
+    def test_an_end_does_not_move(self):
+        stream = ReceiveStream(100)
+        stream.receive(30, bytes(10), True)
+        with pytest.raises(ProtocolViolation, match="reset beyond its end"):
+            stream.reset(50)
+        assert stream.reset(40) == 40
+
     def test_limits_and_ends_are_held(self):
         stream = ReceiveStream(100)
         with pytest.raises(ProtocolViolation, match="more stream data than"):
