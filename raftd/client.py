@@ -271,12 +271,19 @@ class RaftClient:
         answer[2] = len(pairs) < count
 
     async def watch(
-        self, key: bytes, range_end: bytes = b"", *, prefix: bool = False, revision: int = 0
+        self,
+        key: bytes,
+        range_end: bytes = b"",
+        *,
+        prefix: bool = False,
+        revision: int = 0,
+        progress: bool = False,
     ) -> AsyncGenerator[WatchBatch, None]:
         """Changes from `revision` on (0: from now), in order, each once, for ever.
 
-        A connection that ends is replaced, and the watch goes on where it was. Raises
-        Refused("compacted") when the history it needs is gone.
+        A connection that ends is replaced, and so is a node that has lost its leader; the watch
+        goes on where it was. With `progress`, a batch without events says now and then up to which
+        revision there was nothing. Raises Refused("compacted") when the history it needs is gone.
         """
         range_end = c.prefix_end(key) if prefix else range_end
         while True:
@@ -288,9 +295,8 @@ class RaftClient:
                     changes += [_event(pair, previous) for pair, previous in events]
                     if more:
                         continue  # a revision is handed over whole
-                    if changes or not revision:
-                        revision = at + 1  # the first answer says where a watch from now on begins
-                    if changes:
+                    begun, revision = revision, at + 1
+                    if changes or (progress and begun):
                         yield WatchBatch(at, changes)
                         changes = []
             except Failed as error:

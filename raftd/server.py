@@ -52,6 +52,9 @@ ANSWER_BYTES_MAX = 4 * 1024 * 1024
 # Expired leases are looked for this often while this node leads.
 LEASE_TICK_S = 0.1
 
+# A watch that nothing happens to says this often how far it is, and that it is not forgotten.
+PROGRESS_S = 5.0
+
 # A membership change waits this long for a newcomer to catch up.
 MEMBERS_TIMEOUT_S = 30.0
 
@@ -212,7 +215,13 @@ class RaftService:
                 for batch in watcher.take():
                     for part, more in _parts(batch.events):
                         yield [batch.revision, part, more]
-                await wake.wait()
+                try:
+                    async with asyncio.timeout(PROGRESS_S):
+                        await wake.wait()
+                except TimeoutError:
+                    if self.replica.core.leader_name is None:
+                        raise Unavailable("no leader is known here: watch elsewhere") from None
+                    yield [watcher.position, [], False]
         except WatchCompacted as error:
             raise Failed("compacted", str(error), error.revision) from None
         finally:

@@ -64,6 +64,11 @@ class Watcher:
     def __repr__(self) -> str:
         return f"<Watcher {self._key!r} next={self._next} waiting={self._waiting}>"
 
+    @property
+    def position(self) -> int:
+        """The revision up to which nothing is missing, once all that is due was taken."""
+        return self._next - 1
+
     def wants(self, key: bytes) -> bool:
         """Whether the key lies in the range."""
         return in_range(key, self._key, self._end)

@@ -329,7 +329,7 @@ def test_watchers_say_what_they_are():
 
 
 class BreaksOff:
-    """A node that greets and is gone; the next one answers from the revision it is asked for."""
+    """A node that says where the watch stands and is gone; the next one answers from there."""
 
     def __init__(self, revision: int) -> None:
         self.revision, self.asked = revision, []
@@ -337,7 +337,7 @@ class BreaksOff:
     async def stream(self, method, body):
         assert method == "kv.watch"
         self.asked.append(body[2])
-        yield [self.revision, [], False]
+        yield [body[2] - 1 if body[2] else self.revision, [], False]
         if len(self.asked) == 1:
             raise Unavailable("the connection has ended")
         for at in range(body[2] or self.revision + 1, self.revision + 2):
