@@ -1,6 +1,6 @@
 # One line a target; `make help` lists them. Nothing is needed first but Python 3.11+ and make.
 SHELL := /bin/bash
-PYTHON ?= python3
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

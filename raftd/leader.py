@@ -3,7 +3,8 @@
     next_index, match_index   per follower, in Progress (figure 2, "volatile state on leaders")
     commit                    the highest index of *this term* that a majority holds (§5.4.2)
     reads                     served at the commit index of their arrival, once heartbeats sent
-                              after it have shown that a majority follows (§8, dissertation §6.4)
+                              after it have shown that a majority follows (§8, dissertation §6.4);
+                              they are sent to as many as that takes, the quickest of the last round
 
 AppendEntries are decided when outputs are taken, not when commands come: however many commands a
 turn of the loop brings, a follower gets one message. The leader's own disk works meanwhile; its
@@ -58,6 +59,9 @@ class Leader:
         self._context = 0
         self._round_wanted = False
         self._rounds_sent: dict[int, float] = {}
+        self._whole_round = 0  # the last one that went to everybody
+        self._answered: dict[str, None] = {}  # that round, in this order
+        self._front: list[str] = []  # who is asked when a read comes
         self._lease_until = float("-inf")
         self._reads: list[tuple[int, int, str | None, int]] = []  # context, token, from, index
         self._early_reads: list[tuple[int, str | None]] = []  # nothing of this term committed yet
@@ -96,7 +100,7 @@ class Leader:
         """One message, or as many as the windows allow, to every follower that lacks entries."""
         raft = self._raft
         if self._round_wanted:
-            self._heartbeat()
+            self._round(self._front)
         last = raft.log.last_index
         cut: dict[int, list[Entry]] = {}  # followers that stand alike share one slice
         for name, progress in self.progress.items():
@@ -198,6 +202,8 @@ class Leader:
     def _on_heartbeat_reply(self, source: str, progress: Progress, reply: m.HeartbeatReply) -> None:
         raft = self._raft
         progress.read_context = max(progress.read_context, min(reply.context, self._context))
+        if reply.context == self._whole_round:
+            self._answered[source] = None
         stalled_s = raft.now - progress.advanced_at
         if stalled_s > 2 * raft.options.heartbeat_s:
             # It answers heartbeats and not what we sent: that was lost.
@@ -281,14 +287,26 @@ class Leader:
             self._heartbeat()
 
     def _heartbeat(self) -> None:
+        """Tell everybody who leads; who answers first is asked until the next time."""
+        raft = self._raft
+        membership = raft.membership
+        needed = len(membership.voters) // 2 + (not membership.is_voter(raft.name))
+        quickest = [name for name in self._answered if name in membership.voters][:needed]
+        everybody = list(self.progress)
+        self._front = everybody if membership.joint or len(quickest) < needed else quickest
+        self._answered = {}
+        self._heartbeat_at = raft.now + raft.options.heartbeat_s
+        self._round(everybody)
+        self._whole_round = self._context
+
+    def _round(self, names: list[str]) -> None:
         """A round of heartbeats; its number confirms the reads that came before it."""
         raft = self._raft
         self._round_wanted = False
         self._context += 1
         self._rounds_sent[self._context] = raft.now
-        self._heartbeat_at = raft.now + raft.options.heartbeat_s
-        for name, progress in self.progress.items():
-            commit = min(raft.commit, progress.match_index)
+        for name in names:
+            commit = min(raft.commit, self.progress[name].match_index)
             raft.send(name, m.Heartbeat(raft.term, commit, self._context))
         if len(self._rounds_sent) > ROUNDS_MAX:
             del self._rounds_sent[next(iter(self._rounds_sent))]
@@ -369,6 +387,7 @@ class Leader:
         for name in sorted(set(self.progress) - members):
             del self.progress[name]
             self._snapshots.pop(name, None)
+        self._front = list(self.progress)
 
     def change_membership(self, wanted: Membership) -> int:
         """See Raft.change_membership."""

@@ -1,10 +1,29 @@
 #!/usr/bin/env bash
 # Make the virtual environment and install the project into it. Called by the Makefile; safe to run again.
 set -euo pipefail
-python="$1" venv="$2"
+wanted="$1" venv="$2"
 
-if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-    echo "setup: $python is missing or older than 3.11; name another with: make setup PYTHON=python3.12" >&2
+# Prints how many microseconds the interpreter takes to parse something, if it will do at all.
+# Parsing tells most plainly whether it was built with profile-guided optimisation, which makes
+# this project a fifth faster.
+probe='
+import sys
+import ast, ensurepip, timeit, venv
+if sys.version_info >= (3, 11):
+    source = "def f(a, b):\n  return [a + i for i in range(b) if i % 2]\n" * 10
+    print(int(min(timeit.repeat(lambda: ast.parse(source), number=20, repeat=7)) * 1e6))'
+
+python="" best=0
+for candidate in ${wanted:-python3 /usr/bin/python3 /usr/local/bin/python3}; do
+    took=$("$candidate" -c "$probe" 2>/dev/null) || continue
+    # The first that will do, or one that is faster by a quarter.
+    if [ -n "$took" ] && { [ -z "$python" ] || [ $((took * 4)) -lt $((best * 3)) ]; }; then
+        python="$candidate" best="$took"
+    fi
+done
+if [ -z "$python" ]; then
+    echo "setup: ${wanted:-python3} is missing, older than 3.11, or without the venv module;" \
+         "name another with: make setup PYTHON=python3.12" >&2
     exit 2
 fi
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
@@ -13,4 +32,4 @@ fi
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
     --constraint constraints.txt --editable . --group dev
 touch "$venv/.ready"
-echo "setup: installed into $venv; activate it with: source $venv/bin/activate"
+echo "setup: installed into $venv ($("$venv/bin/python" -V), $python); activate it with: source $venv/bin/activate"
