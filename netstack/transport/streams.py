@@ -21,6 +21,7 @@ class SendStream:
         "_fin_queued",
         "_fresh",
         "_fresh_bytes",
+        "_fresh_from",
         "buffered",
         "fin_acked",
         "fin_wanted",
@@ -40,6 +41,7 @@ class SendStream:
         self.reset_code: int | None = None
         self._fin_queued = False
         self._fresh: deque[bytes] = deque()
+        self._fresh_from = 0  # the first of them is taken up to here
         self._fresh_bytes = 0
         self._again: deque[tuple[int, bytes, bool]] = deque()
 
@@ -85,24 +87,29 @@ class SendStream:
         return offset, data, fin
 
     def _gather(self, room: int) -> bytes:
-        """Up to `room` fresh bytes. All of them, if they fit, in one join."""
+        """Up to `room` fresh bytes; each is copied once, however large the writes were."""
         fresh = self._fresh
-        if self._fresh_bytes <= room:
-            data = fresh[0] if len(fresh) == 1 else b"".join(fresh)
-            fresh.clear()
-            self._fresh_bytes = 0
-            return data
+        if not fresh:
+            return b""
+        start = self._fresh_from
+        end = start + room
+        if end < len(fresh[0]):
+            self._fresh_from = end
+            self._fresh_bytes -= room
+            return fresh[0][start:end]
         parts = []
-        left = room
+        left = min(room, self._fresh_bytes)
+        self._fresh_bytes -= left
         while left:
-            part = fresh.popleft()
-            if len(part) > left:
-                fresh.appendleft(part[left:])
-                part = part[:left]
+            part = fresh[0][start : start + left]
             parts.append(part)
             left -= len(part)
-        self._fresh_bytes -= room
-        return b"".join(parts)
+            start += len(part)
+            if start == len(fresh[0]):
+                fresh.popleft()
+                start = 0
+        self._fresh_from = start
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def lost(self, offset: int, data: bytes, fin: bool) -> None:
         """A frame did not arrive: send it again."""
@@ -120,7 +127,7 @@ class SendStream:
         self.reset_code = code
         self._fresh.clear()
         self._again.clear()
-        self._fresh_bytes = self.buffered = 0
+        self._fresh_from = self._fresh_bytes = self.buffered = 0
 
     @property
     def finished(self) -> bool:
