@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from netstack.transport.controllers import controller
+from netstack.transport.rtt import ESTIMATORS
+
 # Every IPv4 path carries this much (RFC 9000 §14), and it leaves no room for amplification.
 BASE_MTU = 1200
 
@@ -39,6 +42,15 @@ class TransportConfig:
         Streams that the peer may have open at a time.
     max_mtu
         Datagram size at which path-MTU discovery stops.
+    congestion
+        The controller, as in controllers.py.
+    pacing
+        Whether packets are spread over the round trip. A router's short queue is grateful; between
+        processes of one machine there is none, and bursts cost less.
+    ecn
+        Whether packets say that they may be marked instead of dropped.
+    timer
+        How long to wait for an answer: "rfc6298", "lecture" or "fixed" (rtt.py).
     max_half_open
         Handshakes of strangers under way at a time; their addresses are validated before.
     """
@@ -54,10 +66,18 @@ class TransportConfig:
     stream_buffer: int = 16 * 1024 * 1024
     max_streams: int = 1024
     max_mtu: int = MAX_DATAGRAM
+    congestion: str = "newreno"
+    pacing: bool = False
+    ecn: bool = True
+    timer: str = "rfc6298"
     max_half_open: int = 256
 
     def __post_init__(self) -> None:
         if not BASE_MTU <= self.max_mtu <= MAX_DATAGRAM:
             raise ValueError(f"max_mtu must be between {BASE_MTU} and {MAX_DATAGRAM}")
+        if self.timer not in ESTIMATORS:
+            known = ", ".join(ESTIMATORS)
+            raise ValueError(f"no timer {self.timer!r}; there are {known}")
+        controller(self.congestion)
         if self.keep_alive_s and self.keep_alive_s >= self.idle_timeout_s:
             raise ValueError("keep_alive_s must be below idle_timeout_s, or it comes too late")

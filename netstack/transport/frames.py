@@ -12,6 +12,7 @@ MAX_STREAMS  9  count:4                      streams the peer may have opened in
 DATAGRAM    10  length:2  data               unreliable
 CLOSE       11  code:4  length:2  reason
 NEW_TOKEN   12  length:2  token              skips address validation next time
+ACK_ECN     13  as ACK, then ect0:8 ce:8     with the counts of marked packets
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from typing import Final
 from netstack.transport.ranges import RangeSet
 
 PADDING, PING, ACK, STREAM, STREAM_FIN, RESET_STREAM, STOP = range(7)
-MAX_DATA, MAX_STREAM, MAX_STREAMS, DATAGRAM, CLOSE, NEW_TOKEN = range(7, 13)
+MAX_DATA, MAX_STREAM, MAX_STREAMS, DATAGRAM, CLOSE, NEW_TOKEN, ACK_ECN = range(7, 14)
 
 STREAM_HEAD: Final = struct.Struct(">BIQI")
 ACK_HEAD: Final = struct.Struct(">BIH")
 RANGE: Final = struct.Struct(">QQ")
+ECN_COUNTS: Final = struct.Struct(">QQ")
 ACK_ONE: Final = struct.Struct(">BIHQQ")
 RESET_HEAD: Final = struct.Struct(">BIIQ")
 ID_CODE: Final = struct.Struct(">BII")
@@ -41,14 +43,17 @@ CLOSE_HEAD: Final = struct.Struct(">BIH")
 ACK_RANGES_MAX: Final = 32
 
 
-def encode_ack(received: RangeSet, delay_s: float) -> bytes:
-    """An ACK of what was received, the highest ranges first."""
+def encode_ack(received: RangeSet, delay_s: float, counts: tuple[int, int] | None = None) -> bytes:
+    """An ACK of what was received, the highest ranges first; `counts` of ECT(0) and CE."""
     delay_us = min(int(delay_s * 1e6), 0xFFFFFFFF)
-    if (only := received.only) is not None:
+    if counts is None and (only := received.only) is not None:
         return ACK_ONE.pack(ACK, delay_us, 1, *only)
     ranges = received.descending(ACK_RANGES_MAX)
-    parts = [ACK_HEAD.pack(ACK, delay_us, len(ranges))]
+    kind = ACK if counts is None else ACK_ECN
+    parts = [ACK_HEAD.pack(kind, delay_us, len(ranges))]
     parts += [RANGE.pack(first, last) for first, last in ranges]
+    if counts is not None:
+        parts.append(ECN_COUNTS.pack(*counts))
     return b"".join(parts)
 
 

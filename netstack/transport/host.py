@@ -26,13 +26,14 @@ from netstack.runtime.endpoint import Address, Endpoint
 from netstack.runtime.runtime import Runtime
 from netstack.transport import events, packet
 from netstack.transport.config import BASE_MTU, TransportConfig
-from netstack.transport.connection import BURST_PACKETS_MAX, CLOSED, HANDSHAKE, Connection
+from netstack.transport.connection import CLOSED, HANDSHAKE, Connection
 from netstack.transport.errors import (
     ConnectionClosed,
     ConnectTimeout,
     PeerRejected,
 )
 from netstack.transport.handshake import Context, Initiator, Parameters, Responder
+from netstack.transport.outgoing import BURST_PACKETS_MAX
 from netstack.transport.packet import Malformed
 from netstack.transport.peer import NEVER, Peer
 from netstack.transport.tokens import TokenMint

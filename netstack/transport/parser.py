@@ -30,7 +30,7 @@ def parse_frames(connection: Connection, data: bytes, now: float) -> bool:
                 connection.streams.on_stream(stream_id, position, body, kind == f.STREAM_FIN)
                 offset += length
                 eliciting = True
-            elif kind == f.ACK:
+            elif kind == f.ACK or kind == f.ACK_ECN:
                 offset = _ack(connection, data, offset, now)
             elif kind == f.PADDING:
                 # A run of zeros; whatever follows it is a frame again.
@@ -52,7 +52,7 @@ def _slice(data: bytes, offset: int, length: int) -> bytes:
 
 
 def _ack(connection: Connection, data: bytes, offset: int, now: float) -> int:
-    _, delay_us, count = f.ACK_HEAD.unpack_from(data, offset)
+    kind, delay_us, count = f.ACK_HEAD.unpack_from(data, offset)
     offset += f.ACK_HEAD.size
     ranges = []
     below = 1 << 64
@@ -63,8 +63,12 @@ def _ack(connection: Connection, data: bytes, offset: int, now: float) -> int:
         ranges.append((first, last))
         below = first
         offset += f.RANGE.size
+    counts = None
+    if kind == f.ACK_ECN:
+        counts = f.ECN_COUNTS.unpack_from(data, offset)
+        offset += f.ECN_COUNTS.size
     if ranges:
-        connection.on_ack(ranges, delay_us / 1e6, now)
+        connection.on_ack(ranges, delay_us / 1e6, counts, now)
     return offset
 
 

@@ -6,6 +6,9 @@
                      itself
     overdue          nothing acknowledged for a probe time-out: send what asks for an answer
 
+Each packet remembers how much had been delivered when it left, so that its acknowledgement tells
+at which rate the path delivers.
+
 Packets are kept in a dict in the order of their numbers, so the oldest is the first key, an ACK's
 range is a run of pops, and nothing is ever sorted.
 """
@@ -14,7 +17,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from netstack.transport.congestion.base import CongestionController
+from netstack.transport.congestion.base import Acked, CongestionController
+from netstack.transport.ecn import EcnPath
 from netstack.transport.rtt import GRANULARITY_S, RttEstimator
 
 PACKET_THRESHOLD: Final = 3  # the lecture's three duplicate acknowledgements
@@ -25,7 +29,15 @@ PERSISTENT_TIMEOUTS: Final = 3  # RFC 9002 §7.6.1
 class SentPacket:
     """What is known of a packet in flight. `frames` are owned by it until it is acked or lost."""
 
-    __slots__ = ("frames", "number", "probe_size", "sent_at", "size")
+    __slots__ = (
+        "delivered",
+        "delivered_at",
+        "frames",
+        "number",
+        "probe_size",
+        "sent_at",
+        "size",
+    )
 
     def __init__(
         self, number: int, sent_at: float, size: int, frames: list[Any], probe_size: int
@@ -35,6 +47,8 @@ class SentPacket:
         self.size = size
         self.frames = frames
         self.probe_size = probe_size  # of a path-MTU probe; else 0
+        self.delivered = 0  # by the connection, in bytes, when this left
+        self.delivered_at = 0.0  # when the last of these were acknowledged
 
 
 class Recovery:
@@ -45,6 +59,8 @@ class Recovery:
         "_limited",
         "bytes_in_flight",
         "congestion",
+        "delivered",
+        "delivered_at",
         "in_flight",
         "largest_acked",
         "loss_at",
@@ -63,6 +79,8 @@ class Recovery:
         self.max_ack_delay_s = max_ack_delay_s
         self.in_flight: dict[int, SentPacket] = {}
         self.bytes_in_flight = 0
+        self.delivered = 0  # bytes, so far
+        self.delivered_at = 0.0
         self.largest_acked = -1
         self.loss_at: float | None = None
         self.losses = 0
@@ -87,14 +105,26 @@ class Recovery:
 
     def sent(self, packet: SentPacket) -> None:
         """An ack-eliciting packet has left."""
+        if not self.in_flight:
+            self.delivered_at = packet.sent_at  # idle time is not the path's
+        packet.delivered = self.delivered
+        packet.delivered_at = self.delivered_at
         self.in_flight[packet.number] = packet
         self.bytes_in_flight += packet.size
         self._last_eliciting_at = packet.sent_at
 
     def acknowledge(
-        self, ranges: list[tuple[int, int]], ack_delay_s: float, now: float
+        self,
+        ranges: list[tuple[int, int]],
+        ack_delay_s: float,
+        now: float,
+        path: EcnPath | None = None,
+        counts: tuple[int, int] | None = None,
     ) -> list[SentPacket]:
-        """Take an ACK's ranges (first, last); returns the packets that it newly acknowledges."""
+        """Take an ACK's ranges (first, last); returns the packets that it newly acknowledges.
+
+        `path` learns from the peer's `counts` how many of them were marked.
+        """
         in_flight = self.in_flight
         if not in_flight:
             self.largest_acked = max(self.largest_acked, ranges[0][1])
@@ -115,13 +145,37 @@ class Recovery:
                 held_s = min(ack_delay_s, self.max_ack_delay_s)
                 self.rtt.sample(max(now - latest.sent_at, 1e-6), held_s)
             self.timeouts = 0
-            congestion, limited = self.congestion, self._limited
-            for packet in newly:
-                self.bytes_in_flight -= packet.size
-                congestion.on_acknowledged(packet.size, packet.sent_at, now, limited=limited)
-            self._limited = False
+            marks = path.acknowledged(len(newly), counts) if path is not None else 0
+            self._deliver(newly, now, marks)
         self.largest_acked = max(self.largest_acked, largest)
         return newly
+
+    def _deliver(self, newly: list[SentPacket], now: float, marks: int) -> None:
+        latest = newly[-1]
+        size = 0
+        for packet in newly:
+            size += packet.size
+        self.bytes_in_flight -= size
+        self.delivered += size
+        self.delivered_at = now
+        # Over the longer of the times in which it was sent and acknowledged: a burst of
+        # acknowledgements does not make the path faster.
+        took_s = max(now - latest.delivered_at, latest.sent_at - newly[0].sent_at)
+        rate = (self.delivered - latest.delivered) / took_s if took_s > 0 else 0.0
+        self.congestion.on_acknowledged(
+            Acked(
+                now,
+                size,
+                latest.sent_at,
+                self._limited,
+                self.bytes_in_flight,
+                min(1.0, marks / len(newly)) if marks else 0.0,
+                self.delivered,
+                latest.delivered,
+                rate,
+            )
+        )
+        self._limited = False
 
     def detect_lost(self, now: float) -> list[SentPacket]:
         """Packets that are lost by now; sets `loss_at` for the next that may become so."""
@@ -149,7 +203,7 @@ class Recovery:
             if packet.probe_size:
                 continue  # a probe's loss speaks of the path's MTU, not of congestion (RFC 8899 §3)
             self.losses += 1
-            self.congestion.on_lost(packet.sent_at, now)
+            self.congestion.on_lost(packet.sent_at, now, self.bytes_in_flight)
         span_s = lost[-1].sent_at - lost[0].sent_at
         if self.rtt.samples and span_s > PERSISTENT_TIMEOUTS * self.probe_timeout(back_off=0):
             self.congestion.on_persistent_congestion()

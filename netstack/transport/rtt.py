@@ -81,3 +81,27 @@ class LectureEwma(RttEstimator):
     def _update(self, rtt_s: float) -> None:
         self.smoothed += ALPHA * (rtt_s - self.smoothed)
         self.variation += BETA * (abs(self.smoothed - rtt_s) - self.variation)
+
+
+class FixedTimer(RttEstimator):
+    """Waits as long as it was told at first, whatever it sees: what the lecture warns of.
+
+    A server that gets slower than the timer is asked again while it still works on the first
+    request, which makes it slower still.
+    """
+
+    __slots__ = ()
+
+    def rto(self, back_off: int = 0) -> float:
+        """Never backs off."""
+        return self.rto_s
+
+    def _compute_rto(self) -> float:
+        return self.rto_s if self.samples else super()._compute_rto()
+
+
+ESTIMATORS: Final[dict[str, type[RttEstimator]]] = {
+    "rfc6298": RttEstimator,
+    "lecture": LectureEwma,
+    "fixed": FixedTimer,
+}

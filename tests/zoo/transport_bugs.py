@@ -11,33 +11,45 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "transport
 from transport_kit import Pair
 
 from netstack.transport import frames as f
+from netstack.transport.acks import AckState
 from netstack.transport.config import TransportConfig
 from netstack.transport.connection import Connection
 from netstack.transport.mtu import MtuDiscovery
 
 
+class GaplessAcks(AckState):
+    def frame(self, now: float):
+        if self.received.highest > 0:
+            self.received._firsts[:] = [0]
+            self.received._lasts[:] = [self.received.highest]
+        return super().frame(now)
+
+
 class AcknowledgesWhatItDropped(Connection):
     """Says that it has the packets of a gap."""
 
-    def _build_packet(self, now: float):
-        if self._received.highest > 0:
-            self._received._firsts[:] = [0]
-            self._received._lasts[:] = [self._received.highest]
-        return super()._build_packet(now)
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        self.acks = self.outgoing._acks = GaplessAcks(self.config.max_ack_delay_s)
 
 
 class NeverSendsAgain(Connection):
     """Takes loss for the application's problem."""
 
-    def _requeue(self, frames):
-        return
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        self.outgoing._requeue = lambda frames: None
 
 
 class ForgetsTheEnd(Connection):
     """A FIN that was lost stays lost."""
 
-    def _requeue(self, frames):
-        super()._requeue([(*fr[:4], False) if fr[0] == f.STREAM else fr for fr in frames])
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        requeue = self.outgoing._requeue
+        self.outgoing._requeue = lambda frames: requeue(
+            [(*fr[:4], False) if fr[0] == f.STREAM else fr for fr in frames]
+        )
 
 
 class WindowOffByOne(Connection):
@@ -53,7 +65,7 @@ class DeliversTwice(Connection):
 
     def take_events(self):
         events = super().take_events()
-        if self.recovery.losses or self._received._firsts[1:]:
+        if self.recovery.losses or self.acks.received._firsts[1:]:
             return events + [e for e in events if type(e).__name__ == "StreamData"]
         return events
 

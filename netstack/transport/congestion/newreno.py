@@ -12,57 +12,27 @@ from __future__ import annotations
 
 from typing import Final
 
-INITIAL_PACKETS: Final = 10  # RFC 6928
-MINIMUM_PACKETS: Final = 2
+from netstack.transport.congestion.base import Acked, LossBased
+from netstack.transport.rtt import RttEstimator
+
 LOSS_REDUCTION: Final = 0.5
 
 
-class NewReno:
+class NewReno(LossBased):
     """The controller of RFC 9002's appendix B."""
 
-    __slots__ = ("_acked_in_avoidance", "_mtu", "_recovery_since", "cwnd", "ssthresh")
+    def __init__(self, mtu: int, rtt: RttEstimator) -> None:
+        super().__init__(mtu, rtt)
+        self._acked = 0  # since the window last grew
 
-    def __init__(self, mtu: int) -> None:
-        self._mtu = mtu
-        self._recovery_since = -1.0
-        self._acked_in_avoidance = 0
-        self.cwnd = INITIAL_PACKETS * mtu
-        self.ssthresh = float("inf")
+    def avoid(self, acked: Acked) -> None:
+        """See LossBased."""
+        self._acked += acked.size
+        if self._acked >= self.cwnd:
+            self._acked -= self.cwnd
+            self.cwnd += self.mtu
 
-    def __repr__(self) -> str:
-        phase = "slow start" if self.cwnd < self.ssthresh else "avoidance"
-        return f"<NewReno {phase} cwnd={self.cwnd} ssthresh={self.ssthresh}>"
-
-    def on_acknowledged(self, size: int, sent_at: float, now: float, *, limited: bool) -> None:
-        """See CongestionController."""
-        # What was sent before the last halving says nothing about the window of now.
-        if not limited or sent_at <= self._recovery_since:
-            return
-        if self.cwnd < self.ssthresh:
-            self.cwnd += size
-            return
-        self._acked_in_avoidance += size
-        if self._acked_in_avoidance >= self.cwnd:
-            self._acked_in_avoidance -= self.cwnd
-            self.cwnd += self._mtu
-
-    def on_lost(self, sent_at: float, now: float) -> None:
-        """See CongestionController."""
-        if sent_at <= self._recovery_since:
-            return
-        self._recovery_since = now
-        self.cwnd = max(int(self.cwnd * LOSS_REDUCTION), MINIMUM_PACKETS * self._mtu)
-        self.ssthresh = self.cwnd
-        self._acked_in_avoidance = 0
-
-    def on_persistent_congestion(self) -> None:
-        """See CongestionController."""
-        self.cwnd = MINIMUM_PACKETS * self._mtu
-        self._recovery_since = -1.0
-
-    def on_mtu(self, mtu: int) -> None:
-        """See CongestionController. Ten packets of the new size may start if none was lost."""
-        if mtu > self._mtu and self.ssthresh == float("inf"):
-            self.cwnd = max(self.cwnd, INITIAL_PACKETS * mtu)
-        self._mtu = mtu
-        self.cwnd = max(self.cwnd, MINIMUM_PACKETS * mtu)
+    def reduce(self, now: float) -> int:
+        """See LossBased."""
+        self._acked = 0
+        return int(self.cwnd * LOSS_REDUCTION)

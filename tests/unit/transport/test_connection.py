@@ -362,7 +362,7 @@ class TestBadPackets:
         from netstack.transport import frames
 
         ack = frames.ACK_ONE.pack(frames.ACK, 0, 1, 0, 10_000)
-        server._out.append(server._seal(ack))
+        server._out.append(server.outgoing.seal(ack))
         pair.run(1.0)
         assert pair.client.connection.state == "closed"
         assert "never sent" in str(pair.client.connection.error)
@@ -382,7 +382,7 @@ class TestBadPackets:
     def test_frames_that_make_no_sense_end_the_connection(self, payload):
         pair = Pair()
         server = pair.server.connection
-        server._out.append(server._seal(payload))
+        server._out.append(server.outgoing.seal(payload))
         pair.run(1.0)
         assert pair.client.connection.state == "closed"
         assert pair.client.connection.error.code == 2

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from transport_kit import Pair
 
 from netstack.transport.config import TransportConfig
-from netstack.transport.congestion.newreno import NewReno
 from netstack.transport.errors import ProtocolViolation
 from netstack.transport.events import StreamData
 from netstack.transport.mtu import MtuDiscovery
@@ -108,46 +107,6 @@ class TestRtt:
         rtt.sample(0.060, ack_delay_s=0.055)
         assert rtt.minimum == 0.050
         assert rtt.smoothed > 0.050
-
-
-class TestNewReno:
-    def test_slow_start_doubles_a_window(self):
-        reno = NewReno(1200)
-        start = reno.cwnd
-        reno.on_acknowledged(start, 1.0, 1.1, limited=True)
-        assert reno.cwnd == 2 * start
-
-    def test_avoidance_adds_one_packet_a_window(self):
-        reno = NewReno(1200)
-        reno.on_lost(1.0, 1.1)
-        window = reno.cwnd
-        for _ in range(window // 1200):
-            reno.on_acknowledged(1200, 1.2, 1.3, limited=True)
-        assert reno.cwnd == window + 1200
-
-    def test_all_losses_of_a_round_trip_halve_once(self):
-        reno = NewReno(1200)
-        start = reno.cwnd
-        for _ in range(5):
-            reno.on_lost(1.0, 1.1)
-        assert reno.cwnd == start // 2
-        reno.on_lost(1.2, 1.3)
-        assert reno.cwnd == start // 4
-
-    def test_a_window_that_is_not_used_does_not_grow(self):
-        reno = NewReno(1200)
-        start = reno.cwnd
-        reno.on_acknowledged(5000, 1.0, 1.1, limited=False)
-        assert reno.cwnd == start
-
-    def test_never_below_two_packets(self):
-        reno = NewReno(1200)
-        for i in range(20):
-            reno.on_lost(float(i) + 0.5, float(i) + 0.6)
-        assert reno.cwnd == 2400
-        reno.on_persistent_congestion()
-        assert reno.cwnd == 2400
-        assert repr(reno).startswith("<NewReno avoidance cwnd=2400")
 
 
 class TestMtu:

@@ -1,0 +1,78 @@
+"""What has come from the peer, and when it is owed an acknowledgement (RFC 9000 §13.2).
+
+At once after every second packet that asks for one, after a gap and after a mark of congestion;
+else after `max_ack_delay_s`, if nothing that could carry it leaves before. "At once" is the end of
+this turn of the loop: a train of packets gets one acknowledgement.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from netstack.transport import frames as f
+from netstack.transport.ecn import CE, ECT0
+from netstack.transport.ranges import RangeSet
+
+# An acknowledgement is due after this many packets that ask for one.
+ACK_EVERY: Final = 2
+
+
+class AckState:
+    """The packets received, and what is owed for them."""
+
+    __slots__ = (
+        "_highest_at",
+        "_max_delay_s",
+        "ce",
+        "due_at",
+        "due_now",
+        "ect0",
+        "owed",
+        "received",
+    )
+
+    def __init__(self, max_delay_s: float) -> None:
+        self._max_delay_s = max_delay_s
+        self._highest_at = 0.0  # when the highest packet came
+        self.received = RangeSet()
+        self.owed = 0  # packets that ask for an acknowledgement and have none
+        self.due_at: float | None = None
+        self.due_now = False
+        self.ect0 = 0  # packets that came with this mark
+        self.ce = 0
+
+    def __repr__(self) -> str:
+        return f"<AckState highest={self.received.highest} owed={self.owed} ce={self.ce}>"
+
+    def arrived(self, number: int, mark: int, now: float) -> bool:
+        """A packet has come; returns whether it was the next one."""
+        in_order = self.received.add(number)
+        if number == self.received.highest:
+            self._highest_at = now
+        if mark:
+            self.ect0 += mark == ECT0
+            self.ce += mark == CE
+        return in_order
+
+    def owe(self, now: float, *, at_once: bool) -> None:
+        """It asks for an acknowledgement."""
+        self.owed += 1
+        if self.owed >= ACK_EVERY or at_once:
+            self.due_now = True
+        elif self.due_at is None:
+            self.due_at = now + self._max_delay_s
+
+    def is_due(self, now: float) -> bool:
+        """Whether an acknowledgement should leave though nothing else does."""
+        return self.due_now or (self.due_at is not None and now >= self.due_at)
+
+    def frame(self, now: float) -> bytes:
+        """The ACK."""
+        counts = (self.ect0, self.ce) if self.ect0 or self.ce else None
+        return f.encode_ack(self.received, now - self._highest_at, counts)
+
+    def sent(self) -> None:
+        """It has left."""
+        self.owed = 0
+        self.due_now = False
+        self.due_at = None

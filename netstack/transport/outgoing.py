@@ -1,0 +1,309 @@
+"""The sending half of a connection: what waits, what may leave, what became of it.
+
+    control, datagrams, streams ──(window, pace, room in a packet)──> packets ──> recovery
+    acknowledged ──> streams are done with it        lost, overdue ──> back to where it waited
+
+A frame is in one place at a time: its queue, or the packet that carries it. Frames are resent,
+packets never; a number is used once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final
+
+from netstack.transport import frames as f
+from netstack.transport.acks import AckState
+from netstack.transport.config import BASE_MTU, TransportConfig
+from netstack.transport.controllers import controller
+from netstack.transport.ecn import EcnPath
+from netstack.transport.errors import ProtocolViolation, TransportError
+from netstack.transport.mtu import MtuDiscovery
+from netstack.transport.pacing import Pacer
+from netstack.transport.packet import DATA, HEADER, OVERHEAD
+from netstack.transport.recovery import Recovery, SentPacket
+from netstack.transport.rtt import ESTIMATORS
+from netstack.transport.stream_set import StreamSet
+from security.channel import Session
+
+# Packets built in one go; what is left goes in the next turn of the loop, after others had theirs.
+BURST_PACKETS_MAX: Final = 256
+
+# Unreliable datagrams that wait for room in the window; older ones give way to newer.
+DATAGRAMS_WAITING_MAX: Final = 256
+
+STREAM_OVERHEAD: Final = f.STREAM_HEAD.size
+
+PING_FRAME: Final = (f.PING, b"\x01")
+
+
+class Outgoing:
+    """Queues, numbers and packets of one side. `session` is set once the keys are agreed."""
+
+    def __init__(self, config: TransportConfig, acks: AckState, now: float) -> None:
+        self.mtu = MtuDiscovery(config.max_mtu)
+        self.rtt = ESTIMATORS[config.timer](config.initial_rtt_s)
+        congestion = controller(config.congestion)(self.mtu.current, self.rtt)
+        self.recovery = Recovery(self.rtt, congestion, config.max_ack_delay_s)
+        self.ecn = EcnPath(wanted=config.ecn)
+        self.control: deque[tuple[int, bytes]] = deque()
+        self.session: Session | None = None
+        self.remote_id = 0
+        self.streams: StreamSet
+        self.last_sent = now
+        self.next_number = 0
+        self.paced_until: float | None = None
+        self._acks = acks
+        self._datagrams: deque[bytes] = deque()
+        self._pacer = Pacer(BASE_MTU) if config.pacing or congestion.needs_pacing else None
+        self._probe_wanted = False
+        self._budget = 0.0  # bytes that may still leave now
+
+    def __repr__(self) -> str:
+        return f"<Outgoing next={self.next_number} waiting={len(self.control)} {self.recovery!r}>"
+
+    # -- what waits
+
+    def ping(self) -> None:
+        """Ask the peer for a sign of life."""
+        self.control.append(PING_FRAME)
+
+    def send_datagram(self, data: bytes) -> None:
+        """Send unreliably; raises TransportError if it fits no packet."""
+        if len(data) > self.mtu.current - OVERHEAD - f.BLOB_HEAD.size:
+            raise TransportError(f"a datagram of {len(data)} bytes fits no packet of this path")
+        if len(self._datagrams) >= DATAGRAMS_WAITING_MAX:
+            self._datagrams.popleft()
+        self._datagrams.append(data)
+
+    def _has_something(self, now: float) -> bool:
+        """Whether there is anything to send, windows aside."""
+        acks = self._acks
+        if self.streams.sendable or self.control or acks.due_now or self._probe_wanted:
+            return True
+        due_at = acks.due_at
+        return bool(self._datagrams) or (due_at is not None and now >= due_at)
+
+    # -- what leaves
+
+    def packets(self, now: float) -> list[bytes]:
+        """Packets that should leave now, in order."""
+        out: list[bytes] = []
+        if self._has_something(now):
+            session, recovery = self.session, self.recovery
+            assert session is not None
+            if session.rekey_due(now) and recovery.largest_acked >= session.phase_began:
+                session.rekey(now)
+            self._budget = recovery.congestion.cwnd - recovery.bytes_in_flight
+            if self._pacer is None:
+                self._build_burst(out, now)
+            else:
+                self._build_paced(self._pacer, out, now)
+        if self.mtu.searching and (size := self.mtu.next_probe()):
+            out.append(self._build_mtu_probe(size, now))
+        return out
+
+    def _build_burst(self, out: list[bytes], now: float) -> None:
+        for _ in range(BURST_PACKETS_MAX):
+            packet = self._build_packet(now)
+            if packet is None:
+                return
+            out.append(packet)
+            if not self._has_something(now):
+                return
+
+    def _build_paced(self, pacer: Pacer, out: list[bytes], now: float) -> None:
+        rate, window = self.recovery.congestion.pacing_rate, self._budget
+        self._budget = began = min(window, pacer.allowance(now, rate, self.mtu.current))
+        self._build_burst(out, now)
+        spent = began - self._budget
+        pacer.sent(int(spent))
+        waits = self._budget <= 0 and window > spent and self._has_something(now)
+        self.paced_until = pacer.next_at(rate, self.mtu.current) if waits else None
+
+    def _build_packet(self, now: float) -> bytes | None:
+        """One DATA packet with as much as fits and may be sent; None if nothing may."""
+        sendable, acks = self.streams.sendable, self._acks
+        parts: list[bytes] = []
+        frames: list[Any] = []
+        room = self.mtu.current - OVERHEAD
+        if acks.owed:
+            ack = acks.frame(now)
+            parts.append(ack)
+            room -= len(ack)
+        if self._budget > 0 or self._probe_wanted:
+            if self.control or self._datagrams:
+                room = self._add_control(parts, frames, room)
+            if sendable:
+                room = self._add_streams(parts, frames, room, now)
+        elif sendable:
+            self.recovery.window_is_full()
+        if not frames:
+            if self._probe_wanted:
+                parts.append(PING_FRAME[1])
+                frames.append(PING_FRAME)
+            elif not acks.is_due(now):
+                return None
+        if acks.owed:
+            if frames:
+                frames.append((f.ACK, acks.received.highest))
+            acks.sent()
+        number = self.next_number
+        packet = self.seal(parts[0] if len(parts) == 1 else b"".join(parts))
+        if frames:
+            self._probe_wanted = False
+            self.last_sent = now
+            self._budget -= len(packet)
+            self.recovery.sent(SentPacket(number, now, len(packet), frames, 0))
+        return packet
+
+    def _add_control(self, parts: list[bytes], frames: list[Any], room: int) -> int:
+        control = self.control
+        while control and len(control[0][1]) <= room:
+            frame = control.popleft()
+            parts.append(frame[1])
+            frames.append(frame)
+            room -= len(frame[1])
+        datagrams = self._datagrams
+        while datagrams and len(datagrams[0]) + f.BLOB_HEAD.size <= room:
+            data = datagrams.popleft()
+            parts.append(f.BLOB_HEAD.pack(f.DATAGRAM, len(data)) + data)
+            frames.append((f.DATAGRAM,))
+            room -= len(data) + f.BLOB_HEAD.size
+        return room
+
+    def _add_streams(self, parts: list[bytes], frames: list[Any], room: int, now: float) -> int:
+        """Stream data, one frame a stream, in turn, until the packet is full."""
+        sendable, credit = self.streams.sendable, self.streams.send_credit
+        for _ in range(len(sendable)):
+            if room <= STREAM_OVERHEAD:
+                break
+            stream_id, stream = next(iter(sendable.items()))
+            before = stream.next_offset
+            taken = stream.take(room - STREAM_OVERHEAD, credit.room())
+            if taken is None:
+                del sendable[stream_id]
+                if stream.has_something():
+                    # The connection's credit is used up; the stream keeps its place.
+                    sendable[stream_id] = stream
+                    break
+                continue
+            offset, data, fin = taken
+            credit.used += stream.next_offset - before
+            kind = f.STREAM_FIN if fin else f.STREAM
+            parts.append(f.STREAM_HEAD.pack(kind, stream_id, offset, len(data)))
+            parts.append(data)
+            frames.append((f.STREAM, stream, offset, data, fin))
+            room -= STREAM_OVERHEAD + len(data)
+            del sendable[stream_id]
+            if stream.has_something():
+                sendable[stream_id] = stream  # to the end of the queue: the others are next
+        if room <= STREAM_OVERHEAD:
+            self.mtu.packet_was_full(now)
+        return room
+
+    def _build_mtu_probe(self, size: int, now: float) -> bytes:
+        number = self.next_number
+        packet = self.seal(PING_FRAME[1].ljust(size - OVERHEAD, b"\0"))
+        self.recovery.sent(SentPacket(number, now, len(packet), [], size))
+        return packet
+
+    def seal(self, payload: bytes) -> bytes:
+        """A DATA packet of these frames, under the next number."""
+        session = self.session
+        assert session is not None
+        number = self.next_number
+        self.next_number = number + 1
+        header = HEADER.pack(DATA | session.send_phase, self.remote_id, number)
+        return header + session.seal(number, header, payload)
+
+    # -- what became of it
+
+    def on_ack(
+        self,
+        ranges: list[tuple[int, int]],
+        delay_s: float,
+        counts: tuple[int, int] | None,
+        now: float,
+    ) -> None:
+        """The peer has these packets; `counts` of its marks of congestion, if it saw any."""
+        if ranges[0][1] >= self.next_number:
+            raise ProtocolViolation("acknowledgement of a packet never sent")
+        recovery = self.recovery
+        newest = ranges[0][1] > recovery.largest_acked
+        # An older acknowledgement has older counts.
+        path = self.ecn if newest and self.ecn.codepoint else None
+        for packet in recovery.acknowledge(ranges, delay_s, now, path, counts):
+            if packet.probe_size:
+                if self.mtu.probe_arrived(packet.probe_size, now):
+                    recovery.congestion.on_mtu(self.mtu.current)
+                continue
+            if packet.size > BASE_MTU:
+                self.mtu.large_arrived()
+            for frame in packet.frames:
+                kind = frame[0]
+                if kind == f.STREAM:
+                    stream = frame[1]
+                    stream.acknowledged(frame[3], frame[4])
+                    if stream.fin_wanted and stream.finished:
+                        self.streams.forget_if_over(stream.id)
+                elif kind == f.ACK:
+                    self._acks.received.drop_below(frame[1])
+        if recovery.in_flight:
+            self._lost(recovery.detect_lost(now), now)
+        else:
+            recovery.loss_at = None
+
+    def on_deadline(self, now: float) -> None:
+        """Look for what is lost or overdue."""
+        recovery = self.recovery
+        if recovery.loss_at is not None and now >= recovery.loss_at:
+            self._lost(recovery.detect_lost(now), now)
+        overdue = recovery.overdue(now)
+        if overdue is not None:
+            self._probe(overdue, now)
+
+    def next_deadline(self) -> float | None:
+        """When to look, or when the pace allows the next packet."""
+        at = self.recovery.deadline()
+        if self.paced_until is not None and (at is None or self.paced_until < at):
+            return self.paced_until
+        return at
+
+    def _probe(self, overdue: SentPacket, now: float) -> None:
+        """An answer is overdue: ask again, with the oldest frames, whatever the window says."""
+        if self.mtu.timed_out(self.recovery.timeouts, now):
+            self.recovery.congestion.on_mtu(self.mtu.current)
+        frames, overdue.frames = overdue.frames, []
+        self._requeue(frames)
+        self._probe_wanted = True
+
+    def _lost(self, packets: list[SentPacket], now: float) -> None:
+        for packet in packets:
+            if packet.probe_size:
+                self.mtu.probe_lost(packet.probe_size, now)
+                continue
+            if self.mtu.lost(packet.size, now):
+                self.recovery.congestion.on_mtu(self.mtu.current)
+            self._requeue(packet.frames)
+
+    def _requeue(self, frames: list[Any]) -> None:
+        """Frames of a packet that did not arrive: those that still matter queue again."""
+        for frame in frames:
+            kind = frame[0]
+            if kind == f.STREAM:
+                stream = frame[1]
+                if stream.reset_code is None:
+                    stream.lost(frame[2], frame[3], frame[4])
+                    self.streams.sendable[stream.id] = stream
+            elif kind not in (f.ACK, f.PING, f.DATAGRAM):
+                self.control.append(frame)
+
+    def check(self) -> None:
+        """Invariants; raises AssertionError with what is wrong."""
+        flight = sum(packet.size for packet in self.recovery.in_flight.values())
+        assert flight == self.recovery.bytes_in_flight, f"{self!r}: {flight} bytes are in flight"
+        numbers = list(self.recovery.in_flight)
+        assert numbers == sorted(numbers), f"{self!r}: in flight out of order: {numbers}"
+        assert all(n < self.next_number for n in numbers), f"{self!r}: a number of the future"
+        self.streams.check()
