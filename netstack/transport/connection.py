@@ -39,6 +39,7 @@ from netstack.transport.events import (
     Closed,
     DatagramReceived,
     Handshaken,
+    PathAnswered,
     TokenReceived,
 )
 from netstack.transport.handshake import Initiator, Responder
@@ -200,6 +201,14 @@ class Connection:
         """A token for the next connection."""
         self._events.append(TokenReceived(token))
 
+    def on_challenge(self, secret: bytes) -> None:
+        """The peer asks whether we live where it sends to."""
+        self.outgoing.control.append((f.ANSWER, f.SECRET.pack(f.ANSWER, secret)))
+
+    def on_answer(self, secret: bytes) -> None:
+        """The answer to a challenge of ours."""
+        self._events.append(PathAnswered(secret))
+
     def on_close(self, code: int, reason: str) -> None:
         """The peer has ended the connection."""
         self._end(ConnectionClosed(f"closed by the peer: {reason or 'goodbye'}", code))
@@ -211,6 +220,10 @@ class Connection:
         if self.error is not None:
             raise self.error
         self.streams.write(stream_id, data, fin)
+
+    def challenge(self, secret: bytes) -> bytes:
+        """A packet for an address from which the peer seems to speak now (RFC 9000 §8.2)."""
+        return self.outgoing.seal(f.SECRET.pack(f.CHALLENGE, secret))
 
     def close(self, code: int, reason: str, now: float) -> None:
         """End the connection; the peer is told once, and by stateless resets if that is lost."""

@@ -69,6 +69,13 @@ class TokenReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class PathAnswered:
+    """The peer has answered a challenge: it lives where that was sent."""
+
+    secret: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """The connection is over; no event follows."""
 

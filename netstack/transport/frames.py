@@ -13,6 +13,8 @@ DATAGRAM    10  length:2  data               unreliable
 CLOSE       11  code:4  length:2  reason
 NEW_TOKEN   12  length:2  token              skips address validation next time
 ACK_ECN     13  as ACK, then ect0:8 ce:8     with the counts of marked packets
+CHALLENGE   14  secret:8                     does the connection's peer live at this address?
+ANSWER      15  secret:8                     it does
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from netstack.transport.ranges import RangeSet
 
 PADDING, PING, ACK, STREAM, STREAM_FIN, RESET_STREAM, STOP = range(7)
 MAX_DATA, MAX_STREAM, MAX_STREAMS, DATAGRAM, CLOSE, NEW_TOKEN, ACK_ECN = range(7, 14)
+CHALLENGE, ANSWER = 14, 15
 
 STREAM_HEAD: Final = struct.Struct(">BIQI")
 ACK_HEAD: Final = struct.Struct(">BIH")
@@ -35,6 +38,7 @@ ID_CODE: Final = struct.Struct(">BII")
 CREDIT: Final = struct.Struct(">BQ")
 ID_CREDIT: Final = struct.Struct(">BIQ")
 COUNT: Final = struct.Struct(">BI")
+SECRET: Final = struct.Struct(">B8s")
 BLOB_HEAD: Final = struct.Struct(">BH")
 CLOSE_HEAD: Final = struct.Struct(">BIH")
 

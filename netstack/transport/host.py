@@ -19,6 +19,7 @@ Nothing that arrives raises out of here: it is counted in `counters`, by what wa
 from __future__ import annotations
 
 import asyncio
+import hmac
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -26,7 +27,7 @@ from netstack.runtime.endpoint import Address, Endpoint
 from netstack.runtime.runtime import Runtime
 from netstack.transport import events, packet
 from netstack.transport.config import BASE_MTU, TransportConfig
-from netstack.transport.connection import CLOSED, HANDSHAKE, Connection
+from netstack.transport.connection import CLOSED, HANDSHAKE, OPEN, Connection
 from netstack.transport.errors import (
     ConnectionClosed,
     ConnectTimeout,
@@ -35,7 +36,7 @@ from netstack.transport.errors import (
 from netstack.transport.handshake import Context, Initiator, Parameters, Responder
 from netstack.transport.outgoing import BURST_PACKETS_MAX
 from netstack.transport.packet import Malformed
-from netstack.transport.peer import NEVER, Peer
+from netstack.transport.peer import NEVER, Challenge, Peer
 from netstack.transport.tokens import TokenMint
 from security.errors import HandshakeFailed, SecurityError
 from security.identity import Identity, PeerIdentity, is_revoked
@@ -195,7 +196,12 @@ class Host:
             self._answer_unknown(data, connection_id, source, now)
             return
         if peer.address != source:
-            self.counters["foreign"] += 1
+            if not kind & packet.DATA or peer.connection.state != OPEN:
+                self.counters["foreign"] += 1
+                return
+            self._feed(peer, data, now)  # raises, unless the peer has sealed it
+            if packet.number(data) == peer.connection.acks.received.highest:
+                self._challenge(peer, source, now)
             return
         if kind & packet.DATA or kind in (
             packet.RETRY,
@@ -214,6 +220,31 @@ class Host:
         if handshaking and connection.state != HANDSHAKE:
             self._handshake_over(peer)
         self._settle(peer)
+        self.touch(peer)
+
+    def _challenge(self, peer: Peer, source: Address, now: float) -> None:
+        """The peer's newest packet came from elsewhere: has it moved, or has somebody copied it?
+
+        Until it answers a challenge sent there, everything else goes where it always went.
+        """
+        challenged = peer.challenge
+        if challenged is not None and challenged.address == source and now < challenged.until:
+            return
+        until = now + peer.connection.recovery.probe_timeout()
+        peer.challenge = challenged = Challenge(source, self._runtime.entropy(8), until)
+        self._send((peer.connection.challenge(challenged.secret),), source)
+        self.counters["challenges"] += 1
+
+    def _answered(self, peer: Peer, secret: bytes) -> None:
+        challenged = peer.challenge
+        if challenged is None or not hmac.compare_digest(secret, challenged.secret):
+            return
+        before, peer.address, peer.challenge = peer.address, challenged.address, None
+        if before[0] != peer.address[0]:
+            peer.connection.outgoing.new_path()
+        self._runtime.events.emit(
+            "transport.moved", peer=str(peer.identity), before=before[1], port=peer.address[1]
+        )
         self.touch(peer)
 
     def _receive_initial(self, data: bytes, source: Address, now: float) -> None:
@@ -313,6 +344,8 @@ class Host:
                 self._handshaken(peer, event.peer)
             elif type(event) is events.TokenReceived:
                 self._remember(peer, event.token)
+            elif type(event) is events.PathAnswered:
+                self._answered(peer, event.secret)
             else:
                 peer.handle(event)
         peer.wake_writers()

@@ -57,6 +57,13 @@ class MtuDiscovery:
         state = "searching" if self.searching else "complete" if self._raise_at else "base"
         return f"<MtuDiscovery {self.current} {state} probing={self.probing}>"
 
+    def restart(self) -> None:
+        """Another path, of which nothing is known."""
+        self.current = BASE_MTU
+        self.probing = self._probes_lost = self._lost_in_a_row = 0
+        self.searching = False
+        self._raise_at = None
+
     def packet_was_full(self, now: float) -> None:
         """Larger packets would have been used: search, unless that was done lately."""
         if self.searching or (self._raise_at is not None and now < self._raise_at):

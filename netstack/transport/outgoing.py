@@ -43,7 +43,8 @@ class Outgoing:
     def __init__(self, config: TransportConfig, acks: AckState, now: float) -> None:
         self.mtu = MtuDiscovery(config.max_mtu)
         self.rtt = ESTIMATORS[config.timer](config.initial_rtt_s)
-        congestion = controller(config.congestion)(self.mtu.current, self.rtt)
+        self._controller = controller(config.congestion)
+        congestion = self._controller(self.mtu.current, self.rtt)
         self.recovery = Recovery(self.rtt, congestion, config.max_ack_delay_s)
         self.ecn = EcnPath(wanted=config.ecn)
         self.control: deque[tuple[int, bytes]] = deque()
@@ -253,6 +254,12 @@ class Outgoing:
             self._lost(recovery.detect_lost(now), now)
         else:
             recovery.loss_at = None
+
+    def new_path(self) -> None:
+        """The peer has moved: what was learnt of the way there is void (RFC 9000 §9.4)."""
+        self.mtu.restart()
+        self.rtt.restart()
+        self.recovery.congestion = self._controller(self.mtu.current, self.rtt)
 
     def on_deadline(self, now: float) -> None:
         """Look for what is lost or overdue."""

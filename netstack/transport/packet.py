@@ -77,3 +77,11 @@ def destination_id(data: bytes) -> int:
         raise Malformed("too short for any packet")
     value: int = SHORT.unpack_from(data)[1]
     return value
+
+
+def number(data: bytes) -> int:
+    """The number of a DATA packet; raises Malformed."""
+    if len(data) < HEADER.size:
+        raise Malformed("too short for a DATA packet")
+    value: int = HEADER.unpack_from(data)[2]
+    return value

@@ -100,6 +100,10 @@ def _rare(connection: Connection, kind: int, data: bytes, offset: int) -> int:
         body = _slice(data, offset, length)
         (connection.on_datagram if kind == f.DATAGRAM else connection.on_new_token)(body)
         return offset + len(body)
+    if kind in (f.CHALLENGE, f.ANSWER):
+        _, secret = f.SECRET.unpack_from(data, offset)
+        (connection.on_challenge if kind == f.CHALLENGE else connection.on_answer)(secret)
+        return offset + f.SECRET.size
     if kind == f.CLOSE:
         _, code, length = f.CLOSE_HEAD.unpack_from(data, offset)
         offset += f.CLOSE_HEAD.size

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from netstack.runtime.endpoint import Address
 from netstack.transport import events
@@ -30,6 +30,14 @@ class Flusher(Protocol):
         """Close the connection from this side."""
 
 
+class Challenge(NamedTuple):
+    """Asked of the peer at an address from which it seems to speak now."""
+
+    address: Address
+    secret: bytes
+    until: float  # not asked again before
+
+
 class Peer:
     """The asyncio face of one connection."""
 
@@ -42,6 +50,7 @@ class Peer:
         self.on_close: list[Callable[[TransportError], None]] = []
         self.deadline = NEVER
         self.established: asyncio.Future[None] | None = None
+        self.challenge: Challenge | None = None
         self.initial_key: tuple[Address, int] | None = None
         self._host = host
         self._streams: dict[int, Stream] = {}

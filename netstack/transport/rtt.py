@@ -33,12 +33,16 @@ RTO_S_MAX: Final = 60.0
 class RttEstimator:
     """Smoothed round-trip time and its variation after RFC 6298, in seconds."""
 
-    __slots__ = ("latest", "minimum", "rto_s", "samples", "smoothed", "variation")
+    __slots__ = ("_initial_s", "latest", "minimum", "rto_s", "samples", "smoothed", "variation")
 
     def __init__(self, initial_s: float) -> None:
-        self.smoothed = initial_s
-        self.variation = initial_s / 2
-        self.latest = initial_s
+        self._initial_s = initial_s
+        self.restart()
+
+    def restart(self) -> None:
+        """Another path, of which nothing is known."""
+        self.smoothed = self.latest = self._initial_s
+        self.variation = self._initial_s / 2
         self.minimum = float("inf")
         self.samples = 0
         self.rto_s = self._compute_rto()

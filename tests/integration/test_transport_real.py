@@ -243,7 +243,6 @@ async def test_what_does_not_belong_is_counted_and_dropped(start_host):
     peer.connection.write(peer.open_stream().id, b"never sent by its owner" * 10)
     (true,) = peer.connection.datagrams_to_send(caller._now())
     (theirs,) = seen
-    received = theirs.connection.received_packets
 
     async def send(datagrams, through):
         for datagram in datagrams:
@@ -252,9 +251,13 @@ async def test_what_does_not_belong_is_counted_and_dropped(start_host):
             await until(lambda counted=counted: sum(server.counters.values()) == counted + 1)
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
-        foreign = [true, true[:40], true + bytes(1000)]
-        await send(foreign, lambda data: stranger.sendto(data, server.address))
-        assert server.counters["foreign"] == 3
+        copied = [true[:40], true + bytes(1000), true]
+        await send(copied, lambda data: stranger.sendto(data, server.address))
+        # The last is genuine: it is read, and its sender is asked to show that it is the peer.
+        assert (server.counters["tampered"], server.counters["challenges"]) == (2, 1)
+        assert theirs.address == caller.address
+        await until(lambda: not theirs.connection.recovery.in_flight)
+        received = theirs.connection.received_packets
         junk = [b"", b"\0", bytes(8), bytes([9]) * 100, bytes([1]) + bytes(100), bytes(65_507)]
         await send(junk, lambda data: stranger.sendto(data, server.address))
     changed = [true[:at] for at in (20, 40, len(true) - 1)]

@@ -31,6 +31,7 @@ calls = importlib.import_module("test_rpc_calls")
 hostile = importlib.import_module("test_rpc_hostile")
 links = importlib.import_module("test_rpc_links")
 hosts = importlib.import_module("test_host_sim")
+moves = importlib.import_module("test_moves_sim")
 streams = importlib.import_module("test_streams_sim")
 
 CAUGHT = (AssertionError, RpcError, TransportError, TimeoutError, pytest.fail.Exception)
@@ -492,7 +493,11 @@ ZOO = [
         hosts.test_a_reset_that_is_not_the_peers_changes_nothing,
     ),
     (KeepsItselfAlive, CONNECTION, hosts.test_silence_is_judged_by_what_is_received),
-    (FollowsAnybody, HOST, hosts.test_datagrams_of_another_address_are_foreign),
+    (
+        FollowsAnybody,
+        HOST,
+        moves.test_what_a_thief_has_copied_is_read_and_takes_nothing_over,
+    ),
     (AsksForNobody, HOST, hosts.test_who_answers_must_be_who_was_asked_for),
     (
         RemembersNobody,
