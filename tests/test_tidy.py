@@ -47,6 +47,7 @@ CORES = (
 SHELLS = {
     "netstack/transport/host.py",
     "netstack/transport/peer.py",
+    "netstack/transport/qlog_file.py",
     "raftd/replica.py",
     "raftd/__main__.py",
     "raftd/server.py",

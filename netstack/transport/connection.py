@@ -144,7 +144,7 @@ class Connection:
             self.outgoing.ping()
 
     def _open(self, handshake: Initiator | Responder) -> None:
-        self.state = OPEN
+        self._enter(OPEN)
         assert handshake.peer is not None
         self._events.append(Handshaken(handshake.peer))
         if self.new_token is not None:
@@ -166,6 +166,8 @@ class Connection:
         flags, _, number = HEADER.unpack_from(data)
         view = memoryview(data)
         payload = session.open(number, flags & PHASE_BIT, view[:17], view[17:])
+        if self.outgoing.trace is not None:
+            self.outgoing.trace.received(number, payload, len(data))
         self.received_packets += 1
         self._last_received = now
         if self._handshake is not None:
@@ -235,9 +237,14 @@ class Connection:
 
     def _end(self, error: TransportError) -> None:
         if self.state != CLOSED:
-            self.state = CLOSED
+            self._enter(CLOSED)
             self.error = error
             self._events.append(Closed(error))
+
+    def _enter(self, state: str) -> None:
+        self.state = state
+        if self.outgoing.trace is not None:
+            self.outgoing.trace.state(state)
 
     # -- what goes out
 

@@ -37,6 +37,7 @@ from netstack.transport.handshake import Context, Initiator, Parameters, Respond
 from netstack.transport.outgoing import BURST_PACKETS_MAX
 from netstack.transport.packet import Malformed
 from netstack.transport.peer import NEVER, Challenge, Peer
+from netstack.transport.qlog_file import open_trace
 from netstack.transport.tokens import TokenMint
 from security.errors import HandshakeFailed, SecurityError
 from security.identity import Identity, PeerIdentity, is_revoked
@@ -114,6 +115,7 @@ class Host:
         context = self._context(service, local_id)
         initiator = Initiator(context, remote_static=static_key, token=token, now=now)
         peer = Peer(self, Connection(self._config, initiator, local_id, now), address)
+        self._trace(peer, "client")
         peer.established = self._loop.create_future()
         self._peers[local_id] = peer
         self.touch(peer)
@@ -273,6 +275,7 @@ class Host:
                 self._send((packet.SHORT.pack(packet.REFUSED, source_id),), source)
             raise
         peer = Peer(self, Connection(self._config, responder, local_id, now), source)
+        self._trace(peer, "server")
         peer.connection.new_token = self._mint.new(source[0], wall)
         peer.initial_key = (source, source_id)
         self._peers[local_id] = peer
@@ -318,6 +321,14 @@ class Host:
             local_id=local_id,
             parameters=Parameters.of(self._config, self._mint.reset(local_id)),
         )
+
+    def _trace(self, peer: Peer, role: str) -> None:
+        clock = self._runtime.clock
+        local_id = peer.connection.local_id
+        opened = open_trace(self.identity.name, role, local_id, clock.now, clock.wall())
+        if opened is not None:
+            peer.connection.outgoing.trace, close = opened
+            peer.on_close.append(lambda error: close())
 
     def _new_id(self) -> int:
         while True:

@@ -21,6 +21,7 @@ from netstack.transport.errors import ProtocolViolation, TransportError
 from netstack.transport.mtu import MtuDiscovery
 from netstack.transport.pacing import Pacer
 from netstack.transport.packet import DATA, HEADER, OVERHEAD
+from netstack.transport.qlog import Trace
 from netstack.transport.recovery import Recovery, SentPacket
 from netstack.transport.rtt import ESTIMATORS
 from netstack.transport.stream_set import StreamSet
@@ -48,6 +49,7 @@ class Outgoing:
         self.recovery = Recovery(self.rtt, congestion, config.max_ack_delay_s)
         self.ecn = EcnPath(wanted=config.ecn)
         self.control: deque[tuple[int, bytes]] = deque()
+        self.trace: Trace | None = None
         self.session: Session | None = None
         self.remote_id = 0
         self.streams: StreamSet
@@ -216,6 +218,8 @@ class Outgoing:
         number = self.next_number
         self.next_number = number + 1
         header = HEADER.pack(DATA | session.send_phase, self.remote_id, number)
+        if self.trace is not None:
+            self.trace.sent(number, payload, len(payload) + OVERHEAD)
         return header + session.seal(number, header, payload)
 
     # -- what became of it
@@ -254,6 +258,8 @@ class Outgoing:
             self._lost(recovery.detect_lost(now), now)
         else:
             recovery.loss_at = None
+        if self.trace is not None:
+            self.trace.metrics(recovery)
 
     def new_path(self) -> None:
         """The peer has moved: what was learnt of the way there is void (RFC 9000 §9.4)."""
@@ -287,6 +293,8 @@ class Outgoing:
 
     def _lost(self, packets: list[SentPacket], now: float) -> None:
         for packet in packets:
+            if self.trace is not None:
+                self.trace.lost(packet.number, packet.size)
             if packet.probe_size:
                 self.mtu.probe_lost(packet.probe_size, now)
                 continue
