@@ -32,12 +32,19 @@ class Clock:
             return self._base + (self._steady() - self._began)
         return self._base + (self._steady() - self._began) * self.rate
 
+    def true_now(self) -> float:
+        """Seconds on the true steady clock, for what does not run by this node's."""
+        return self._steady()
+
     def wall(self) -> float:
         """Unix seconds on this node's wall clock. May jump."""
         return self._wall() + self.offset_s
 
     def set_rate(self, rate: float) -> None:
-        """Let the steady clock run `rate` times as fast from now on; raises ValueError."""
+        """Let the steady clock run `rate` times as fast from now on; raises ValueError.
+
+        Timers that are set already keep the true time for which they were set.
+        """
         check_rate(rate)
         self._base, self._began = self.now(), self._steady()
         self.rate = rate

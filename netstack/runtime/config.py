@@ -21,6 +21,7 @@ Every mistake is one plain sentence that names the file and the key.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,9 @@ from typing import Any
 from netstack.runtime.endpoint import Address
 
 SUITES = ("AESGCM", "ChaChaPoly")
+
+# What TOML lets stand for a key without quotes.
+BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class ConfigError(Exception):
@@ -125,8 +129,8 @@ class ClusterConfig:
         lines = ["# Written by `ring up`; daemons read it when they start.", "", "[cluster]"]
         lines += _assignments(self, "name", "id", "suite", "base_port")
         for service, settings in sorted(self.settings.items()):
-            lines += ["", f"[{service}]"]
-            lines += [f"{key} = {_toml(value)}" for key, value in settings.items()]
+            lines += ["", f"[{_key(service)}]"]
+            lines += [f"{_key(key)} = {_toml(value)}" for key, value in settings.items()]
         for node in self.nodes:
             lines += ["", "[[node]]", *_assignments(node, "name", "service", "host", "port")]
         return "\n".join(lines) + "\n"
@@ -187,5 +191,15 @@ def _assignments(owner: object, *keys: str) -> list[str]:
 
 
 def _toml(value: Any) -> str:
-    # TOML's basic strings, numbers, booleans and arrays of these are written as JSON writes them.
-    return json.dumps(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_key(key)} = {_toml(of)}" for key, of in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, (str, bool)):
+        # As JSON has them, but that TOML takes no DEL as it is and no halves of a character.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return str(value)  # numbers and dates are written as Python writes them
+
+
+def _key(key: str) -> str:
+    return key if BARE_KEY.fullmatch(key) else _toml(key)

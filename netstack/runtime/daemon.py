@@ -9,7 +9,7 @@
 SIGHUP makes it read its certificate and the list of the revoked again.
 
 A daemon that is ready says so itself: one line on the descriptor that $RING_READY_FD names.
-Errors before that are one line on stderr.
+Errors before that are one line on stderr, and a bug its traceback.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -108,15 +109,16 @@ async def _run(
     service: Service, node: NodeConfig, identity: Identity, config: ClusterConfig
 ) -> int:
     runtime = RealRuntime(node.name, config.home / "nodes" / node.name)
-    ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+    ended = asyncio.Event()
+    failures: list[BaseException] = []
 
-    def end(reason: BaseException | None) -> None:
-        if not ended.done():
-            ended.set_result(reason)
+    def fail(error: BaseException) -> None:
+        failures.append(error)
+        ended.set()
 
-    runtime.on_fatal = end
+    runtime.on_fatal = fail
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end, None)
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
 
     def trust() -> None:
         try:
@@ -131,32 +133,52 @@ async def _run(
     runtime.events.emit("node.start", pid=os.getpid(), service=node.service)
     try:
         await service.start(runtime, identity, config)
-    except PortTaken as error:
-        _refuse(node.name, error, EXIT_CONFLICT)
-    except (EndpointError, ConfigError, Fatal) as error:
-        runtime.events.emit("node.refused", cause=str(error))
+    except Exception as error:
+        cause = str(error) or repr(error)
+        runtime.events.emit("node.refused", cause=cause)
         runtime.close()
-        _refuse(node.name, error, EXIT_USAGE if isinstance(error, ConfigError) else EXIT_BUG)
+        if not isinstance(error, (EndpointError, ConfigError, Fatal)):
+            traceback.print_exc()
+        _refuse(node.name, cause, _status(error))
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, trust)
     _report_ready()
     runtime.events.emit("node.ready")
-    reason = await ended
-    if reason is None:
+    await ended.wait()
+    if not failures:
         runtime.events.emit("node.drain")
-        try:
-            async with asyncio.timeout(DRAIN_S):
-                await service.drain()
-        except TimeoutError:
-            runtime.events.emit("node.drain_cut", cause=f"not drained within {DRAIN_S} s")
+        await _attempt(runtime, "drain", _drain(service, runtime))
+    await _attempt(runtime, "stop", service.stop())
     runtime.on_fatal = None
-    await service.stop()
     await runtime.cancel_tasks()
+    reason = failures[0] if failures else None
     runtime.events.emit("node.stop", cause=None if reason is None else str(reason))
     runtime.close()
     if reason is not None:
         print(f"{node.name}: {type(reason).__name__}: {reason}", file=sys.stderr)
         return EXIT_BUG
     return EXIT_OK
+
+
+async def _drain(service: Service, runtime: Runtime) -> None:
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            await service.drain()
+    except TimeoutError:
+        runtime.events.emit("node.drain_cut", cause=f"not drained within {DRAIN_S} s")
+
+
+async def _attempt(runtime: Runtime, step: str, work: Awaitable[None]) -> None:
+    """A step of the way out: an error in it is fatal, but keeps nobody from the next."""
+    try:
+        await work
+    except Exception as error:
+        runtime.fatal(error, step)
+
+
+def _status(error: Exception) -> int:
+    if isinstance(error, ConfigError):
+        return EXIT_USAGE
+    return EXIT_CONFLICT if isinstance(error, PortTaken) else EXIT_BUG
 
 
 def _report_ready() -> None:
@@ -166,6 +188,6 @@ def _report_ready() -> None:
         os.close(int(descriptor))
 
 
-def _refuse(who: str, error: BaseException, status: int) -> NoReturn:
-    print(f"{who}: {error}", file=sys.stderr)
+def _refuse(who: str, why: object, status: int) -> NoReturn:
+    print(f"{who}: {why}", file=sys.stderr)
     sys.exit(status)

@@ -33,13 +33,15 @@ class DgramEndpoint(UdpSender):
     async def bind(cls, address: Address) -> DgramEndpoint:
         """A socket on `address` (port 0: any); raises PortTaken or EndpointError."""
         sock = bind_udp(address)
-        return cls(sock, await asyncio_dgram.from_socket(sock))
+        # A transport closes its socket a turn late; what sends is closed at once.
+        return cls(sock, await asyncio_dgram.from_socket(sock.dup()))
 
     def close(self) -> None:
         """See Endpoint."""
         self._busy.stop()
         self._task.cancel()
         self._stream.close()
+        self._socket.close()
 
     async def _receive(self) -> None:
         taken = 0

@@ -19,7 +19,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 
 class Storage(Protocol):
@@ -42,6 +42,9 @@ class Storage(Protocol):
 
     def sync(self, handle: Any) -> None:
         """Make the file's data outlive a power cut."""
+
+    def forget(self, handle: Any) -> None:
+        """Lose what was not synced, where that is possible."""
 
     def close(self, handle: Any) -> None:
         """Release the handle."""
@@ -68,7 +71,7 @@ class DiskFaults:
 
     power_cut: bool = False  # unsynced writes live in the process and die with it
     torn: bool = False  # the next sync writes half of what it should, then fails: a torn write
-    eio_at: int = 0  # the call after this many (write or sync) fails with EIO; 0: none
+    eio_at: int = 0  # the n-th change or sync from now fails with EIO, once; 0: none does
     sync_error: bool = False  # the next sync fails with EIO; what it should have written is lost
     sync_lies: bool = False  # syncs report success and write nothing
     full: bool = False  # writes fail with ENOSPC
@@ -112,14 +115,19 @@ class Disk:
     def __init__(self, storage: Storage, pause: Callable[[float], None]) -> None:
         self._storage = storage
         self._pause = pause
+        self._open: dict[str, DiskFile] = {}
         self.faults = DiskFaults()
 
     def __repr__(self) -> str:
         return f"<Disk {self._storage!r} faults={self.faults.describe()}>"
 
     def open(self, path: str) -> DiskFile:
-        """The file at `path`, made if missing."""
-        return DiskFile(self, self._storage, path)
+        """The file at `path`, made if missing; one object for all who have it open."""
+        file = self._open.get(path)
+        if file is None:
+            file = self._open[path] = DiskFile(self, self._storage, path)
+        file.users += 1
+        return file
 
     def read(self, path: str) -> bytes:
         """All of a file; raises FileNotFoundError."""
@@ -148,11 +156,15 @@ class Disk:
         """Atomically, and durably."""
         self.before_write()
         self._storage.rename(old, new)
+        self._open.pop(new, None)
+        if (file := self._open.pop(old, None)) is not None:
+            self._open[new], file.path = file, new
         self._storage.sync_folder(new.rpartition("/")[0])
 
     def remove(self, path: str) -> None:
         """Delete a file, durably; raises FileNotFoundError."""
         self._storage.remove(path)
+        self._open.pop(path, None)
         self._storage.sync_folder(path.rpartition("/")[0])
 
     def list(self, folder: str = "") -> list[str]:
@@ -171,39 +183,47 @@ class Disk:
     # -- called by DiskFile
 
     def before_write(self) -> None:
-        """Count a call that changes the disk, and fail it if it is to fail."""
-        faults = self.faults
-        if faults.full:
+        """Raises what is to fail."""
+        if self.faults.full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if faults.eio_at:
-            faults.eio_at -= 1
-            if not faults.eio_at:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self.count_down()
 
     def before_sync(self) -> bool:
         """Whether to really sync; raises what is to fail."""
         faults = self.faults
         if faults.slow_s:
             self._pause(faults.slow_s)
-        if faults.eio_at:
-            self.before_write()
+        self.count_down()
         if faults.sync_error:
             faults.sync_error = False
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return not faults.sync_lies
 
+    def count_down(self) -> None:
+        """To the call that is to fail, and fail it."""
+        if self.faults.eio_at:
+            self.faults.eio_at -= 1
+            if not self.faults.eio_at:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def closed(self, file: DiskFile) -> None:
+        """The next to open it opens it anew."""
+        if self._open.get(file.path) is file:
+            del self._open[file.path]
+
 
 class DiskFile:
-    """One open file. In power-cut mode its writes wait in `_pending` for the next sync."""
+    """One open file. In power-cut mode its changes wait in `_pending` for the next sync."""
 
     def __init__(self, disk: Disk, storage: Storage, path: str) -> None:
         self.path = path
+        self.users = 0
         self._disk = disk
         self._storage = storage
         self._handle = storage.open(path)
         self._size = storage.size(self._handle)
         self._pending: list[tuple[int, bytes | None]] = []  # (offset, data), or (size, None)
-        self._last_write = (0, 0)  # offset, length
+        self._last_write = (0, 0)  # offset, length; of what a torn sync takes back
 
     def __enter__(self) -> DiskFile:
         return self
@@ -226,16 +246,15 @@ class DiskFile:
         stored = self._storage.size(self._handle)
         image = bytearray(self._storage.pread(self._handle, 0, stored))
         for position, data in self._pending:
-            _apply(image, position, data)
+            apply_change(image, position, data)
         return bytes(image[offset : offset + count])
 
     def write_at(self, offset: int, data: bytes) -> None:
         """Write all of `data` at `offset`."""
         self._disk.before_write()
-        if self._disk.faults.power_cut:
-            self._pending.append((offset, bytes(data)))
-        else:
-            self._storage.pwrite(self._handle, offset, data)
+        if not data:
+            return
+        self._change(offset, bytes(data))
         self._size = max(self._size, offset + len(data))
         self._last_write = (offset, len(data))
 
@@ -246,11 +265,9 @@ class DiskFile:
     def truncate(self, size: int) -> None:
         """Cut the file, or extend it with zeros."""
         self._disk.before_write()
-        if self._disk.faults.power_cut:
-            self._pending.append((size, None))
-        else:
-            self._storage.truncate(self._handle, size)
+        self._change(size, None)
         self._size = size
+        self._last_write = (0, 0)
 
     def sync(self) -> None:
         """Return when all writes so far outlive a power cut; on an error, nobody knows which do."""
@@ -258,47 +275,69 @@ class DiskFile:
             if not self._disk.before_sync():
                 return  # what waits is still in this process
         except OSError:
-            self._pending.clear()  # the kernel, too, forgets what it could not write
+            self._forget()
             raise
-        pending, self._pending = self._pending, []
-        offset, length = self._last_write
-        self._last_write = (0, 0)
-        torn = self._disk.faults.torn and length > 0
-        if torn:
+        (offset, length), self._last_write = self._last_write, (0, 0)
+        if self._disk.faults.torn and length:
             self._disk.faults.torn = False
-        if torn and not pending:
-            # It was written already: take back the half that a power cut would have taken.
-            half = length // 2
-            self._storage.pwrite(self._handle, offset + half, bytes(length - half))
-            self._storage.sync(self._handle)
-            raise OSError(errno.EIO, "torn write")
-        for position, data in pending:
-            if data is None:
-                self._storage.truncate(self._handle, position)
-            elif torn:
-                self._storage.pwrite(self._handle, position, data[: len(data) // 2])
-                self._storage.sync(self._handle)
-                raise OSError(errno.EIO, "torn write")
-            else:
-                self._storage.pwrite(self._handle, position, data)
+            self._tear(offset, length)
+        self._write_pending()
         self._storage.sync(self._handle)
 
     def close(self) -> None:
-        """Release the file. Unsynced writes of power-cut mode reach it as a clean exit's would."""
+        """The last to close releases the file; what waits reaches it, as at a clean exit."""
+        self.users -= 1
+        if not self.users:
+            self._write_pending()
+            self._disk.closed(self)
+            self._storage.close(self._handle)
+
+    def _change(self, position: int, data: bytes | None) -> None:
+        if self._pending or self._disk.faults.power_cut:
+            self._pending.append((position, data))
+        else:
+            self._store(position, data)
+
+    def _store(self, position: int, data: bytes | None) -> None:
+        if data is None:
+            self._storage.truncate(self._handle, position)
+        else:
+            self._storage.pwrite(self._handle, position, data)
+
+    def _write_pending(self) -> None:
+        pending, self._pending = self._pending, []
+        for position, data in pending:
+            self._store(position, data)
+
+    def _tear(self, offset: int, length: int) -> NoReturn:
+        """Half of the first write that waits reaches the disk; of the last one, if none waits."""
         for position, data in self._pending:
-            if data is None:
-                self._storage.truncate(self._handle, position)
-            else:
-                self._storage.pwrite(self._handle, position, data)
+            if data is not None:
+                self._store(position, data[: len(data) // 2])
+                break
+            self._store(position, None)
+        else:
+            # It was written already: take back the half that a power cut would have taken.
+            half = length // 2
+            self._store(offset + half, bytes(length - half))
+        self._storage.sync(self._handle)
+        self._forget()
+        raise OSError(errno.EIO, "torn write")
+
+    def _forget(self) -> None:
+        """Lose what could not be synced; so does the kernel."""
         self._pending.clear()
-        self._storage.close(self._handle)
+        self._storage.forget(self._handle)
+        self._size = self._storage.size(self._handle)
+        self._last_write = (0, 0)
 
 
-def _apply(image: bytearray, position: int, data: bytes | None) -> None:
+def apply_change(image: bytearray, position: int, data: bytes | None) -> None:
+    """Write `data` at `position` of a file's contents; None: let the file end there."""
+    if data == b"":
+        return  # which makes no file longer
+    image.extend(bytes(max(0, position - len(image))))
     if data is None:
         del image[position:]
-        image.extend(bytes(position - len(image)))
-        return
-    if len(image) < position:
-        image.extend(bytes(position - len(image)))
-    image[position : position + len(data)] = data
+    else:
+        image[position : position + len(data)] = data

@@ -4,8 +4,9 @@
      "role":"leader", "term":4, "cause":"votes 2/3"}
 
 `seq` counts without gaps within one life of a node; a life begins with `node.start`. Kinds are
-`<part>.<what>`; fields are JSON values. Lines are gathered and written at most FLUSH_S late, so
-an event costs microseconds; kill -9 may take the last ones with it.
+`<part>.<what>`; fields are JSON values, and what JSON has no word for is text. Lines are gathered
+and written at most FLUSH_S late, so an event costs microseconds; kill -9 may take the last ones
+with it. Where lines had to be dropped stands one `events.dropped`, with their count.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from netstack.runtime.clock import Clock
 SCHEMA_VERSION = 1
 FLUSH_S = 0.05
 
-# Lines that may wait for a sink that fails; older ones are dropped and counted.
+# Lines that may wait for a sink that fails; the oldest are dropped and counted.
 WAITING_MAX = 10_000
 
-_encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
+_encode = json.JSONEncoder(separators=(",", ":"), default=str, allow_nan=False).encode
 
 
 class Sink(Protocol):
     """Where lines go: a file opened for appending text, or a list in a simulation."""
 
     def write(self, text: str, /) -> object:
-        """Take the text."""
+        """Take all of the text; after an error, it is given again."""
 
 
 class EventLog:
@@ -51,6 +52,7 @@ class EventLog:
         self._waiting: deque[str] = deque(maxlen=WAITING_MAX)
         self._scheduled = False
         self._sequence = 0
+        self._written = 0  # of the sequence
         self.subscribers: list[Callable[[str, dict[str, Any]], None]] = []
 
     def __repr__(self) -> str:
@@ -58,10 +60,19 @@ class EventLog:
 
     def emit(self, kind: str, cause: str | None = None, **fields: Any) -> None:
         """Record that `kind` happened; `cause` says why, in a few words."""
+        self._waiting.append(self._line(self._sequence, kind, cause, fields))
+        self._sequence += 1
+        if not self._scheduled:
+            self._scheduled = True
+            self._schedule(FLUSH_S, self.flush)
+        for subscriber in self.subscribers:
+            subscriber(kind, fields)
+
+    def _line(self, sequence: int, kind: str, cause: str | None, fields: dict[str, Any]) -> str:
         clock = self._clock
         event: dict[str, Any] = {
             "v": SCHEMA_VERSION,
-            "seq": self._sequence,
+            "seq": sequence,
             "wall": round(clock.wall(), 6),
             "mono": round(clock.now(), 6),
             "node": self._node,
@@ -71,20 +82,22 @@ class EventLog:
             event.setdefault(name, value)  # the head stands, whatever a field is called
         if cause is not None:
             event["cause"] = cause
-        self._sequence += 1
-        self._waiting.append(_encode(event))
-        if not self._scheduled:
-            self._scheduled = True
-            self._schedule(FLUSH_S, self.flush)
-        for subscriber in self.subscribers:
-            subscriber(kind, fields)
+        try:
+            return _encode(event)
+        except ValueError:  # NaN or an infinity, somewhere in it
+            return _encode(json.loads(json.dumps(event, default=str), parse_constant=str))
 
     def flush(self) -> None:
         """Write what waits."""
         self._scheduled = False
         if self._waiting:
-            self._sink.write("\n".join(self._waiting) + "\n")
+            lines = list(self._waiting)
+            first = self._sequence - len(lines)
+            if dropped := first - self._written:
+                lines.insert(0, self._line(first - 1, "events.dropped", None, {"lines": dropped}))
+            self._sink.write("\n".join(lines) + "\n")
             self._waiting.clear()  # not before: what was not written is tried again
+            self._written = self._sequence
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:

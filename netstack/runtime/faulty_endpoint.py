@@ -5,6 +5,8 @@ With an empty table a datagram passes straight through, at the cost of one test.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections.abc import Callable, Sequence
 
 from netstack.runtime.clock import Clock
@@ -18,14 +20,16 @@ Later = Callable[[float, Callable[[], None]], object]
 class FaultyEndpoint:
     """`inner`, seen through `links`."""
 
-    __slots__ = ("_clock", "_inner", "_later", "_links", "_shapers", "address")
+    __slots__ = ("_clock", "_inner", "_later", "_numbers", "_shapers", "_under_way", "address")
 
     def __init__(self, inner: Endpoint, links: LinkTable, clock: Clock, later: Later) -> None:
         self._inner = inner
-        self._links = links
         self._shapers = links.shapers
         self._clock = clock
         self._later = later
+        # (when to be sent, number, datagram, destination): a heap, and a timer for each.
+        self._under_way: list[tuple[float, int, bytes, Address]] = []
+        self._numbers = itertools.count()
         self.address = inner.address
 
     def __repr__(self) -> str:
@@ -40,16 +44,20 @@ class FaultyEndpoint:
         if shaper is None:
             self._inner.send(datagrams, destination)
             return
-        now = self._clock.now()
+        now = self._clock.true_now()
         for datagram in datagrams:
             for arrives, copy in shaper.shape(datagram, now):
                 if arrives <= now:
                     self._inner.send((copy,), destination)
                 else:
-                    self._send_later(arrives - now, copy, destination)
+                    entry = (arrives, next(self._numbers), copy, destination)
+                    heapq.heappush(self._under_way, entry)
+                    self._later(arrives - now, self._send_next)
 
-    def _send_later(self, delay_s: float, datagram: bytes, destination: Address) -> None:
-        self._later(delay_s, lambda: self._inner.send((datagram,), destination))
+    def _send_next(self) -> None:
+        # Whichever timer it is: those of (nearly) the same time need not come in order.
+        _, _, datagram, destination = heapq.heappop(self._under_way)
+        self._inner.send((datagram,), destination)
 
     def set_receiver(self, receiver: Receiver) -> None:
         """See Endpoint."""

@@ -2,7 +2,7 @@
 
 What an unsynced write leaves behind after a power cut is not "nothing": some blocks reached the
 platter and some did not. `crash` keeps a random part of the unsynced writes of each file, in
-units of SECTOR bytes.
+units of SECTOR_BYTES.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from netstack.runtime.disk import apply_change
 
 if TYPE_CHECKING:
     import random
@@ -28,21 +30,18 @@ class _File:
 
     __slots__ = ("data", "undo")
 
-    def __init__(self) -> None:
-        self.data = bytearray()
+    def __init__(self, data: bytearray) -> None:
+        self.data = data
         self.undo: list[_Change] = []
 
 
-class _Change:
-    """One unsynced write: where, what it wrote, what was there, how long the file was."""
+class _Change(NamedTuple):
+    """One unsynced change: where, what it wrote (None: the file was to end there)."""
 
-    __slots__ = ("before", "offset", "size_before", "written")
-
-    def __init__(self, offset: int, written: bytes | None, before: bytes, size_before: int) -> None:
-        self.offset = offset
-        self.written = written
-        self.before = before
-        self.size_before = size_before
+    offset: int
+    written: bytes | None
+    before: bytes  # what was there
+    size_before: int
 
 
 class MemoryStorage:
@@ -57,7 +56,7 @@ class MemoryStorage:
 
     def open(self, path: str) -> _File:
         """The file itself is the handle."""
-        return self._files.setdefault(path, _File())
+        return self._files.setdefault(path, _File(bytearray()))
 
     def pread(self, handle: _File, offset: int, count: int) -> bytes:
         """A copy of the bytes."""
@@ -67,13 +66,13 @@ class MemoryStorage:
         """Not durable until sync."""
         before = bytes(handle.data[offset : offset + len(data)])
         handle.undo.append(_Change(offset, bytes(data), before, len(handle.data)))
-        _write(handle.data, offset, data)
+        apply_change(handle.data, offset, data)
 
     def truncate(self, handle: _File, size: int) -> None:
         """Not durable until sync."""
         before = bytes(handle.data[size:])
         handle.undo.append(_Change(size, None, before, len(handle.data)))
-        _resize(handle.data, size)
+        apply_change(handle.data, size, None)
 
     def size(self, handle: _File) -> int:
         """Bytes in the file."""
@@ -85,18 +84,28 @@ class MemoryStorage:
             raise OSError(errno.EIO, "the process was killed here")
         handle.undo.clear()
 
+    def forget(self, handle: _File) -> None:
+        """What was not synced is not there any more."""
+        while handle.undo:
+            change = handle.undo.pop()
+            apply_change(handle.data, change.size_before, None)
+            apply_change(handle.data, change.offset, change.before)
+
     def close(self, handle: _File) -> None:
         """Nothing to release."""
 
     def rename(self, old: str, new: str) -> None:
         """Atomic and durable, as Disk asks right after."""
-        self._files[new] = self._files.pop(old)
+        self._files[new] = self._take(old)
 
     def remove(self, path: str) -> None:
         """Delete a file."""
+        self._take(path)
+
+    def _take(self, path: str) -> _File:
         if path not in self._files:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        del self._files[path]
+        return self._files.pop(path)
 
     def list(self, folder: str) -> list[str]:
         """Names of the files in `folder`, sorted."""
@@ -121,31 +130,19 @@ class MemoryStorage:
             self._syncs_fail = False
 
     def crash(self, rng: random.Random) -> None:
-        """Lose what was not synced, as a power cut does: a random part of it may have been kept."""
-        for path in sorted(self._files):
-            file = self._files[path]
-            changes, file.undo = file.undo, []
-            for change in reversed(changes):
-                _resize(file.data, max(change.offset, change.size_before))
-                _write(file.data, change.offset, change.before)
-                _resize(file.data, change.size_before)
+        """Lose what was not synced, as a power cut does: a random part of it may have been kept.
+
+        The files are new ones then: a handle of before shows what is no longer on the disk.
+        """
+        before, self._files = self._files, {}
+        for path, file in sorted(before.items()):
+            changes = file.undo.copy()
+            self.forget(file)
+            after = self._files[path] = _File(bytearray(file.data))
             for change in changes:
                 if change.written is None or rng.random() < 0.5:
                     continue
                 for start in range(0, len(change.written), SECTOR_BYTES):
                     if rng.random() < 0.5:
                         sector = change.written[start : start + SECTOR_BYTES]
-                        _write(file.data, change.offset + start, sector)
-
-
-def _write(data: bytearray, offset: int, new: bytes) -> None:
-    if len(data) < offset:
-        data.extend(bytes(offset - len(data)))
-    data[offset : offset + len(new)] = new
-
-
-def _resize(data: bytearray, size: int) -> None:
-    if len(data) > size:
-        del data[size:]
-    else:
-        data.extend(bytes(size - len(data)))
+                        apply_change(after.data, change.offset + start, sector)

@@ -11,7 +11,7 @@ class OsStorage:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        root.mkdir(parents=True, exist_ok=True)
+        _make_folder(root)
 
     def __repr__(self) -> str:
         return f"<OsStorage {self.root}>"
@@ -19,10 +19,7 @@ class OsStorage:
     def open(self, path: str) -> int:
         """A descriptor for reading and writing."""
         full = self.root / path
-        if not full.parent.exists():
-            full.parent.mkdir(parents=True)
-            # Or a power cut could take the folder, with all that was synced in it.
-            self.sync_folder(str(full.parent.parent.relative_to(self.root)))
+        _make_folder(full.parent)
         return os.open(full, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def pread(self, handle: int, offset: int, count: int) -> bytes:
@@ -52,6 +49,9 @@ class OsStorage:
         """fdatasync: data, and the size if it changed."""
         os.fdatasync(handle)
 
+    def forget(self, handle: int) -> None:
+        """Nothing: what the kernel has, it keeps."""
+
     def close(self, handle: int) -> None:
         """Release the descriptor."""
         os.close(handle)
@@ -73,13 +73,25 @@ class OsStorage:
 
     def sync_folder(self, folder: str) -> None:
         """fsync on the directory."""
-        descriptor = os.open(self.root / folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync_folder(self.root / folder)
 
     def free_bytes(self) -> int:
         """What an ordinary user may still write."""
         info = os.statvfs(self.root)
         return info.f_bavail * info.f_frsize
+
+
+def _make_folder(folder: Path) -> None:
+    """With those above it; or a power cut could take one, and all that was synced in it."""
+    if not folder.exists():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -39,7 +39,7 @@ class LinkPolicy:
     reorder_s: float = 0.005
     corrupt: float = 0.0  # chance that one bit is flipped
     rate_bytes_s: float = 0.0  # 0: as fast as it comes
-    queue_bytes: int = 64 * 1024  # what may wait for the rate; the rest is dropped at the tail
+    queue_bytes: int = 64 * 1024  # what may wait for a busy link; the rest is dropped at the tail
 
     def __post_init__(self) -> None:
         for name in ("loss", "burst_begin", "burst_end", "duplicate", "reorder", "corrupt"):
@@ -101,7 +101,7 @@ class LinkShaper:
         departs = now
         if policy.rate_bytes_s:
             backlog = max(0.0, self._free_at - now) * policy.rate_bytes_s
-            if backlog + len(datagram) > policy.queue_bytes:
+            if backlog and backlog + len(datagram) > policy.queue_bytes:
                 counts["dropped"] += 1
                 return []
             departs = max(now, self._free_at) + len(datagram) / policy.rate_bytes_s

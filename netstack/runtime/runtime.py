@@ -90,7 +90,7 @@ class Runtime(ABC):
         return asyncio.get_running_loop().call_later(delay_s, callback)
 
     def call_at(self, deadline: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
-        """Call back when this node's clock shows `deadline`."""
+        """Call back when this node's clock shows `deadline`; a new rate is for later timers."""
         loop = asyncio.get_running_loop()
         return loop.call_later(self.clock.true_delay(deadline), callback)
 
@@ -114,12 +114,11 @@ class Runtime(ABC):
 
     async def cancel_tasks(self) -> None:
         """End all tasks spawned here but the caller's own."""
-        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
+        own = asyncio.current_task()
+        while tasks := [task for task in self._tasks if task is not own and not task.done()]:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)  # they may spawn others as they end
 
 
 class RealRuntime(Runtime):
@@ -161,13 +160,14 @@ class RealRuntime(Runtime):
                 began = time.perf_counter()
 
     def close(self) -> None:
-        """Write the log's last lines."""
-        self.events.flush()
+        """Write the log's last lines, if there is room for them."""
+        with contextlib.suppress(OSError):
+            self.events.flush()
         self._sink.close()
 
 
 class _LogFile:
-    """Hands each batch of lines to the kernel at once: a reader sees it, and none is kept twice."""
+    """Hands each batch of lines to the kernel at once, whole or not at all."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab+", buffering=0)
@@ -176,9 +176,15 @@ class _LogFile:
             self._file.write(b"\n")  # kill -9 cut the last line of an earlier life short
 
     def write(self, text: str) -> None:
-        data = text.encode()
-        while data and not self._file.closed:
-            data = data[self._file.write(data) :]
+        if self._file.closed:
+            return
+        data, size = text.encode(), self._file.seek(0, os.SEEK_END)
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError:
+            self._file.truncate(size)
+            raise
 
     def close(self) -> None:
         self._file.close()

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from netstack.runtime.endpoint import Address, EndpointError, PortTaken, Receive
 
 # The kernel's default of 208 KiB overflows in 2 ms at full speed; this is net.core.rmem_max here.
 BUFFER_BYTES = 4 * 1024 * 1024
+
+# A socket bound to it has the port on every address.
+ANY_HOST = "0.0.0.0"
 
 
 class UdpSender:
@@ -62,20 +66,23 @@ def bind_udp(address: Address) -> socket.socket:
 def _explain(error: OSError, address: Address) -> EndpointError:
     host, port = address
     if error.errno == errno.EADDRINUSE:
-        holder = port_holder(port)
+        holder = port_holder(port, host)
         return PortTaken(
             f"UDP port {port} on {host} is taken" + (f" by {holder}" if holder else "")
         )
     return EndpointError(f"cannot bind UDP {host}:{port}: {error.strerror}")
 
 
-def port_holder(port: int) -> str | None:
+def port_holder(port: int, host: str = ANY_HOST) -> str | None:
     """`pid 123 (name)` of the process that holds the UDP port, as far as /proc tells."""
     inodes = set()
     with contextlib.suppress(OSError):
+        wanted, anywhere = _as_in_proc(host), _as_in_proc(ANY_HOST)
         for line in Path("/proc/net/udp").read_text().splitlines()[1:]:
             fields = line.split()
-            if int(fields[1].rpartition(":")[2], 16) == port:
+            bound, _, number = fields[1].partition(":")
+            same = bound == wanted or anywhere in (bound, wanted)
+            if same and int(number, 16) == port:
                 inodes.add(f"socket:[{fields[9]}]")
     for entry in Path("/proc").glob("[0-9]*/fd/*") if inodes else ():
         with contextlib.suppress(OSError):
@@ -83,3 +90,8 @@ def port_holder(port: int) -> str | None:
                 command = (entry.parents[1] / "cmdline").read_bytes().replace(b"\0", b" ")
                 return f"pid {entry.parts[2]} ({command.decode(errors='replace').strip()[:80]})"
     return None
+
+
+def _as_in_proc(host: str) -> str:
+    packed = socket.inet_aton(socket.gethostbyname(host))
+    return f"{int.from_bytes(packed, sys.byteorder):08X}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 import pytest
@@ -11,7 +12,8 @@ from netstack.runtime.events import EventLog
 from netstack.runtime.executor import ThreadExecutor
 from netstack.runtime.memory_disk import MemoryStorage
 from netstack.runtime.policy import LinkShaper, LinkTable, flip_bit
-from netstack.runtime.simulation.world import SimulatedRuntime
+from netstack.runtime.simulation import loop
+from netstack.runtime.simulation.world import SimulatedRuntime, VirtualExecutor
 
 # -- links
 
@@ -121,12 +123,29 @@ class RenamesWithoutTheFolder(Disk):
 
 
 class FailsFromThenOn(Disk):
-    def before_write(self):
+    def count_down(self):
         due = self.faults.eio_at == 1
         try:
-            super().before_write()
+            super().count_down()
         finally:
             self.faults.eio_at = max(self.faults.eio_at, int(due))
+
+
+class OpensEachTimeAnew(Disk):
+    def open(self, path):
+        self._open.pop(path, None)
+        return super().open(path)
+
+
+class HoldsOnToNames(Disk):
+    def rename(self, old, new):
+        before = self._open.copy()
+        super().rename(old, new)
+        self._open = before
+
+
+def keeps_what_it_could_not_sync(self):
+    self._pending.clear()
 
 
 class SlowsDownWrites(Disk):
@@ -205,6 +224,21 @@ def sends_through(self, datagrams, destination):
     self._inner.send(datagrams, destination)
 
 
+def sends_what_its_timer_was_set_for(self, datagrams, destination):
+    now = self._clock.true_now()
+    for datagram in datagrams:
+        for arrives, copy in self._shapers[destination].shape(datagram, now):
+            self._later(arrives - now, lambda it=copy: self._inner.send((it,), destination))
+
+
+def runs_links_by_the_nodes_clock(self):
+    return self.now()
+
+
+def looks_at_the_port_alone(host):
+    return "00000000"
+
+
 # -- threads
 
 
@@ -244,6 +278,12 @@ class NeverInTheThread(ThreadExecutor):
         super()._begin()
 
 
+class ForgetsWhatItHasBegun(VirtualExecutor):
+    def close(self):
+        self.begun = None
+        super().close()
+
+
 def never_sleeps(self):
     self._loop.call_soon(self._spin)
 
@@ -269,6 +309,18 @@ class FlushesOnlyOnce(EventLog):
         self._scheduled = True
 
 
+class DropsWithoutAWord(EventLog):
+    def flush(self):
+        self._written = self._sequence - len(self._waiting)
+        super().flush()
+
+
+def keeps_what_it_has_written(self, text):
+    data = text.encode()
+    while data:
+        data = data[self._file.write(data) :]
+
+
 def says_nothing(self, task):
     self._tasks.pop(task, None)
     task.cancelled() or task.exception()
@@ -279,21 +331,32 @@ async def cancels_and_leaves(self):
         task.cancel()
 
 
+async def cancels_once(self):
+    tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
 # -- worlds
 
 
-@staticmethod
-def runs_the_dead(life, callback, args):
-    if life.held is None:
-        callback(*args)
-    elif not life.over:
-        life.held.append((callback, args, life.context))
+def runs_the_dead(self):
+    life = self._context.get(loop._life)
+    if life is None or life.held is None:
+        asyncio.Handle._run(self)
+    else:
+        life.held.append(self)
 
 
-@staticmethod
-def runs_the_paused(life, callback, args):
-    if not life.over:
-        callback(*args)
+def runs_the_paused(self):
+    life = self._context.get(loop._life)
+    if life is None or not life.over:
+        asyncio.Handle._run(self)
+
+
+def compares_times_alone(self, other):
+    return self.when() < other.when()
 
 
 def forgets_what_was_held(self, life):
@@ -302,8 +365,12 @@ def forgets_what_was_held(self, life):
 
 def resumes_backwards(self, life):
     held, life.held = life.held or [], None
-    for callback, args, context in reversed(held):
-        self.call_soon(callback, *args, context=context)
+    self._ready.extendleft(held)
+
+
+def resumes_at_the_end(self, life):
+    held, life.held = life.held or [], None
+    self._ready.extend(held)
 
 
 def hangs_for_ever(self, timeout):
@@ -329,6 +396,18 @@ def parts_one_way(self, groups):
 
 def does_nothing(*args):
     pass
+
+
+class HandsTheDiskOn:
+    """To the next life, as the dead process holds it."""
+
+    @staticmethod
+    def copy(storage):
+        return storage
+
+
+def listens_to_the_dead(self, text):
+    self._lines.append(text)
 
 
 def throws_true_dice(self, count):

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import random
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import runtime_bugs as bugs
@@ -28,6 +30,7 @@ spawning = importlib.import_module("test_runtime_spawn")
 loops = importlib.import_module("test_virtual_loop")
 simulation = importlib.import_module("test_simulation")
 network = importlib.import_module("test_simulated_network")
+runtime_kit = importlib.import_module("runtime_kit")
 endpoint_kit = importlib.import_module("endpoint_kit")
 disk_kit = importlib.import_module("disk_kit")
 world_kit = importlib.import_module("world_kit")
@@ -71,6 +74,19 @@ def on_net(judge, kind="raw"):
     return call
 
 
+def on_bad_links(judge, *names):
+    """A judge of what stands before a wire, with the fixtures that it names."""
+
+    def call(tmp_path):
+        wire, hands, later = endpoints.Wire(), runtime_kit.Hands(), runtime_kit.Later()
+        links = policies.LinkTable(random.Random(1))
+        faulty = endpoints.FaultyEndpoint(wire, links, hands.clock, later)
+        given = {"wire": wire, "hands": hands, "later": later, "links": links, "faulty": faulty}
+        judge(*(given[name] for name in names))
+
+    return call
+
+
 def on_loop(judge):
     """An executor's judge on a real loop, with the clock that it moves."""
 
@@ -86,11 +102,11 @@ def on_loop(judge):
     return call
 
 
-def with_threads(judge):
+def with_threads(judge, make=lambda: executors.Threads("asyncio")):
     def call(tmp_path):
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(executors, "PATIENCE_S", PATIENCE_S)
-            ground = executors.Threads("asyncio")
+            ground = make()
             try:
                 judge(ground)
             finally:
@@ -159,6 +175,19 @@ def on_radio(judge):
     return call
 
 
+def after_last_words(judge):
+    def call(tmp_path):
+        request = SimpleNamespace(param="crashed")
+        judge(simulation.TestTheEnd.last_words.__wrapped__(the_end, request))
+
+    return call
+
+
+def of_real_things(judge):
+    """A judge that is a coroutine and makes what it needs itself."""
+    return lambda tmp_path: asyncio.run(judge(tmp_path))
+
+
 def with_little_at_once(tmp_path):
     with pytest.MonkeyPatch.context() as patched:
         files = storages.OsStorage(tmp_path)
@@ -184,7 +213,8 @@ MEMORY = "test_storage.MemoryStorage"
 RAW, DGRAM = f"{RUNTIME}.raw_endpoint.RawEndpoint", f"{RUNTIME}.dgram_endpoint.DgramEndpoint"
 THREADS, EVENTS = "test_executor.ThreadExecutor", "test_events.EventLog"
 TASKS, SIMULATED = f"{RUNTIME}.runtime.Runtime", f"{RUNTIME}.simulation.world"
-LOOP = f"{RUNTIME}.simulation.loop.VirtualLoop"
+LOOPS = f"{RUNTIME}.simulation.loop"
+LOOP, RUN, FAULTY = f"{LOOPS}.VirtualLoop", f"{LOOPS}._Handle._run", f"{RUNTIME}.faulty_endpoint"
 WIRES = f"{RUNTIME}.simulation.network.SimulatedNetwork"
 NODE, DISK_OF_WORLD = f"{SIMULATED}.SimulatedNode", f"{SIMULATED}.MemoryStorage"
 
@@ -197,6 +227,8 @@ place, spin = executors.TestWhereACallIsMade(), executors.TestBusyPoll()
 failing, cancelling = spawning.TestATaskThatFails(), spawning.TestCancellingAllTasks()
 life, pause = loops.TestALife(), loops.TestAPausedLife()
 in_crash, a_bug = simulation.TestADiskInACrash(), simulation.TestABug()
+real_log, bad_links = logs.TestTheLogOfARealNode(), endpoints.TestBadLinks()
+the_end = simulation.TestTheEnd()
 
 ZOO = [
     # links
@@ -267,6 +299,21 @@ ZOO = [
         on_disk(lambda p: disks.TestEioAt().test_fails_that_call_and_no_other(p, 2)),
     ),
     (
+        bugs.OpensEachTimeAnew,
+        DISK,
+        on_disk(power_cut.test_shows_what_was_written_to_whoever_reads_the_file, power_cut=True),
+    ),
+    (
+        bugs.HoldsOnToNames,
+        DISK,
+        on_disk(disks.TestAFileThatIsOpenTwice().test_keeps_its_name_when_it_is_renamed),
+    ),
+    (
+        bugs.keeps_what_it_could_not_sync,
+        f"{FILE}._forget",
+        lambda tmp: disks.TestSyncError().test_loses_it_without_power_cut_mode_too(tmp),
+    ),
+    (
         bugs.SlowsDownWrites,
         DISK,
         on_disk(disks.TestASlowDisk().test_takes_its_time_for_each_sync_and_nothing_else),
@@ -326,8 +373,36 @@ ZOO = [
     ),
     (
         bugs.sends_through,
-        f"{RUNTIME}.faulty_endpoint.FaultyEndpoint.send",
+        f"{FAULTY}.FaultyEndpoint.send",
         on_radio(network.TestADatagram().test_passes_the_faults_of_its_senders_links_too),
+    ),
+    (
+        bugs.sends_what_its_timer_was_set_for,
+        f"{FAULTY}.FaultyEndpoint.send",
+        on_bad_links(
+            bad_links.test_keep_the_order_though_setting_a_timer_takes_time,
+            "wire",
+            "links",
+            "hands",
+        ),
+    ),
+    (
+        bugs.runs_links_by_the_nodes_clock,
+        f"{RUNTIME}.clock.Clock.true_now",
+        on_bad_links(
+            bad_links.test_are_as_slow_for_a_node_whose_clock_is_fast,
+            "faulty",
+            "links",
+            "hands",
+            "later",
+        ),
+    ),
+    (
+        bugs.looks_at_the_port_alone,
+        f"{RUNTIME}.sockets._as_in_proc",
+        of_real_things(
+            lambda _: endpoints.TestTheHolderOfAPort().test_is_that_of_the_same_address()
+        ),
     ),
     # threads
     (
@@ -345,6 +420,13 @@ ZOO = [
         bugs.LosesErrors,
         THREADS,
         with_threads(any_executor.test_answers_each_call_once_with_what_it_returned_or_raised),
+    ),
+    (
+        bugs.ForgetsWhatItHasBegun,
+        f"{SIMULATED}.VirtualExecutor",
+        with_threads(
+            any_executor.test_runs_what_was_submitted_when_it_is_closed, executors.Virtual
+        ),
     ),
     (bugs.NeverOnTheLoop, THREADS, on_loop(place.test_on_the_loop_again_after_a_pause)),
     (
@@ -370,6 +452,16 @@ ZOO = [
     ),
     (bugs.CountsAnewEachBatch, EVENTS, with_log(logs.TestABatch().test_is_counted_without_gaps)),
     (bugs.FlushesOnlyOnce, EVENTS, with_log(logs.TestABatch().test_is_followed_by_another)),
+    (
+        bugs.DropsWithoutAWord,
+        EVENTS,
+        with_log(logs.TestASinkThatFails().test_has_the_oldest_lines_dropped_and_counted),
+    ),
+    (
+        bugs.keeps_what_it_has_written,
+        f"{RUNTIME}.runtime._LogFile.write",
+        of_real_things(real_log.test_has_each_line_once_though_the_disk_was_full_at_first),
+    ),
     (bugs.does_nothing, f"{RUNTIME}.config._refuse_twins", of_mistake("two at an address")),
     (bugs.does_nothing, f"{RUNTIME}.config._refuse_twins", of_mistake("two of a name")),
     (bugs.says_nothing, f"{TASKS}._task_ended", with_node(failing.test_is_fatal_and_an_event)),
@@ -378,20 +470,25 @@ ZOO = [
         f"{TASKS}.cancel_tasks",
         with_node(cancelling.test_ends_each_and_waits_for_its_end),
     ),
+    (
+        bugs.cancels_once,
+        f"{TASKS}.cancel_tasks",
+        with_node(cancelling.test_ends_what_a_task_spawns_at_its_end),
+    ),
     # worlds
     (
         bugs.runs_the_dead,
-        f"{LOOP}._run_for",
+        RUN,
         on_virtual_loop(life.test_that_is_over_does_not_even_clean_up),
     ),
     (
         bugs.runs_the_dead,
-        f"{LOOP}._run_for",
+        RUN,
         in_world(simulation.TestACrash().test_ends_all_that_runs),
     ),
     (
         bugs.runs_the_paused,
-        f"{LOOP}._run_for",
+        RUN,
         in_world(simulation.TestAPause().test_holds_the_node_and_nothing_else),
     ),
     (
@@ -407,8 +504,22 @@ ZOO = [
         ),
     ),
     (
+        bugs.resumes_at_the_end,
+        f"{LOOP}.resume",
+        on_virtual_loop(
+            pause.test_runs_what_was_held_before_what_is_due_as_it_goes_on, paused=True
+        ),
+    ),
+    (
+        bugs.compares_times_alone,
+        f"{LOOPS}._Timer.__lt__",
+        on_virtual_loop(
+            lambda loop, _: loops.TestOrder().test_is_that_of_setting_for_equal_times(loop)
+        ),
+    ),
+    (
         bugs.hangs_for_ever,
-        f"{RUNTIME}.simulation.loop._VirtualSelector.select",
+        f"{LOOPS}._VirtualSelector.select",
         on_virtual_loop(
             lambda loop, _: loops.TestDeadlock().test_is_raised_where_a_real_loop_would_hang(loop)
         ),
@@ -423,6 +534,16 @@ ZOO = [
         bugs.does_nothing,
         f"{SIMULATED}.SimulatedRuntime.abandon_work",
         plainly(in_crash.test_has_done_half_of_what_an_executor_had_begun),
+    ),
+    (
+        bugs.HandsTheDiskOn,
+        f"{SIMULATED}.copy",
+        after_last_words(the_end.test_writes_nothing_to_the_disk),
+    ),
+    (
+        bugs.listens_to_the_dead,
+        f"{SIMULATED}._Lines.write",
+        after_last_words(the_end.test_writes_nothing_into_the_log),
     ),
     (
         bugs.does_nothing,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import random
 from collections.abc import Iterable, Sequence
 
@@ -50,7 +51,9 @@ class SimulatedNetwork:
         """A socket of `node`; raises PortTaken."""
         host, port = address
         if port == 0:
-            port, self._next_port = self._next_port, self._next_port + 1
+            ports = itertools.count(self._next_port)
+            port = next(port for port in ports if (host, port) not in self._sockets)
+            self._next_port = port + 1
         if (host, port) in self._sockets:
             holder = self._sockets[host, port].node
             raise PortTaken(f"UDP port {port} on {host} is taken by {holder}")

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -24,7 +26,7 @@ from netstack.runtime.clock import Clock
 from netstack.runtime.disk import Disk
 from netstack.runtime.endpoint import Address, Endpoint
 from netstack.runtime.events import EventLog
-from netstack.runtime.executor import Done, Executor
+from netstack.runtime.executor import Done, Executor, Work
 from netstack.runtime.memory_disk import MemoryStorage
 from netstack.runtime.runtime import Fatal, Runtime
 from netstack.runtime.simulation.loop import Life, VirtualLoop
@@ -78,14 +80,10 @@ class World:
         task = self.loop.create_task(scenario, name="scenario")
         self._scenario = task
         try:
-            result = self.loop.run_until_complete(task)
-        except asyncio.CancelledError:
-            if self.failures:
+            return self.loop.run_until_complete(task)
+        finally:
+            if self.failures:  # whatever the scenario has made of it
                 raise self.failures[0] from None
-            raise
-        if self.failures:
-            raise self.failures[0]
-        return result
 
     def restart(self, name: str) -> None:
         """Begin a life of the node (its first, or the next)."""
@@ -197,12 +195,14 @@ class SimulatedNode:
         life, self.life = self.life, None
         if life is None:
             return
-        life.over = True
         self._world.network.release_all(self.name)
         if self.runtime is not None:
             self.runtime.events.emit("node.killed")
             self.runtime.abandon_work()
+        life.over = True
         self._world.bury()
+        # What the dead process still does, it does to a disk of its own.
+        self.storage = copy.copy(self.storage)
         self.storage.crash(self._world.rng)
         self.runtime, self.service = None, None
 
@@ -230,7 +230,8 @@ class SimulatedRuntime(Runtime):
         self._executors: list[VirtualExecutor] = []
         self.slept_s = 0.0
         disk = Disk(node.storage, self._sleep)
-        sink = _Lines(world.lines)
+        assert node.life is not None
+        sink = _Lines(world.lines, node.life)
         events = EventLog(node.name, clock, sink, lambda _, flush: flush())
         super().__init__(node.name, clock, rng, disk, events)
 
@@ -253,7 +254,7 @@ class SimulatedRuntime(Runtime):
         storage = self._world.nodes[self.node].storage
         for executor in self._executors:
             if executor.begun is not None and self._world.rng.random() < 0.5:
-                storage.run_unsynced(executor.begun)
+                storage.run_unsynced(executor.begun[0])
 
     def _sleep(self, seconds: float) -> None:
         self.slept_s += seconds
@@ -265,9 +266,9 @@ class VirtualExecutor:
     def __init__(self, runtime: SimulatedRuntime, loop: VirtualLoop) -> None:
         self._runtime = runtime
         self._loop = loop
-        self._waiting: list[tuple[Callable[[], Any], Done]] = []
+        self._waiting: deque[Work] = deque()
         self._busy = False
-        self.begun: Callable[[], Any] | None = None  # and not done yet
+        self.begun: Work | None = None  # and not done yet
 
     def submit(self, function: Callable[[], Any], done: Done) -> None:
         """See Executor."""
@@ -277,43 +278,47 @@ class VirtualExecutor:
 
     def close(self) -> None:
         """See Executor."""
-        for function, _ in self._waiting:
-            function()
+        begun, self.begun = self.begun, None
+        for work in (begun, *self._waiting):
+            if work is not None:
+                self._loop.call_soon(work[1], *_call(work[0]))
         self._waiting.clear()
 
     def _begin(self) -> None:
+        self._busy = bool(self._waiting)
         if self._waiting:
-            function, done = self._waiting.pop(0)
-            self._busy, self.begun = True, function
+            self.begun = self._waiting.popleft()
             delay_s = DISK_LATENCY_S * (0.5 + self._runtime.rng.random())
-            self._loop.call_later(delay_s, self._run, function, done)
+            self._loop.call_later(delay_s, self._run)
 
-    def _run(self, function: Callable[[], Any], done: Done) -> None:
+    def _run(self) -> None:
+        if self.begun is None:
+            return  # closed meanwhile
+        (function, done), self.begun = self.begun, None
         slept_before = self._runtime.slept_s
-        result, failure = None, None
-        try:
-            result = function()
-        except Exception as error:
-            failure = error
-        self.begun = None
+        outcome = _call(function)
         extra_s = self._runtime.slept_s - slept_before
-        if extra_s > 0:
-            self._loop.call_later(extra_s, self._finish, done, result, failure)
-        else:
-            self._finish(done, result, failure)
+        self._loop.call_later(extra_s, self._finish, done, *outcome)
 
-    def _finish(self, done: Done, result: Any, failure: BaseException | None) -> None:
-        self._busy = False
+    def _finish(self, done: Done, result: Any, failure: Exception | None) -> None:
+        self._begin()
         done(result, failure)
-        if not self._busy:
-            self._begin()
+
+
+def _call(function: Callable[[], Any]) -> tuple[Any, Exception | None]:
+    try:
+        return function(), None
+    except Exception as error:
+        return None, error
 
 
 class _Lines:
-    """A sink that is a list."""
+    """A sink that is a list; a life that is over has nothing to say."""
 
-    def __init__(self, lines: list[str]) -> None:
+    def __init__(self, lines: list[str], life: Life) -> None:
         self._lines = lines
+        self._life = life
 
     def write(self, text: str) -> None:
-        self._lines.append(text)
+        if not self._life.over:
+            self._lines.append(text)

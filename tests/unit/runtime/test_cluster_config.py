@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import replace
+from datetime import UTC
 from pathlib import Path
 
 import pytest
@@ -183,19 +184,22 @@ class TestAMistake:
             load('[cluster]\nid =\nname = "x"')
 
 
-# What the file promises to write as JSON writes it.
-plain_text = st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"]), max_size=20)
+plain_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 values = st.recursive(
     st.one_of(
         st.booleans(),
         st.integers(-(2**63), 2**63 - 1),
-        st.floats(allow_nan=False, allow_infinity=False),
+        st.floats(allow_nan=False),
+        st.datetimes(),
+        st.datetimes(timezones=st.just(UTC)),
+        st.dates(),
+        st.times(),
         plain_text,
     ),
-    lambda inner: st.lists(inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(plain_text, inner, max_size=3),
     max_leaves=5,
 )
-keys = st.from_regex(r"[a-z_]{1,12}", fullmatch=True)
+keys = st.from_regex(r"[a-z_]{1,12}", fullmatch=True) | plain_text
 services = keys.filter(lambda key: key not in ("cluster", "node"))
 
 
@@ -223,18 +227,15 @@ class TestADump:
     def test_is_read_back_as_what_was_written(self, config):
         assert ClusterConfig.parse(tomllib.loads(config.dump()), config.home) == config
 
-    @pytest.mark.xfail(strict=True, reason="JSON writes a pair of surrogates, which TOML has not")
     def test_is_read_back_with_characters_beyond_the_first_plane(self, load):
         config = replace(load(TEXT), name="\N{ROCKET}")
         assert load(config.dump()) == config
 
-    @pytest.mark.xfail(strict=True, reason="a table in a table is written as JSON, not as TOML")
     def test_is_read_back_with_a_table_in_a_table(self, load):
         config = load(TEXT + "\n[raft.limits]\nkeys = 5\n")
         assert config.settings["raft"]["limits"] == {"keys": 5}
         assert load(config.dump()) == config
 
-    @pytest.mark.xfail(strict=True, reason="JSON writes Infinity where TOML has inf")
     def test_is_read_back_with_infinity(self, load):
         config = load(TEXT + "\n[dht]\nttl_s = inf\n")
         assert load(config.dump()) == config

@@ -142,7 +142,6 @@ class TestADaemonThatIsToldToEnd:
         assert n1.service.told == ["start", "drain", "stop"]
         assert n1.kinds()[-2:] == ["node.drain_cut", "node.stop"]
 
-    @pytest.mark.xfail(strict=True, reason="the end has its reason already: none")
     async def test_exits_with_70_if_it_fails_while_it_drains(self, n1):
         n1.service.drained.clear()
         await n1.ready()
@@ -152,13 +151,23 @@ class TestADaemonThatIsToldToEnd:
         n1.service.drained.set()
         assert await n1.task == EXIT_BUG
 
-    @pytest.mark.xfail(strict=True, reason="the error of drain passes by stop and the last event")
     async def test_stops_all_the_same_when_its_drain_fails(self, n1):
         n1.service.fail_at["drain"] = ZeroDivisionError()
         await n1.ready()
         os.kill(os.getpid(), signal.SIGTERM)
         assert await n1.task == EXIT_BUG
         assert n1.service.told == ["start", "drain", "stop"]
+        assert n1.kinds()[-2:] == ["node.fatal", "node.stop"]
+
+    async def test_ends_its_tasks_all_the_same_when_its_stop_fails(self, n1, capsys):
+        n1.service.fail_at["stop"] = ZeroDivisionError("by zero")
+        await n1.ready()
+        task = n1.service.runtime.spawn(asyncio.sleep(3600), "x")
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await n1.task == EXIT_BUG
+        assert task.cancelled()
+        assert n1.kinds()[-2:] == ["node.fatal", "node.stop"]
+        assert capsys.readouterr().err == "n1: ZeroDivisionError: by zero\n"
 
 
 class TestADaemonThatFails:
@@ -196,21 +205,21 @@ class TestADaemonThatCannotStart:
         assert capsys.readouterr().err == f"n1: {error}\n"
 
     @pytest.mark.parametrize(("error", "status"), REFUSALS, ids=repr)
-    async def test_leaves_a_line_in_its_log(self, n1, error, status, request):
-        if isinstance(error, PortTaken):
-            reason = "it exits with its lines unwritten"
-            request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    async def test_leaves_a_line_in_its_log(self, n1, error, status):
         n1.service.fail_at["start"] = error
         with pytest.raises(SystemExit):
             await daemon._run(n1.service, n1.config.node("n1"), NEVER_DUE, n1.config)
         assert n1.kinds() == ["node.start", "node.refused"]
 
-    @pytest.mark.xfail(strict=True, reason="an error of another kind passes by the exit status")
-    async def test_for_a_bug_exits_with_70_too(self, n1):
+    async def test_for_a_bug_exits_with_70_too_and_shows_its_place(self, n1, capsys):
         n1.service.fail_at["start"] = ZeroDivisionError()
         with pytest.raises(SystemExit) as caught:
             await daemon._run(n1.service, n1.config.node("n1"), NEVER_DUE, n1.config)
         assert caught.value.code == EXIT_BUG
+        said = capsys.readouterr().err.splitlines()
+        assert said[0].startswith("Traceback")
+        assert said[-1] == "n1: ZeroDivisionError()"
+        assert n1.kinds() == ["node.start", "node.refused"]
 
 
 class TestSighup:

@@ -69,7 +69,6 @@ class TestAFile:
         assert file.read_at(100, 5) == b""
         assert file.read_at(1, 0) == b""
 
-    @pytest.mark.xfail(strict=True, reason="size, and memory, count the offset of an empty write")
     def test_is_not_changed_by_a_write_of_nothing(self, place):
         file = place.open("f")
         file.write_at(5, b"")
@@ -87,6 +86,38 @@ class TestAFile:
             place.disk.read("a/b")
         assert not place.disk.exists("a/b")
         assert place.disk.list("a") == []
+
+
+class TestAFileThatIsOpenTwice:
+    def test_is_one_file_until_both_have_closed_it(self, place):
+        with place.disk.open("f") as first:
+            with place.disk.open("f") as second:
+                second.append(b"abc")
+                assert (first.size, first.read_at(0, 9)) == (3, b"abc")
+            first.append(b"d")
+        assert place.read("f") == b"abcd"
+
+    def test_keeps_its_name_when_it_is_renamed(self, place):
+        with place.disk.open("f") as first:
+            place.disk.rename("f", "g")
+            with place.disk.open("g") as second, place.disk.open("f") as other:
+                second.append(b"abc")
+                assert (first.size, other.size) == (3, 0)
+        assert (place.read("f"), place.read("g")) == (b"", b"abc")
+
+    @pytest.mark.parametrize("change", ["remove", "replace"])
+    def test_is_another_than_the_one_that_was_put_in_its_place(self, place, change):
+        with place.disk.open("f") as old:
+            old.append(b"old")
+            if change == "remove":
+                place.disk.remove("f")
+                place.disk.open("f").close()
+            else:
+                place.disk.replace("f", b"")
+            old.append(b"er")
+            assert old.read_at(0, 9) == b"older"
+            assert place.disk.read("f") == b""
+        assert place.read("f") == b""
 
 
 class TestPowerCutMode:
@@ -152,10 +183,23 @@ class TestPowerCutMode:
                 assert file.size == len(now)
             place.close()
 
-    @pytest.mark.xfail(strict=True, reason="each DiskFile keeps its own writes to itself")
     def test_shows_what_was_written_to_whoever_reads_the_file(self, cut):
         cut.open("f").append(b"unsynced")
         assert cut.disk.read("f") == b"unsynced"
+
+    def test_keeps_in_the_process_what_somebody_else_has_read(self, cut):
+        cut.open("f").append(b"unsynced")
+        cut.disk.read("f")
+        assert cut.kill().read("f") == b""
+
+    def test_keeps_the_order_of_writes_when_it_ends(self, cut):
+        file = cut.open("f")
+        file.append(b"first")
+        cut.disk.faults.power_cut = False
+        file.write_at(0, b"later")
+        assert file.read_at(0, 10) == b"later"
+        file.sync()
+        assert cut.kill().read("f") == b"later"
 
 
 def _written(before: bytes, offset: int, data: bytes) -> bytes:
@@ -206,6 +250,15 @@ class TestTorn:
         with contextlib.suppress(OSError):
             file.sync()
         assert place.kill().read("f") == b"12345678"
+
+    def test_does_not_lengthen_a_file_that_was_cut(self, place):
+        file = place.open("f")
+        file.append(b"12345678")
+        file.truncate(0)
+        place.disk.faults.torn = True
+        with contextlib.suppress(OSError):
+            file.sync()
+        assert (file.size, place.kill().read("f")) == (0, b"")
 
     def test_is_not_spent_on_a_sync_that_has_nothing_to_tear(self, cut):
         file = cut.open("f")
@@ -287,10 +340,10 @@ class TestSyncError:
         file.append(b"lost")
         cut.disk.faults.sync_error = True
         fails(errno.EIO, file.sync)
+        assert (file.size, file.read_at(0, 99)) == (4, b"kept")
         file.sync()  # the page is clean, says the kernel: it has nothing to write any more
         assert cut.kill().read("f") == b"kept"
 
-    @pytest.mark.xfail(strict=True, reason="only the writes of power-cut mode are lost")
     def test_loses_it_without_power_cut_mode_too(self, tmp_path):
         for seed in range(20):
             place = Place("memory", tmp_path)
@@ -366,7 +419,6 @@ class TestAFullDisk:
         file.append(b"x")
         assert place.disk.free_bytes() > 0
 
-    @pytest.mark.xfail(strict=True, reason="with eio_at set, a sync is taken for a write")
     def test_syncs_while_another_error_is_due_too(self, place):
         file = place.open("f")
         file.append(b"kept")

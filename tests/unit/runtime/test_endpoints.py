@@ -34,12 +34,6 @@ def net(request):
     made.close()
 
 
-def known_bug(request, kind, reason):
-    """From here on this test fails on that kind of endpoint, until the bug is mended."""
-    if request.getfixturevalue("net").kind == kind:
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
-
-
 class TestADatagram:
     @scene
     async def test_arrives_whole_whatever_its_length(self, net):
@@ -121,7 +115,7 @@ class TestAReceiver:
         assert await second.until(1) == [b"2"]
         assert first.received == [b"1"]
 
-    def test_that_fails_is_called_for_the_next_datagram(self, net, request):
+    def test_that_fails_is_called_for_the_next_datagram(self, net):
 
         async def scenario():
             here, there = await net.bind(), await net.bind()
@@ -204,7 +198,6 @@ class TestTheHolderOfAPort:
         with held_elsewhere(LOCALHOST) as (pid, port):
             assert f"is taken by pid {pid} (" in await self.taken(LOCALHOST, port)
 
-    @pytest.mark.xfail(strict=True, reason="the port is looked up, whatever the address")
     async def test_is_that_of_the_same_address(self):
         with (
             held_elsewhere(LOCALHOST) as (pid, port),
@@ -213,6 +206,15 @@ class TestTheHolderOfAPort:
             ours.bind(("127.0.0.2", port))
             assert f"pid {pid} (" in await self.taken(LOCALHOST, port)
             assert f"pid {os.getpid()} (" in await self.taken("127.0.0.2", port)
+
+    @pytest.mark.parametrize(("theirs", "ours"), [("0.0.0.0", LOCALHOST), (LOCALHOST, "0.0.0.0")])
+    async def test_may_have_it_on_all_addresses(self, theirs, ours):
+        with held_elsewhere(theirs) as (pid, port):
+            assert f"pid {pid} (" in await self.taken(ours, port)
+
+    async def test_is_found_by_the_name_of_the_address(self):
+        with held_elsewhere(LOCALHOST) as (pid, port):
+            assert f"pid {pid} (" in await self.taken("localhost", port)
 
 
 class TestAClosedEndpoint:
@@ -241,20 +243,16 @@ class TestAClosedEndpoint:
         await turns(10)
         assert received == [b"1"]
 
-    def test_sends_nothing(self, net, request):
-        known_bug(request, "dgram", "its socket stays open until the loop's next turn")
-
-        async def scenario():
-            here, there, inbox = await net.pair()
-            net.shut(here)
-            here.send([b"late"], there.address)
-            witness = await net.bind()
-            witness.send([b"end"], there.address)
-            await inbox.until(1)
-            await turns(3)
-            assert inbox.received == [b"end"]
-
-        net.run(scenario())
+    @scene
+    async def test_sends_nothing(self, net):
+        here, there, inbox = await net.pair()
+        net.shut(here)
+        here.send([b"late"], there.address)
+        witness = await net.bind()
+        witness.send([b"end"], there.address)
+        await inbox.until(1)
+        await turns(3)
+        assert inbox.received == [b"end"]
 
     @scene
     async def test_has_given_its_port_back(self, net):
@@ -434,9 +432,6 @@ class TestBadLinks:
         faulty.close()
         assert wire.calls == [print, "close"]
 
-    @pytest.mark.xfail(
-        strict=True, reason="the seconds of the node's clock are taken for true ones"
-    )
     def test_are_as_slow_for_a_node_whose_clock_is_fast(self, faulty, links, hands, later):
         links.set(THERE, LinkPolicy(rate_bytes_s=100.0))
         hands.clock.set_rate(2.0)
@@ -445,7 +440,6 @@ class TestBadLinks:
         faulty.send([bytes(100)], THERE)
         assert later.delays == [1.0, 1.5]  # the link is free at 1.0, and takes a second for each
 
-    @pytest.mark.xfail(strict=True, reason="a timer is set a little later than now")
     def test_keep_the_order_though_setting_a_timer_takes_time(self, wire, links, hands):
         due: list[tuple[float, int, object]] = []
 
@@ -462,7 +456,6 @@ class TestBadLinks:
             callback()
         assert wire.datagrams == sent
 
-    @pytest.mark.xfail(strict=True, reason="a heap of timers keeps no order among equal times")
     def test_keep_the_order_of_what_arrives_at_the_same_time(self, wire, links, hands):
         loop = VirtualLoop()
         links.set(THERE, LinkPolicy(delay_s=0.001))

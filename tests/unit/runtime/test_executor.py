@@ -74,12 +74,6 @@ def ground(request):
     made.close()
 
 
-def known_bug_of_virtual(request, reason):
-    """From here on this test fails in virtual time, until the bug is mended."""
-    if isinstance(request.getfixturevalue("ground"), Virtual):
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
-
-
 class Story:
     """What was done, in order: calls that ran, and answers that came."""
 
@@ -180,9 +174,7 @@ class TestAnyExecutor:
 
         ground.run(scenario)
 
-    def test_runs_what_was_submitted_when_it_is_closed(self, ground, request):
-        known_bug_of_virtual(request, "what waits is run before what was begun")
-
+    def test_runs_what_was_submitted_when_it_is_closed(self, ground):
         async def scenario(disk):
             story = Story()
             story.submit(disk, range(5))
@@ -191,9 +183,7 @@ class TestAnyExecutor:
 
         ground.run(scenario)
 
-    def test_answers_what_it_ran_when_it_was_closed(self, ground, request):
-        known_bug_of_virtual(request, "close has no ear for an answer")
-
+    def test_answers_what_it_ran_when_it_was_closed(self, ground):
         async def scenario(disk):
             story = Story()
             story.submit(disk, range(5))
@@ -203,9 +193,7 @@ class TestAnyExecutor:
 
         ground.run(scenario)
 
-    def test_hands_an_error_over_when_it_is_closed(self, ground, request):
-        known_bug_of_virtual(request, "close raises it")
-
+    def test_hands_an_error_over_when_it_is_closed(self, ground):
         async def scenario(disk):
             story = Story()
             disk.submit(story.call(1), story.done)

@@ -87,6 +87,11 @@ class TestTheClock:
         hands.clock.offset_s = -2.0
         assert repr(hands.clock) == "<Clock rate=1.5 offset=-2.000s>"
 
+    def test_knows_the_true_time_however_wrong_it_is(self, hands):
+        hands.clock.set_rate(2.0)
+        hands.true = 5.0
+        assert (hands.clock.now(), hands.clock.true_now()) == (10.0, 5.0)
+
 
 class TestAMapOfFaults:
     def test_takes_effect_in_every_part_it_names(self, faults):

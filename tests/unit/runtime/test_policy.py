@@ -196,6 +196,10 @@ class TestARate:
         assert [len(link.shape(bytes(100), 0.0)) for _ in range(4)] == [1, 1, 1, 0]
         assert [len(link.shape(bytes(100), 0.1)) for _ in range(2)] == [1, 0]
 
+    def test_lets_pass_what_finds_it_free_though_there_is_no_queue(self):
+        link = shaper(rate_bytes_s=1000.0, queue_bytes=0)
+        assert [len(link.shape(bytes(100), at)) for at in (0.0, 0.05, 0.1, 0.15)] == [1, 0, 1, 0]
+
     def test_is_not_spent_on_what_was_lost(self):
         link = shaper(rate_bytes_s=1000.0, loss=0.5)
         fates = [link.shape(bytes(100), 0.0) for _ in range(40)]

@@ -17,7 +17,7 @@ from netstack.runtime.os_disk import OsStorage
 
 EXAMPLES = settings(deadline=None, database=None, max_examples=80)
 names = st.sampled_from(["a", "b", "d/a", "d/b"])
-some_bytes = st.binary(min_size=1, max_size=12)
+some_bytes = st.binary(max_size=12)
 
 
 @pytest.fixture(params=KINDS)
@@ -74,12 +74,7 @@ class TestBothKinds:
         with pytest.raises(FileNotFoundError):
             storage.remove("gone")
 
-    def test_raise_file_not_found_for_a_file_that_is_not_there_to_be_renamed(
-        self, storage, request
-    ):
-        if isinstance(storage, MemoryStorage):
-            bug = pytest.mark.xfail(strict=True, reason="memory raises KeyError", raises=KeyError)
-            request.applymarker(bug)
+    def test_raise_file_not_found_for_a_file_that_is_not_there_to_be_renamed(self, storage):
         with pytest.raises(FileNotFoundError):
             storage.rename("gone", "new")
 
@@ -125,7 +120,7 @@ def _carry_out_on_model(model, verb, name, args):
         before = model.setdefault(name, b"")
         if verb == "truncate":
             model[name] = before[: args[0]].ljust(args[0], b"\0")
-        elif verb == "write":
+        elif verb == "write" and args[1]:
             offset, data = args
             after = before[offset + len(data) :]
             model[name] = before.ljust(offset, b"\0")[:offset] + data + after
@@ -195,6 +190,35 @@ class TestACrashOfMemory:
         storage.crash(random.Random(1))
         assert storage.pread(storage.open("f"), 0, 10) == b"second"
 
+    def test_takes_the_files_from_who_has_them_open(self):
+        storage = MemoryStorage()
+        handle = storage.open("f")
+        storage.crash(random.Random(1))
+        storage.pwrite(handle, 0, b"last words")
+        storage.sync(handle)
+        assert storage.pread(storage.open("f"), 0, 10) == b""
+
+
+class TestWhatIsForgotten:
+    def test_is_what_was_not_synced(self):
+        storage = MemoryStorage()
+        handle = storage.open("f")
+        storage.pwrite(handle, 0, b"0123456789")
+        storage.sync(handle)
+        storage.pwrite(handle, 8, b"abc")
+        storage.truncate(handle, 5)
+        storage.truncate(handle, 7)
+        storage.pwrite(handle, 20, b"far")
+        storage.forget(handle)
+        assert storage.pread(handle, 0, 99) == b"0123456789"
+
+    def test_is_nothing_of_real_files(self, files):
+        handle = files.open("f")
+        files.pwrite(handle, 0, b"kept")
+        files.forget(handle)
+        assert files.pread(handle, 0, 9) == b"kept"
+        files.close(handle)
+
 
 class TestWorkThatIsKilledAtItsNextSync:
     def test_has_written_what_came_before_and_nothing_after(self):
@@ -221,7 +245,7 @@ class TestWorkThatIsKilledAtItsNextSync:
 
             storage.run_unsynced(work)
             storage.crash(random.Random(seed))
-            ends.add(storage.pread(handle, 0, 9))
+            ends.add(storage.pread(storage.open("f"), 0, 9))
         assert ends == {b"", b"x"}
 
     def test_leaves_the_disk_able_to_sync(self):
@@ -256,9 +280,6 @@ class TestFiles:
         assert os.listdir("/proc/self/fd") == before
 
 
-ONLY_THE_LAST = pytest.mark.xfail(strict=True, reason="only the last new folder's name is synced")
-
-
 class TestNamesOfFiles:
     @pytest.fixture
     def synced(self, monkeypatch):
@@ -278,6 +299,7 @@ class TestNamesOfFiles:
         root = tmp_path / "disk"
         place = Place("os", root)
         (root / "a").mkdir()
+        synced.clear()
         place.disk.replace("a/f", b"data")
         assert synced == [("d", f"{root}/a/f.new"), ("n", f"{root}/a")]
 
@@ -290,11 +312,11 @@ class TestNamesOfFiles:
         place.disk.rename("f", "new/f")
         assert ("n", f"{root}/new") in synced
 
-    @pytest.mark.parametrize("depth", [1, pytest.param(2, marks=ONLY_THE_LAST)])
+    @pytest.mark.parametrize("depth", [1, 2])
     def test_of_new_folders_are_durable_too(self, synced, tmp_path, depth):
         """Or a power cut takes the folder, with all that was synced in it."""
         root = tmp_path / "disk"
         place = Place("os", root)
         place.disk.replace("/".join([*"abc"[:depth], "f"]), b"data")
-        holders = [root.joinpath(*"abc"[:level]) for level in range(depth)]
+        holders = [tmp_path, *(root.joinpath(*"abc"[:level]) for level in range(depth))]
         assert {("n", str(folder)) for folder in holders} <= set(synced)

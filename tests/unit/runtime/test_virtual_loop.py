@@ -80,7 +80,6 @@ class TestOrder:
         loop.close()
         assert seen == sorted(due)
 
-    @pytest.mark.xfail(strict=True, reason="a heap keeps no order among equal times")
     def test_is_that_of_setting_for_equal_times(self, loop):
         seen = []
         for number in range(20):
@@ -262,7 +261,6 @@ class TestAPausedLife:
         passes(loop, 1.0)
         assert seen == []
 
-    @pytest.mark.xfail(strict=True, reason="what is due at that moment is ahead of what was held")
     def test_runs_what_was_held_before_what_is_due_as_it_goes_on(self, loop, life):
         seen = []
         loop.call_soon(seen.append, "held", context=life.context)
@@ -272,7 +270,6 @@ class TestAPausedLife:
         passes(loop, 1.0)
         assert seen == ["held", "due"]
 
-    @pytest.mark.xfail(strict=True, reason="what is held has lost its handle")
     def test_does_not_run_what_is_cancelled_as_it_goes_on(self, loop, life):
         """Both are due after SIGCONT; the first cancels the second, as a protocol's timers do."""
         seen = []
