@@ -13,7 +13,7 @@ from typing import Any
 import asyncio_dgram
 
 from netstack.runtime.busy_poll import BusyPoll
-from netstack.runtime.endpoint import Address
+from netstack.runtime.endpoint import NOT_ECT, Address
 from netstack.runtime.sockets import UdpSender, bind_udp
 
 # Datagrams taken in a row, so that a flood cannot starve timers.
@@ -64,7 +64,7 @@ class DgramEndpoint(UdpSender):
         """As a callback of the loop would: an error in the receiver is told, and that is all."""
         assert self._receiver is not None
         try:
-            self._receiver((data,), source)
+            self._receiver((data,), source, NOT_ECT)
         except Exception as error:
             context = {"message": f"{self!r}: the receiver failed", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)

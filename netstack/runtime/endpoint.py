@@ -2,17 +2,23 @@
 
 Sending never blocks and never raises for the network's sake: a datagram that the kernel has no
 room for is lost, as it would be on a wire. Receiving hands over whole bursts, so that one wake-up
-can serve many.
+can serve many. Both carry the two bits of the IP header by which routers tell of congestion (ECN).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 Address = tuple[str, int]
 
-Receiver = Callable[[Sequence[bytes], Address], None]
+# RFC 3168 §5: what a datagram's two bits can say.
+NOT_ECT: Final = 0  # drop me
+ECT0: Final = 2  # mark me instead
+CE: Final = 3  # marked: there is congestion
+
+Receiver = Callable[[Sequence[bytes], Address, int], None]
+"""(datagrams, source, mark): what arrived together, from one source and with the same two bits."""
 
 
 class EndpointError(Exception):
@@ -28,11 +34,11 @@ class Endpoint(Protocol):
 
     address: Address
 
-    def send(self, datagrams: Sequence[bytes], destination: Address) -> None:
-        """Send each, in order, to `destination`."""
+    def send(self, datagrams: Sequence[bytes], destination: Address, mark: int = NOT_ECT) -> None:
+        """Send each, in order, to `destination`, with these two bits."""
 
     def set_receiver(self, receiver: Receiver) -> None:
-        """Have `receiver(datagrams, source)` called on the loop for what arrives."""
+        """Have `receiver(datagrams, source, mark)` called on the loop for what arrives."""
 
     def close(self) -> None:
         """Release the socket. Nothing is sent or received after."""

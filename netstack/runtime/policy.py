@@ -18,10 +18,19 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from netstack.runtime.endpoint import CE, NOT_ECT
+
 if TYPE_CHECKING:
     import random
 
     from netstack.runtime.endpoint import Address
+
+
+CHANCES = ("loss", "burst_begin", "burst_end", "duplicate", "reorder", "corrupt")
+AMOUNTS = ("delay_s", "jitter_s", "reorder_s", "rate_bytes_s", "queue_bytes", "mark_bytes")
+
+# What has become of the datagrams of a link.
+COUNTS = ("passed", "dropped", "duplicated", "corrupted", "reordered", "marked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +49,14 @@ class LinkPolicy:
     corrupt: float = 0.0  # chance that one bit is flipped
     rate_bytes_s: float = 0.0  # 0: as fast as it comes
     queue_bytes: int = 64 * 1024  # what may wait for a busy link; the rest is dropped at the tail
+    mark_bytes: int = 0  # beyond so much queue a packet that allows it is marked (ECN); 0: never
 
     def __post_init__(self) -> None:
-        for name in ("loss", "burst_begin", "burst_end", "duplicate", "reorder", "corrupt"):
+        for name in CHANCES:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value <= 1:
                 raise ValueError(f"{name} is a probability between 0 and 1, not {value!r}")
-        for name in ("delay_s", "jitter_s", "reorder_s", "rate_bytes_s", "queue_bytes"):
+        for name in AMOUNTS:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
                 raise ValueError(f"{name} must be 0 or more, not {value!r}")
@@ -87,7 +97,7 @@ class LinkShaper:
         self._bad = False
         self._free_at = 0.0
         self._last_at = 0.0
-        self.counts = {"passed": 0, "dropped": 0, "duplicated": 0, "corrupted": 0, "reordered": 0}
+        self.counts = dict.fromkeys(COUNTS, 0)
 
     def shape(self, datagram: bytes, now: float) -> list[tuple[float, bytes]]:
         """(when, what) for each copy that is to arrive; empty if the datagram is lost."""
@@ -120,6 +130,16 @@ class LinkShaper:
             counts["duplicated"] += 1
             return [(arrives, datagram), (arrives, datagram)]
         return [(arrives, datagram)]
+
+    def mark(self, mark: int, now: float) -> int:
+        """The two ECN bits of a packet that joins the queue now: CE, if that is long."""
+        limit = self.policy.mark_bytes
+        if not limit or mark == NOT_ECT:
+            return mark
+        if (self._free_at - now) * self.policy.rate_bytes_s <= limit:
+            return mark
+        self.counts["marked"] += 1
+        return CE
 
     def _lost(self) -> bool:
         policy, rng = self.policy, self._rng

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import random
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -25,9 +24,9 @@ from netstack.runtime.events import EventLog
 from netstack.runtime.executor import Executor, ThreadExecutor
 from netstack.runtime.faults import Faults
 from netstack.runtime.faulty_endpoint import FaultyEndpoint
+from netstack.runtime.gso_endpoint import GsoEndpoint, kernel_has_it
 from netstack.runtime.os_disk import OsStorage
 from netstack.runtime.policy import LinkTable
-from netstack.runtime.raw_endpoint import RawEndpoint
 
 T = TypeVar("T")
 
@@ -143,7 +142,7 @@ class RealRuntime(Runtime):
 
     async def bind_raw(self, address: Address) -> Endpoint:
         """A UDP socket on the running loop."""
-        kind = RawEndpoint if sys.platform == "linux" else DgramEndpoint
+        kind = GsoEndpoint if kernel_has_it() else DgramEndpoint
         return await kind.bind(address)
 
     def executor(self, name: str, *, brief: bool = True) -> Executor:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from netstack.runtime.endpoint import Address, EndpointError, PortTaken, Receiver
+from netstack.runtime.endpoint import NOT_ECT, Address, EndpointError, PortTaken, Receiver
 
 # The kernel's default of 208 KiB overflows in 2 ms at full speed; this is net.core.rmem_max here.
 BUFFER_BYTES = 4 * 1024 * 1024
@@ -29,14 +29,17 @@ class UdpSender:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._receiver: Receiver | None = None
+        self._mark = NOT_ECT
         self.address: Address = sock.getsockname()[:2]
         self.send_failures = 0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.address[0]}:{self.address[1]}>"
 
-    def send(self, datagrams: Sequence[bytes], destination: Address) -> None:
+    def send(self, datagrams: Sequence[bytes], destination: Address, mark: int = NOT_ECT) -> None:
         """Send each; a datagram the kernel refuses is lost and counted."""
+        if mark != self._mark:
+            self._set_mark(mark)
         sendto = self._socket.sendto
         for datagram in datagrams:
             try:
@@ -47,6 +50,12 @@ class UdpSender:
     def set_receiver(self, receiver: Receiver) -> None:
         """See Endpoint."""
         self._receiver = receiver
+
+    def _set_mark(self, mark: int) -> None:
+        # A property of the socket, since nearly all that it sends has the same.
+        self._mark = mark
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, mark)
 
 
 def bind_udp(address: Address) -> socket.socket:

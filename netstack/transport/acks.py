@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from netstack.runtime.endpoint import CE, ECT0
 from netstack.transport import frames as f
-from netstack.transport.ecn import CE, ECT0
 from netstack.transport.ranges import RangeSet
 
 # An acknowledgement is due after this many packets that ask for one.

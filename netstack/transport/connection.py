@@ -22,10 +22,10 @@ from __future__ import annotations
 import hmac
 from typing import Any, Final
 
+from netstack.runtime.endpoint import CE
 from netstack.transport import frames as f
 from netstack.transport.acks import AckState
 from netstack.transport.config import TransportConfig
-from netstack.transport.ecn import CE
 from netstack.transport.errors import (
     ConnectionClosed,
     ConnectTimeout,

@@ -7,12 +7,7 @@ erase the field or, worse, set it: then the counts do not add up, and marking en
 
 from __future__ import annotations
 
-from typing import Final
-
-# The two bits of the IP header (RFC 3168 §5).
-NOT_ECT: Final = 0
-ECT0: Final = 2
-CE: Final = 3
+from netstack.runtime.endpoint import ECT0, NOT_ECT
 
 
 class EcnPath:

@@ -23,7 +23,7 @@ import hmac
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from netstack.runtime.endpoint import Address, Endpoint
+from netstack.runtime.endpoint import NOT_ECT, Address, Endpoint
 from netstack.runtime.runtime import Runtime
 from netstack.transport import events, packet
 from netstack.transport.config import BASE_MTU, TransportConfig
@@ -167,22 +167,22 @@ class Host:
 
     # -- datagrams in
 
-    def _receive(self, datagrams: Sequence[bytes], source: Address) -> None:
+    def _receive(self, datagrams: Sequence[bytes], source: Address, mark: int = NOT_ECT) -> None:
         now = self._now()
         for data in datagrams:
             try:
                 if len(data) >= packet.OVERHEAD and data[0] & packet.DATA:
                     peer = self._peers.get(packet.SHORT.unpack_from(data)[1])
                     if peer is not None and peer.address == source:
-                        self._feed(peer, data, now)
+                        self._feed(peer, data, now, mark)
                         continue
-                self._receive_one(data, source, now)
+                self._receive_one(data, source, now, mark)
             except Malformed:
                 self.counters["malformed"] += 1
             except SecurityError as error:
                 self.counters[type(error).__name__.lower()] += 1
 
-    def _receive_one(self, data: bytes, source: Address, now: float) -> None:
+    def _receive_one(self, data: bytes, source: Address, now: float, mark: int) -> None:
         if not data:
             raise Malformed("an empty datagram")
         kind = data[0]
@@ -201,7 +201,7 @@ class Host:
             if not kind & packet.DATA or peer.connection.state != OPEN:
                 self.counters["foreign"] += 1
                 return
-            self._feed(peer, data, now)  # raises, unless the peer has sealed it
+            self._feed(peer, data, now, mark)  # raises, unless the peer has sealed it
             if packet.number(data) == peer.connection.acks.received.highest:
                 self._challenge(peer, source, now)
             return
@@ -211,14 +211,14 @@ class Host:
             packet.FINAL,
             packet.REFUSED,
         ):
-            self._feed(peer, data, now)
+            self._feed(peer, data, now, mark)
         else:
             raise Malformed("no such packet")
 
-    def _feed(self, peer: Peer, data: bytes, now: float) -> None:
+    def _feed(self, peer: Peer, data: bytes, now: float, mark: int) -> None:
         connection = peer.connection
         handshaking = connection.state == HANDSHAKE
-        connection.receive_datagram(data, now)
+        connection.receive_datagram(data, now, mark)
         if handshaking and connection.state != HANDSHAKE:
             self._handshake_over(peer)
         self._settle(peer)
@@ -392,9 +392,9 @@ class Host:
 
     # -- datagrams out, and time
 
-    def _send(self, datagrams: Sequence[bytes], destination: Address) -> None:
+    def _send(self, datagrams: Sequence[bytes], destination: Address, mark: int = NOT_ECT) -> None:
         if self._endpoint is not None:
-            self._endpoint.send(datagrams, destination)
+            self._endpoint.send(datagrams, destination, mark)
 
     def _flush(self) -> None:
         self._flushing = False
@@ -405,7 +405,7 @@ class Host:
             connection = peer.connection
             datagrams = connection.datagrams_to_send(now)
             if datagrams:
-                self._send(datagrams, peer.address)
+                self._send(datagrams, peer.address, connection.outgoing.ecn.codepoint)
                 if len(datagrams) >= BURST_PACKETS_MAX:
                     self.touch(peer)
             deadline = connection.next_deadline()

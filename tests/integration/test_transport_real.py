@@ -14,7 +14,7 @@ from collections import Counter
 import pytest
 
 from netstack.runtime.dgram_endpoint import DgramEndpoint
-from netstack.runtime.raw_endpoint import RawEndpoint
+from netstack.runtime.gso_endpoint import GsoEndpoint
 from netstack.runtime.runtime import RealRuntime
 from netstack.transport.config import TransportConfig
 from netstack.transport.errors import (
@@ -86,7 +86,7 @@ def server(home):
     server.kill()
 
 
-@pytest.fixture(params=[RawEndpoint, DgramEndpoint])
+@pytest.fixture(params=[GsoEndpoint, DgramEndpoint])
 async def start_host(home, request, monkeypatch):
     """Starts hosts on either kind of endpoint."""
 

@@ -83,7 +83,7 @@ def overhear(host, change=lambda data: data):
     """What arrives at `host` from now on; `change` may damage it (None: it is lost)."""
     heard = []
 
-    def receive(datagrams, source):
+    def receive(datagrams, source, mark=0):
         heard.extend(datagrams)
         arrived = [changed for data in datagrams if (changed := change(data)) is not None]
         host._receive(arrived, source)

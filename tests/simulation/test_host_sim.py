@@ -61,7 +61,7 @@ def test_a_stranger_gets_less_than_he_sent_and_leaves_nothing_behind():
         server = await net.server()
         stranger = await net.host("stranger")
         answers = []
-        stranger._endpoint.set_receiver(lambda datagrams, source: answers.extend(datagrams))
+        stranger._endpoint.set_receiver(lambda datagrams, *_: answers.extend(datagrams))
         for i in range(10):
             initial = packet.initial(packet.INITIAL_XX, i, b"", b"\x09" * 32, 1200)
             stranger._endpoint.send((initial,), SERVER)
@@ -115,7 +115,7 @@ def test_an_initial_that_is_not_padded_is_not_answered():
         server = await net.server()
         stranger = await net.host("stranger")
         answers = []
-        stranger._endpoint.set_receiver(lambda datagrams, source: answers.extend(datagrams))
+        stranger._endpoint.set_receiver(lambda datagrams, *_: answers.extend(datagrams))
         stranger._endpoint.send((bytes([packet.INITIAL_XX]) + bytes(500),), SERVER)
         await asyncio.sleep(1)
         assert not answers

@@ -198,7 +198,7 @@ def ends_at_a_refusal(self):
         while True:
             data, source = self._socket.recvfrom(65_535)
             if self._receiver is not None:
-                self._receiver((data,), source)
+                self._receiver((data,), source, 0)
     except BlockingIOError:
         return
     except OSError:
@@ -220,11 +220,11 @@ def tells_nobody(*args):
     return None
 
 
-def sends_through(self, datagrams, destination):
-    self._inner.send(datagrams, destination)
+def sends_through(self, datagrams, destination, mark=0):
+    self._inner.send(datagrams, destination, mark)
 
 
-def sends_what_its_timer_was_set_for(self, datagrams, destination):
+def sends_what_its_timer_was_set_for(self, datagrams, destination, mark=0):
     now = self._clock.true_now()
     for datagram in datagrams:
         for arrives, copy in self._shapers[destination].shape(datagram, now):

@@ -61,7 +61,7 @@ def with_log(judge):
     return lambda tmp_path: judge(logs.Log())
 
 
-def on_net(judge, kind="raw"):
+def on_net(judge, kind="gso"):
     def call(tmp_path):
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(endpoint_kit, "PATIENCE_S", PATIENCE_S)
@@ -210,7 +210,7 @@ def of_mistake(name):
 RUNTIME = "netstack.runtime"
 SHAPER, DISK, FILE = "runtime_kit.LinkShaper", "disk_kit.Disk", f"{RUNTIME}.disk.DiskFile"
 MEMORY = "test_storage.MemoryStorage"
-RAW, DGRAM = f"{RUNTIME}.raw_endpoint.RawEndpoint", f"{RUNTIME}.dgram_endpoint.DgramEndpoint"
+GSO, DGRAM = f"{RUNTIME}.gso_endpoint.GsoEndpoint", f"{RUNTIME}.dgram_endpoint.DgramEndpoint"
 THREADS, EVENTS = "test_executor.ThreadExecutor", "test_events.EventLog"
 TASKS, SIMULATED = f"{RUNTIME}.runtime.Runtime", f"{RUNTIME}.simulation.world"
 LOOPS = f"{RUNTIME}.simulation.loop"
@@ -343,7 +343,7 @@ ZOO = [
     # sockets
     (
         bugs.gives_up_at_the_first,
-        f"{RAW}.send",
+        f"{GSO}.send",
         on_net(sending.test_what_the_kernel_has_no_room_for_loses_it_and_counts),
     ),
     (
@@ -353,12 +353,12 @@ ZOO = [
     ),
     (
         bugs.ends_at_a_refusal,
-        f"{RAW}._readable",
+        f"{GSO}._readable",
         on_net(sending.test_to_a_closed_port_does_not_end_the_endpoint),
     ),
     (
         bugs.closes_in_a_while,
-        f"{RAW}.close",
+        f"{GSO}.close",
         on_net(endpoints.TestAClosedEndpoint().test_receives_nothing_of_what_had_come_already),
     ),
     (
@@ -368,7 +368,7 @@ ZOO = [
     ),
     (
         bugs.FOR_EVER,
-        f"{RUNTIME}.raw_endpoint.BURST_MAX",
+        f"{RUNTIME}.gso_endpoint.BURST_MAX",
         on_net(endpoints.TestAFlood().test_leaves_the_loop_its_turns),
     ),
     (

@@ -13,7 +13,7 @@ import itertools
 import random
 from collections.abc import Iterable, Sequence
 
-from netstack.runtime.endpoint import Address, PortTaken, Receiver
+from netstack.runtime.endpoint import NOT_ECT, Address, PortTaken, Receiver
 from netstack.runtime.policy import LinkPolicy, LinkShaper
 
 # A loopback hop, wake-up included, measured on the machines this is run on.
@@ -86,7 +86,9 @@ class SimulatedNetwork:
         """All edges whole."""
         self._cut.clear()
 
-    def send(self, endpoint: SimulatedEndpoint, datagram: bytes, destination: Address) -> None:
+    def send(
+        self, endpoint: SimulatedEndpoint, datagram: bytes, destination: Address, mark: int
+    ) -> None:
         """Carry one datagram; called by an endpoint."""
         target = self._sockets.get(destination)
         if target is None or len(datagram) > DATAGRAM_BYTES_MAX:
@@ -102,21 +104,22 @@ class SimulatedNetwork:
         shaper.policy = self.base_policy
         now = self._loop.time()
         source = endpoint.address
+        mark = shaper.mark(mark, now)
         copies = shaper.shape(datagram, now)
         self.dropped += not copies
         for arrives, copy in copies:
             self._loop.call_at(
-                arrives, self._deliver, copy, source, destination, context=self._wire
+                arrives, self._deliver, copy, source, destination, mark, context=self._wire
             )
 
-    def _deliver(self, datagram: bytes, source: Address, destination: Address) -> None:
+    def _deliver(self, datagram: bytes, source: Address, destination: Address, mark: int) -> None:
         target = self._sockets.get(destination)
         if target is None:
             self.dropped += 1
             return
         self.delivered += 1
         if target.receiver is not None:
-            self._loop.call_soon(target.receiver, (datagram,), source, context=target.context)
+            self._loop.call_soon(target.receiver, (datagram,), source, mark, context=target.context)
 
 
 class SimulatedEndpoint:
@@ -134,11 +137,11 @@ class SimulatedEndpoint:
     def __repr__(self) -> str:
         return f"<SimulatedEndpoint {self.node} {self.address[0]}:{self.address[1]}>"
 
-    def send(self, datagrams: Sequence[bytes], destination: Address) -> None:
+    def send(self, datagrams: Sequence[bytes], destination: Address, mark: int = NOT_ECT) -> None:
         """See Endpoint. A closed socket sends nothing: its process is dead."""
         if not self.closed:
             for datagram in datagrams:
-                self._network.send(self, datagram, destination)
+                self._network.send(self, datagram, destination, mark)
 
     def set_receiver(self, receiver: Receiver) -> None:
         """See Endpoint."""

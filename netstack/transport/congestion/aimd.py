@@ -31,6 +31,7 @@ class Aimd:
         self.ssthresh = 0.0  # there is no slow start
         self._round_end = 0  # bytes delivered when this round trip is over
         self._dropped = False
+        self._stepped_down_at = -1.0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} cwnd={self.cwnd / self.mtu:.1f} packets>"
@@ -51,19 +52,22 @@ class Aimd:
     def on_acknowledged(self, acked: Acked) -> None:
         """See CongestionController."""
         if acked.marked:
-            self._dropped = True
+            self.on_lost(acked.sent_at, acked.now, acked.in_flight)
         if acked.delivered_before < self._round_end:
             return
         self._round_end = acked.delivered + acked.in_flight
         if self._dropped:
             self.cwnd = max(int(self.down()), self.mtu)
+            self._stepped_down_at = acked.now
         elif acked.limited:
             self.cwnd = int(self.up())
         self._dropped = False
 
     def on_lost(self, sent_at: float, now: float, in_flight: int) -> None:
         """See CongestionController: acted upon at the end of the round trip."""
-        self._dropped = True
+        # What was sent before the last step down says nothing about the window of now.
+        if sent_at > self._stepped_down_at:
+            self._dropped = True
 
     def on_persistent_congestion(self) -> None:
         """See CongestionController."""

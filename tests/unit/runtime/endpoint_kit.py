@@ -12,9 +12,9 @@ import uvloop
 
 from netstack.runtime.dgram_endpoint import DgramEndpoint
 from netstack.runtime.endpoint import Address
-from netstack.runtime.raw_endpoint import RawEndpoint
+from netstack.runtime.gso_endpoint import GsoEndpoint
 
-KINDS = {"raw": RawEndpoint, "dgram": DgramEndpoint}
+KINDS = {"gso": GsoEndpoint, "dgram": DgramEndpoint}
 LOOPS = {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
 LOCALHOST = "127.0.0.1"
 
@@ -83,11 +83,13 @@ class Inbox:
     def __init__(self, endpoint: Any) -> None:
         self.received: list[bytes] = []
         self.sources: list[Address] = []
+        self.marks: list[int] = []
         self._news = asyncio.Event()
         endpoint.set_receiver(self)
 
-    def __call__(self, datagrams: Any, source: Address) -> None:
+    def __call__(self, datagrams: Any, source: Address, mark: int) -> None:
         self.received.extend(datagrams)
+        self.marks.extend([mark] * len(datagrams))
         self.sources.extend([tuple(source)] * len(datagrams))
         self._news.set()
 

@@ -17,10 +17,10 @@ import pytest
 from endpoint_kit import LOCALHOST, Inbox, Net, nets, scene, turns
 from runtime_kit import Hands, Later
 
-from netstack.runtime.endpoint import EndpointError, PortTaken
+from netstack.runtime.endpoint import CE, ECT0, NOT_ECT, EndpointError, PortTaken
 from netstack.runtime.faulty_endpoint import FaultyEndpoint
+from netstack.runtime.gso_endpoint import BURST_MAX, SEGMENTS_MAX, GsoEndpoint
 from netstack.runtime.policy import PERFECT, LinkPolicy, LinkTable
-from netstack.runtime.raw_endpoint import BURST_MAX, RawEndpoint
 from netstack.runtime.simulation.loop import VirtualLoop
 
 # As <linux/in.h> has it: have ICMP errors reported, which a socket that is not connected has not.
@@ -92,7 +92,7 @@ class TestADatagram:
 class TestAFlood:
     @scene
     async def test_leaves_the_loop_its_turns(self, net):
-        """No more than BURST_MAX datagrams between two turns of whoever else is there."""
+        """No more than a burst and a train between two turns of whoever else is there."""
         here, there, inbox = await net.pair()
         seen = [0]
         count = 3 * BURST_MAX + 1
@@ -101,7 +101,8 @@ class TestAFlood:
         while len(inbox.received) < count:
             await asyncio.sleep(0)
             seen.append(len(inbox.received))
-        assert max(after - before for before, after in pairwise(seen)) <= BURST_MAX
+        most = BURST_MAX + SEGMENTS_MAX
+        assert max(after - before for before, after in pairwise(seen)) <= most
 
 
 class TestAReceiver:
@@ -121,7 +122,7 @@ class TestAReceiver:
             here, there = await net.bind(), await net.bind()
             heard = []
 
-            def receiver(datagrams, _):
+            def receiver(datagrams, *_):
                 heard.extend(datagrams)
                 if datagrams[0] == b"bad":
                     raise ZeroDivisionError
@@ -191,7 +192,7 @@ def held_elsewhere(host, port=0):
 class TestTheHolderOfAPort:
     async def taken(self, host, port):
         with pytest.raises(PortTaken) as caught:
-            await RawEndpoint.bind((host, port))
+            await GsoEndpoint.bind((host, port))
         return str(caught.value)
 
     async def test_is_found_in_another_process(self):
@@ -231,12 +232,12 @@ class TestAClosedEndpoint:
         here, there = await net.bind(), await net.bind()
         received = []
 
-        def receiver(datagrams, _):
+        def receiver(datagrams, *_):
             received.extend(datagrams)
             net.shut(there)
 
         there.set_receiver(receiver)
-        here.send([b"1", b"2", b"3"], there.address)
+        here.send([b"1", b"22", b"333"], there.address)  # of one size they would come together
         echo = Inbox(here)
         here.send([b"x"], here.address)
         await echo.until(1)
@@ -300,8 +301,8 @@ class TestSending:
             full = FullSocket()
             with pytest.MonkeyPatch.context() as patched:
                 patched.setattr(here, "_socket", full)
-                here.send([b"%d" % n for n in range(6)], (LOCALHOST, 7401))
-            assert full.taken == [b"0", b"2", b"4"]
+                here.send([bytes(size) for size in range(1, 7)], (LOCALHOST, 7401))
+            assert full.taken == [bytes(1), bytes(3), bytes(5)]
             assert here.send_failures == 3
 
         net.run(scenario())
@@ -347,14 +348,16 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: list[tuple[bytes, tuple[str, int]]] = []
+        self.marks: list[int] = []
         self.calls: list[object] = []
 
     @property
     def datagrams(self) -> list[bytes]:
         return [datagram for datagram, _ in self.sent]
 
-    def send(self, datagrams, destination):
+    def send(self, datagrams, destination, mark=NOT_ECT):
         self.sent += [(datagram, destination) for datagram in datagrams]
+        self.marks += [mark] * len(datagrams)
 
     def set_receiver(self, receiver):
         self.calls.append(receiver)
@@ -405,6 +408,14 @@ class TestBadLinks:
         assert later.delays == [0.5, 0.5]
         later.run()
         assert wire.sent == [(b"1", THERE), (b"2", THERE)]
+
+    def test_carry_the_marks_and_set_them_behind_a_long_queue(self, faulty, wire, links, later):
+        faulty.send([b"x"], THERE, ECT0)
+        links.set(THERE, LinkPolicy(rate_bytes_s=100.0, mark_bytes=20))
+        faulty.send([bytes(10)] * 5, THERE, ECT0)
+        faulty.send([bytes(10)], THERE)
+        later.run()
+        assert wire.marks == [ECT0, ECT0, ECT0, ECT0, CE, CE, NOT_ECT]
 
     def test_double_what_they_double(self, faulty, wire, links):
         links.set(THERE, LinkPolicy(duplicate=1.0))

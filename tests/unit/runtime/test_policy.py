@@ -352,6 +352,7 @@ class TestATable:
                     "duplicated": 0,
                     "corrupted": 0,
                     "reordered": 0,
+                    "marked": 0,
                 },
             }
         }

@@ -224,7 +224,7 @@ class TestTheRealWorld:
         here, there = [await node.runtime.bind(("127.0.0.1", 0)) for _ in range(2)]
         assert isinstance(here, FaultyEndpoint)
         received: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        there.set_receiver(lambda datagrams, _: received.set_result(datagrams[0]))
+        there.set_receiver(lambda datagrams, *_: received.set_result(datagrams[0]))
         node.runtime.faults.links.set(there.address, LinkPolicy(cut=True))
         here.send([b"cut"], there.address)
         node.runtime.faults.heal("links")

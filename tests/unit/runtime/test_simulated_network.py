@@ -233,7 +233,7 @@ class TestAPort:
         again = world.network.bind("n3", address("n1"))
         radio.endpoints["n1"].close()  # the old one's second close is not the new one's first
         received = []
-        again.set_receiver(lambda datagrams, _: received.extend(datagrams))
+        again.set_receiver(lambda datagrams, *_: received.extend(datagrams))
         radio.say("n2", "n1", b"for n3")
         passes(world, 1.0)
         assert received == [b"for n3"]

@@ -30,7 +30,7 @@ class Radio:
         async def start(runtime: Runtime) -> None:
             heard = self.heard.setdefault(name, [])
             endpoint = self.endpoints[name] = await runtime.bind(address(name))
-            endpoint.set_receiver(lambda datagrams, _: heard.extend(datagrams))
+            endpoint.set_receiver(lambda datagrams, *_: heard.extend(datagrams))
 
         return start
 
@@ -63,7 +63,7 @@ def busy(seed: int) -> str:
         disk, file = runtime.executor("disk"), runtime.disk.open("log")
         runtime.events.emit("recovered", bytes=file.size, crc=file.read_at(0, 99).hex())
 
-        def heard(datagrams: Any, source: Any) -> None:
+        def heard(datagrams: Any, source: Any, mark: int) -> None:
             runtime.events.emit("heard", source=source[1], text=datagrams[0].hex())
 
         def write() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from netstack.runtime.endpoint import CE, ECT0, NOT_ECT
 from netstack.transport import frames as f
 from netstack.transport.acks import AckState
 from netstack.transport.config import TransportConfig
-from netstack.transport.ecn import CE, ECT0, NOT_ECT, EcnPath
+from netstack.transport.ecn import EcnPath
 from netstack.transport.pacing import BURST_PACKETS, BURST_S, Pacer
 from netstack.transport.rtt import FixedTimer
 

@@ -1,0 +1,160 @@
+"""Trains of datagrams (GSO, GRO), and the two bits by which routers tell of congestion."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from endpoint_kit import LOCALHOST, Inbox, Net, scene, turns
+
+from netstack.runtime import gso_endpoint
+from netstack.runtime.endpoint import CE, ECT0, NOT_ECT
+from netstack.runtime.gso_endpoint import SEGMENTS_MAX, TRAIN_BYTES_MAX
+
+THERE = (LOCALHOST, 7401)
+
+pytestmark = pytest.mark.skipif(
+    not gso_endpoint.kernel_has_it(), reason="this kernel has no UDP_SEGMENT and UDP_GRO"
+)
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def net(request):
+    net = Net("gso", request.param)
+    yield net
+    net.close()
+    assert net.errors == []
+
+
+class Kernel:
+    """A socket that writes down what it is asked to send, and may refuse trains."""
+
+    def __init__(self, refuses: int = 0) -> None:
+        self.calls: list[list[int]] = []
+        self.refuses = refuses
+
+    def sendto(self, datagram, destination):
+        self.calls.append([len(datagram)])
+
+    def sendmsg(self, train, ancillary, flags, destination):
+        if self.refuses:
+            raise OSError(self.refuses, "no trains here")
+        ((level, kind, size),) = ancillary
+        assert (level, kind) == (gso_endpoint.SOL_UDP, gso_endpoint.UDP_SEGMENT)
+        sizes = [len(datagram) for datagram in train]
+        segment = int.from_bytes(size, "little")
+        assert set(sizes[:-1]) == {segment}
+        assert sizes[-1] <= segment
+        self.calls.append(sizes)
+
+
+async def sent(net, kernel: Kernel, *sizes: int) -> list[list[int]]:
+    """Which calls `datagrams` of these sizes become."""
+    here = await net.bind()
+    own, here._socket = here._socket, kernel
+    try:
+        here.send([bytes(size) for size in sizes], THERE)
+    finally:
+        here._socket = own
+    return kernel.calls
+
+
+class TestATrain:
+    @scene
+    async def test_is_one_call_for_datagrams_of_one_size(self, net):
+        assert await sent(net, Kernel(), 9, 9, 9) == [[9, 9, 9]]
+
+    @scene
+    async def test_ends_with_the_first_that_is_shorter(self, net):
+        assert await sent(net, Kernel(), 9, 9, 5, 5, 5) == [[9, 9, 5], [5, 5]]
+
+    @scene
+    async def test_begins_anew_with_the_first_that_is_longer(self, net):
+        assert await sent(net, Kernel(), 5, 5, 9, 9, 30) == [[5, 5], [9, 9], [30]]
+
+    @scene
+    async def test_has_so_many_datagrams_at_the_most(self, net):
+        calls = await sent(net, Kernel(), *[9] * (2 * SEGMENTS_MAX + 1))
+        assert [len(call) for call in calls] == [SEGMENTS_MAX, SEGMENTS_MAX, 1]
+
+    @scene
+    async def test_has_so_many_bytes_at_the_most(self, net):
+        calls = await sent(net, Kernel(), *[30_000] * 5, 100)
+        assert [len(call) for call in calls] == [2, 2, 2]
+        assert max(map(sum, calls)) <= TRAIN_BYTES_MAX
+
+    @scene
+    async def test_of_one_is_an_ordinary_datagram(self, net):
+        kernel = Kernel(refuses=errno.EIO)
+        assert await sent(net, kernel, 65_507, 9) == [[65_507], [9]]
+
+    @pytest.mark.parametrize("refusal", [errno.EIO, errno.EINVAL])
+    def test_that_the_device_does_not_take_is_sent_one_by_one(self, net, refusal):
+        async def scenario():
+            kernel = Kernel(refuses=refusal)
+            assert await sent(net, kernel, 9, 9) == [[9], [9]]
+
+        net.run(scenario())
+
+    @scene
+    async def test_for_which_there_is_no_room_is_lost_as_a_whole_and_counted(self, net):
+        here = await net.bind()
+        own, here._socket = here._socket, Kernel(refuses=errno.EAGAIN)
+        here.send([bytes(9)] * 7, THERE)
+        here._socket = own
+        assert here.send_failures == 7
+        assert here._trains
+
+    @scene
+    async def test_arrives_as_what_was_sent(self, net):
+        here, there, inbox = await net.pair()
+        sizes = [1200] * 70 + [700] + [5] * 3 + [1] + [40_000] * 2 + [1200] * 2
+        datagrams = [bytes([i % 251]) * size for i, size in enumerate(sizes)]
+        here.send(datagrams, there.address)
+        assert await inbox.until(len(datagrams)) == datagrams
+        await turns(3)
+        assert len(inbox.received) == len(datagrams)
+
+    @scene
+    async def test_costs_the_receiver_few_calls(self, net):
+        here, there = await net.bind(), await net.bind()
+        calls = []
+        there.set_receiver(lambda datagrams, *_: calls.append(len(datagrams)))
+        here.send([bytes(1200)] * 100, there.address)
+        while sum(calls) < 100:
+            await turns(1)
+        assert len(calls) <= 4
+
+
+class TestMarks:
+    @scene
+    async def test_travel_with_every_datagram(self, net):
+        here, there, inbox = await net.pair()
+        expected = []
+        for mark in (ECT0, CE, NOT_ECT, ECT0, ECT0):
+            here.send([b"a"], there.address, mark)
+            here.send([bytes(100)] * 3, there.address, mark)
+            expected += [mark] * 4
+        await inbox.until(len(expected))
+        assert inbox.marks == expected
+
+    @scene
+    async def test_of_the_portable_endpoint_arrive_too(self, net):
+        _, there, inbox = await net.pair()
+        portable = Net.bind
+        net.kind = "dgram"
+        here = await portable(net)
+        here.send([b"a"], there.address, ECT0)
+        here.send([b"b"], there.address)
+        await inbox.until(2)
+        assert inbox.marks == [ECT0, NOT_ECT]
+
+    @scene
+    async def test_are_none_for_an_endpoint_that_cannot_see_them(self, net):
+        here = await net.bind()
+        net.kind = "dgram"
+        there = await net.bind()
+        inbox = Inbox(there)
+        here.send([b"a"], there.address, CE)
+        await inbox.until(1)
+        assert inbox.marks == [NOT_ECT]
