@@ -7,7 +7,18 @@ from collections.abc import Callable
 
 import typer
 
-from cluster.cli import certificates, faults, kv, lifecycle, logs, metrics, nodes, repair, tools
+from cluster.cli import (
+    certificates,
+    faults,
+    kv,
+    lab,
+    lifecycle,
+    logs,
+    metrics,
+    nodes,
+    repair,
+    tools,
+)
 from cluster.errors import INTERNAL, RingError
 
 app = typer.Typer(
@@ -37,6 +48,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 )
 for command in COMMANDS:
     app.command()(command)
+faults.net.command()(lab.lab)
 app.add_typer(faults.net, name="net")
 app.add_typer(faults.disk, name="disk")
 app.add_typer(faults.clock, name="clock")

@@ -55,7 +55,7 @@ class Aimd:
             self.on_lost(acked.sent_at, acked.now, acked.in_flight)
         if acked.delivered_before < self._round_end:
             return
-        self._round_end = acked.delivered + acked.in_flight
+        self._round_end = acked.delivered
         if self._dropped:
             self.cwnd = max(int(self.down()), self.mtu)
             self._stepped_down_at = acked.now

@@ -44,7 +44,7 @@ class Dctcp(NewReno):
             self.ssthresh = self.cwnd
 
     def _end_round(self, acked: Acked) -> None:
-        self._round_end = acked.delivered + acked.in_flight
+        self._round_end = acked.delivered
         share = self._marked_bytes / self._acked_bytes
         self.alpha += G * (share - self.alpha)
         if self._marked_bytes and acked.sent_at > self._recovery_since:

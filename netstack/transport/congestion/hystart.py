@@ -50,7 +50,7 @@ class HyStart:
     def growth(self, acked: Acked, rtt_s: float) -> int:
         """By how many bytes the window grows for `acked`."""
         if acked.delivered_before >= self._round_end:
-            self._begin_round(acked.delivered + acked.in_flight)
+            self._begin_round(acked.delivered)
         self._current = min(self._current, rtt_s)
         self._samples += 1
         slowed = self._baseline < NEVER

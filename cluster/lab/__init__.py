@@ -1,0 +1,1 @@
+"""Experiments that a lecturer would project: seeded, in virtual time, each with its assertion."""
