@@ -135,7 +135,7 @@ def rtt_bias(seed: int) -> Outcome:
         "rtt-bias",
         "A window that grows by a packet a round trip grows faster on a short one.",
         [
-            Check("Reno: near over far", ratios["newreno"], "times", least=1.8),
+            Check("Reno: near over far", ratios["newreno"], "times", 3, 8),
             Check("CUBIC's is smaller", ratios["cubic"] / ratios["newreno"], "of Reno's", most=0.9),
         ],
         [panel],

@@ -69,6 +69,7 @@ class Flow:
     sender: _Side = field(default_factory=_Side)
     receiver: _Side = field(default_factory=_Side)
     received: int = 0
+    leaves_at: float = 0.0
     samples: list[Sample] = field(default_factory=list)
     stream: int | None = None
 
@@ -88,8 +89,8 @@ class Dumbbell:
         self.flows: list[Flow] = []
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
-        rng = random.Random(f"line {seed}")
-        self.port = (FairPort if fair else Port)(line, self, rng)
+        self.port = (FairPort if fair else Port)(line, self, random.Random(f"line {seed}"))
+        self._dice = random.Random(f"hosts {seed}")
         self._entropy = random.Random(f"keys {seed}").randbytes
         authority = Authority.create("lab", now=WALL, entropy=self._entropy)
         self._identities = {
@@ -205,7 +206,12 @@ class Dumbbell:
         def arrived(parcel: Parcel) -> None:
             self.later(flow.rtt_s / 2, lambda: self._deliver(flow, flow.receiver, parcel))
 
-        self.port.take(Parcel(flow.number, data, mark, arrived))
+        # Hosts are not clockwork. If they were, a full queue would drop the same packets for ever:
+        # each would return to it in the same phase (Floyd and Jacobson, 1992).
+        at = self.now + self._dice.random() * MTU / self.port.line.rate
+        flow.leaves_at = max(flow.leaves_at, at)
+        parcel = Parcel(flow.number, data, mark, arrived)
+        self.later(flow.leaves_at - self.now, lambda: self.port.take(parcel))
 
     def _backward(self, flow: Flow, data: bytes, mark: int) -> None:
         parcel = Parcel(flow.number, data, mark, lambda parcel: None)
