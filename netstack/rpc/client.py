@@ -11,26 +11,18 @@ happen.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from netstack.rpc.connection import RpcConnection
-from netstack.rpc.errors import (
-    ConnectionLost,
-    Unavailable,
-)
+from netstack.rpc.dialler import Dialler
+from netstack.rpc.errors import ConnectionLost, Overloaded, Unavailable
 from netstack.rpc.schema import encode
 from netstack.runtime.endpoint import Address
 
 if TYPE_CHECKING:
     from netstack.rpc.node import RpcNode
-
-# Between dials: short, because a restarted neighbour is back within tens of milliseconds; doubled,
-# because one that is down for long should not be asked often; with jitter, lest all ask at once.
-REDIAL_S_MIN, REDIAL_S_MAX = 0.02, 0.5
-
-# One dial's limit; a loopback handshake takes 2 ms, a lossy one a few retransmissions.
-DIAL_TIMEOUT_S = 2.0
 
 
 class RpcClient:
@@ -42,7 +34,9 @@ class RpcClient:
         self._service = service
         self._expect = expect
         self._connection: RpcConnection | None = None
+        self._dialler = Dialler(node, address, service, expect)
         self._dialling: asyncio.Task[RpcConnection] | None = None
+        self._closed = False
         self._id = node.runtime.entropy(16)
         self._sequence = 0
         self._open_sequences: set[int] = set()
@@ -66,6 +60,7 @@ class RpcClient:
         deadline = now() + timeout_s
         body = encode(body)
         key: list[Any] | None = self._open_key() if once else None
+        lost: ConnectionLost | None = None
         try:
             while True:
                 connection = await self._connected(deadline)
@@ -75,22 +70,30 @@ class RpcClient:
                 except Unavailable:
                     if connection.closed is None:
                         raise  # the service itself said so
-                except ConnectionLost:
+                except ConnectionLost as error:
                     if not (idempotent or (key and connection.peer_incarnation is not None)):
                         raise
+                    lost = error
                     if key is not None and key[3] is None:
                         key[3] = connection.peer_incarnation
+        except (Unavailable, Overloaded) as refusal:
+            if lost is None:
+                raise
+            # That this try did not happen says nothing about those before it.
+            raise lost from refusal
         finally:
             if key is not None:
                 self._open_sequences.discard(key[1])
 
     async def stream(
         self, method: str, body: Any = None, *, timeout_s: float = 3600.0
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """The items of a server stream; ends with ConnectionLost if the connection does."""
         connection = await self._connected(self._node.runtime.clock.now() + min(timeout_s, 5.0))
-        async for item in connection.stream(method, encode(body), timeout_s):
-            yield item
+        stream = connection.stream(method, encode(body), timeout_s)
+        async with contextlib.aclosing(stream) as items:
+            async for item in items:
+                yield item
 
     async def connect(self, timeout_s: float) -> RpcConnection:
         """The open connection, dialled if there is none; raises Unavailable."""
@@ -103,7 +106,8 @@ class RpcClient:
             await connection.close()
 
     async def close(self) -> None:
-        """End the connection and any dialling."""
+        """End the connection and any dialling; calls that wait, and later ones, are Unavailable."""
+        self._closed = True
         if self._dialling is not None:
             self._dialling.cancel()
         if self._connection is not None:
@@ -120,32 +124,18 @@ class RpcClient:
     async def _connected(self, deadline: float) -> RpcConnection:
         if self._connection is not None and self._connection.ready:
             return self._connection
-        if self._dialling is None:
-            self._dialling = asyncio.ensure_future(self._dial())
-            self._dialling.add_done_callback(self._dialled)
-        remaining = deadline - self._node.runtime.clock.now()
-        try:
-            async with asyncio.timeout(max(0.0, remaining)):
-                return await asyncio.shield(self._dialling)
-        except TimeoutError:
-            whom = self._expect or self._service
-            raise Unavailable(f"no answer from {whom} at {self._address}") from None
+        if not self._closed:
+            if self._dialling is None or self._dialling.done():
+                self._dialling = asyncio.ensure_future(self._dial())
+            dialling, remaining = self._dialling, deadline - self._node.runtime.clock.now()
+            await asyncio.wait((dialling,), timeout=max(0.0, remaining))
+            if dialling.done() and not dialling.cancelled():
+                return dialling.result()
+        raise Unavailable(f"no connection to {self._expect or self._service} at {self._address}")
 
     async def _dial(self) -> RpcConnection:
-        pause_s = REDIAL_S_MIN
-        while True:
-            try:
-                return await self._node.dial(
-                    self._address, self._service, self._expect, DIAL_TIMEOUT_S
-                )
-            except Unavailable:
-                await asyncio.sleep(pause_s * (0.5 + self._node.runtime.rng.random()))
-                pause_s = min(pause_s * 2, REDIAL_S_MAX)
-
-    def _dialled(self, task: asyncio.Task[RpcConnection]) -> None:
-        self._dialling = None
-        if not task.cancelled() and task.exception() is None:
-            self._connection = task.result()
+        self._connection = await self._dialler.dial()
+        return self._connection
 
 
 def _wire(key: list[Any] | None) -> tuple[Any, ...] | None:

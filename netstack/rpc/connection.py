@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
 
 from netstack.rpc import frames
@@ -27,8 +27,8 @@ from netstack.rpc.errors import (
     Interrupted,
     RpcError,
     Unavailable,
+    brief,
     from_wire,
-    to_wire,
 )
 from netstack.rpc.service import STREAM_WINDOW_ITEMS, Call, RpcService
 from netstack.runtime.runtime import Runtime
@@ -45,7 +45,7 @@ SWEEP_S = 0.02
 class RpcConnection:
     """The calls and answers of one connection, in both directions."""
 
-    def __init__(self, runtime: Runtime, peer: Peer, service: RpcService, *, dialler: bool) -> None:
+    def __init__(self, runtime: Runtime, peer: Peer, service: RpcService) -> None:
         self._runtime = runtime
         self._peer = peer
         self._service = service
@@ -59,6 +59,7 @@ class RpcConnection:
         self._bulk: Stream | None = None
         self.calls_served: dict[int, Call] = {}
         self.counters: Counter[str] = Counter()
+        self.dialled = False  # by this side
         self.peer_incarnation: bytes | None = None
         self.peer_name = peer.identity.name
         self.peer_service = peer.identity.service
@@ -66,11 +67,7 @@ class RpcConnection:
         self.on_close: list[Callable[[RpcConnection], None]] = []
         self.now = runtime.clock.now
         peer.on_close.append(self._lost)
-        if dialler:
-            self._adopt_lane(peer.open_stream())
-            self._adopt_bulk(peer.open_stream())
-        else:
-            peer.on_stream = self._stream_opened
+        peer.on_stream = self._stream_opened
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
@@ -81,24 +78,27 @@ class RpcConnection:
 
     # -- lanes
 
+    def open_lanes(self) -> None:
+        """Begin to talk, as the side that dialled; it may turn out that the connection is over."""
+        self.dialled = True
+        try:
+            for _ in ("lane", "bulk"):
+                self._stream_opened(self._peer.open_stream())
+        except TransportError as error:
+            self.abort(str(error))
+
     def _stream_opened(self, stream: Stream) -> None:
         if self._lane is None:
-            self._adopt_lane(stream)
+            self._lane = stream
         elif self._bulk is None:
-            self._adopt_bulk(stream)
+            self._bulk = stream
         else:
             stream.reset(1)
-
-    def _adopt_lane(self, stream: Stream) -> None:
-        self._lane = stream
-        stream.receiver = self._receiver()
-        self.send((frames.HELLO, self._service.incarnation))
-
-    def _adopt_bulk(self, stream: Stream) -> None:
-        self._bulk = stream
-        stream.receiver = self._receiver()
+            return
         # A stream that carries nothing yet is unknown to the other side: name it by saying hello.
-        stream.push(frames.encode((frames.HELLO, self._service.incarnation)))
+        self._push(frames.encode((frames.HELLO, self._service.incarnation)), stream)
+        stream.on_reset = lambda code: self.abort(f"the peer gave up a lane (code {code})")
+        stream.receiver = self._receiver()
 
     def _receiver(self) -> Callable[[bytes, bool], None]:
         decoder = frames.Decoder()
@@ -106,6 +106,8 @@ class RpcConnection:
         def received(data: bytes, fin: bool) -> None:
             try:
                 for message in decoder.feed(data):
+                    if self.closed is not None:
+                        return
                     self._dispatch(message)
             except frames.ProtocolError as error:
                 self.counters["protocol_errors"] += 1
@@ -120,21 +122,19 @@ class RpcConnection:
     def send(self, message: tuple[Any, ...]) -> None:
         """Queue one message on the lane; it leaves at the end of this turn of the loop.
 
-        A peer that asks and does not read its answers is cut off when the lane is full.
+        Raises what `frames.encode` does, and then nothing was queued.
         """
-        data = frames.encode(message)
-        if len(data) > frames.MESSAGE_BYTES_MAX:
-            error = Interrupted(f"the answer has {len(data)} bytes, which is too many")
-            data = frames.encode((frames.ERROR, message[1], to_wire(error)))
-        self._push(data)
+        self._push(frames.encode(message), self._lane)
 
-    def _push(self, data: bytes) -> None:
-        if self._lane is None or self.closed is not None:
+    def _push(self, data: bytes, stream: Stream | None) -> None:
+        if stream is None or self.closed is not None:
             return
         try:
-            self._lane.push(data)
+            stream.push(data)
         except BufferFull:
             self.abort("its answers were not read")
+        except TransportError as error:  # what has just arrived ended the stream, or everything
+            self.abort(str(error))
 
     @property
     def ready(self) -> bool:
@@ -159,8 +159,8 @@ class RpcConnection:
         if stream is None or self.closed is not None or stream.buffered > CONGESTED_BYTES:
             self.counters["notify_dropped"] += 1
             return False
-        stream.push(message)
-        return True
+        self._push(message, stream)
+        return self.closed is None
 
     async def call(
         self, method: str, body: Any, timeout_s: float, key: tuple[Any, ...] | None = None
@@ -168,21 +168,18 @@ class RpcConnection:
         """One request, one answer.
 
         Raises the service's RpcError, DeadlineExceeded, ConnectionLost, BadRequest for a request
-        over MESSAGE_BYTES_MAX, or Unavailable when the connection had ended before. A call whose
-        task is cancelled is cancelled at the service too.
+        over MESSAGE_BYTES_MAX, or Unavailable when the connection had ended before, or had no room
+        in time. A call whose task is cancelled is cancelled at the service too.
         """
-        while self.congested:
-            await self.drain()
-        if self.closed is not None:
-            raise Unavailable(self.closed.message)
-        id_ = self._open(timeout_s)
+        if self.congested:
+            timeout_s = await self._wait_for_room(timeout_s)
+        id_, request = self._request(method, body, int(timeout_s * 1000), key)
         future: asyncio.Future[Any] = self._loop.create_future()
         self._pending[id_] = future
-        request = frames.encode((frames.REQUEST, id_, method, body, int(timeout_s * 1000), key))
-        if len(request) > frames.MESSAGE_BYTES_MAX:
-            future.set_exception(BadRequest(f"{method}: {len(request)} bytes are too many to send"))
-        else:
-            self._push(request)
+        self._deadlines[id_] = self.now() + timeout_s
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        self._push(request, self._lane)
         try:
             return await future
         except asyncio.CancelledError:
@@ -192,15 +189,14 @@ class RpcConnection:
             self._pending.pop(id_, None)
             self._deadlines.pop(id_, None)
 
-    async def stream(self, method: str, body: Any, timeout_s: float) -> AsyncIterator[Any]:
+    async def stream(self, method: str, body: Any, timeout_s: float) -> AsyncGenerator[Any, None]:
         """A server stream: its items, as they come; `timeout_s` bounds the wait for each one."""
-        if self.closed is not None:
-            raise Unavailable(self.closed.message)
-        self._next_id += 1
-        id_ = self._next_id
-        incoming = self._streams[id_] = _Incoming()
+        if self.congested:
+            await self._wait_for_room(timeout_s)
         # For the service there is no limit to the whole: a watch lasts as long as it is wanted.
-        self.send((frames.REQUEST, id_, method, body, 2**31, None))
+        id_, request = self._request(method, body, 2**31, None)
+        incoming = self._streams[id_] = _Incoming()
+        self._push(request, self._lane)
         complete = False
         try:
             while True:
@@ -219,24 +215,45 @@ class RpcConnection:
             if not complete:
                 self.send((frames.CANCEL, id_))
 
-    def _open(self, timeout_s: float) -> int:
+    async def _wait_for_room(self, timeout_s: float) -> float:
+        """Wait until the lane is not congested; returns how much of the time is left."""
+        deadline = self.now() + timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.congested:
+                    await self.drain()
+        except TimeoutError:
+            raise Unavailable(f"no room in time on the lane to {self.peer_name}") from None
+        return deadline - self.now()
+
+    def _request(
+        self, method: str, body: Any, timeout_ms: int, key: tuple[Any, ...] | None
+    ) -> tuple[int, bytes]:
+        """A new id, and the REQUEST under it."""
+        if self._lane is None or self.closed is not None:
+            raise Unavailable(str(self.closed or f"{self.peer_name} has not opened its lane yet"))
         self._next_id += 1
-        self._deadlines[self._next_id] = self.now() + timeout_s
-        if self._sweeper is None:
-            self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
-        return self._next_id
+        request = (frames.REQUEST, self._next_id, method, body, timeout_ms, key)
+        try:
+            return self._next_id, frames.encode(request)
+        except ValueError as error:
+            raise BadRequest(f"{method}: {error} to send") from None
 
     def _sweep(self) -> None:
         """Fail what is overdue. One timer serves all calls: to arm one for each costs more."""
         now = self.now()
         for id_ in [i for i, deadline in self._deadlines.items() if deadline <= now]:
-            future = self._pending.get(id_)
-            if future is not None and not future.done():
-                self.send((frames.CANCEL, id_))
-                future.set_exception(DeadlineExceeded("no answer in time"))
+            self._give_up(id_, DeadlineExceeded("no answer in time"))
         self._sweeper = None
         if self._deadlines and self.closed is None:
             self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def _give_up(self, id_: int, error: RpcError) -> None:
+        """Fail a call that is not answered, and let the service stop."""
+        future = self._pending.get(id_)
+        if future is not None and not future.done():
+            self.send((frames.CANCEL, id_))
+            future.set_exception(error)
 
     # -- receiving
 
@@ -244,7 +261,9 @@ class RpcConnection:
         kind = message[0]
         if kind == frames.REPLY:
             future = self._pending.get(message[1])
-            if future is not None and not future.done():
+            if future is None:
+                self._failed(message[1], Interrupted("the method is no stream: call it"))
+            elif not future.done():
                 future.set_result(message[2])
         elif kind == frames.REQUEST:
             self._service.request(self, message, self.now())
@@ -255,9 +274,11 @@ class RpcConnection:
         elif kind == frames.ERROR:
             self._failed(message[1], from_wire(message[2]))
         elif kind == frames.ITEM or kind == frames.END:
-            incoming = self._streams.get(message[1])
+            incoming = self._incoming(message[1])
             if incoming is not None:
                 incoming.put(_END if kind == frames.END else message[2])
+            else:
+                self._give_up(message[1], Interrupted("the method is a stream: do not call it"))
         else:
             call = self.calls_served.get(message[1])
             if call is not None:
@@ -266,13 +287,19 @@ class RpcConnection:
                 elif type(message[2]) is int and message[2] > 0:
                     call.add_credit(message[2])
 
-    def _failed(self, id_: Any, error: RpcError) -> None:
+    def _failed(self, id_: int, error: RpcError) -> None:
         future = self._pending.get(id_)
         if future is not None and not future.done():
             future.set_exception(error)
-        incoming = self._streams.get(id_)
+        incoming = self._incoming(id_)
         if incoming is not None:
             incoming.put(error)
+
+    def _incoming(self, id_: int) -> _Incoming | None:
+        incoming = self._streams.get(id_)
+        if incoming is not None and len(incoming.items) > STREAM_WINDOW_ITEMS:
+            raise frames.ProtocolError("more items than there was room for")
+        return incoming
 
     # -- ends
 
@@ -280,10 +307,10 @@ class RpcConnection:
         """A supervised task of the runtime."""
         return self._runtime.spawn(coroutine, name)
 
-    def report(self, error: Exception) -> None:
+    def report(self, error: BaseException) -> None:
         """A handler raised what it should not have: an event for whoever reads the log."""
         self.counters["handler_errors"] += 1
-        self._runtime.events.emit("rpc.handler_error", error=repr(error), peer=self.peer_name)
+        self._runtime.events.emit("rpc.handler_error", error=brief(error), peer=self.peer_name)
 
     def abort(self, reason: str) -> None:
         """End the connection; every call still open fails as indefinite."""
@@ -322,27 +349,27 @@ _END = object()
 class _Incoming:
     """The caller's side of a server stream: a queue that the credit window bounds."""
 
-    __slots__ = ("_items", "_taken", "_wake")
+    __slots__ = ("_taken", "_wake", "items")
 
     def __init__(self) -> None:
-        self._items: deque[Any] = deque()
+        self.items: deque[Any] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._taken = 0
 
     def put(self, item: Any) -> None:
-        self._items.append(item)
+        self.items.append(item)
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
     async def next(self, timeout_s: float) -> Any:
-        if not self._items:
+        if not self.items:
             self._wake = asyncio.get_running_loop().create_future()
             try:
                 async with asyncio.timeout(timeout_s):
                     await self._wake
             except TimeoutError:
                 raise DeadlineExceeded("no item in time") from None
-        item = self._items.popleft()
+        item = self.items.popleft()
         if isinstance(item, RpcError):
             raise item
         return item

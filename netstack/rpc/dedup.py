@@ -41,7 +41,8 @@ class Outcome:
 
 @dataclass(slots=True)
 class _Client:
-    done: int = 0
+    since: int  # the call that made it known: earlier ones may have run, and been forgotten
+    done: int
     outcomes: dict[int, Outcome | None] = field(default_factory=dict)
     waiting: dict[int, list[Any]] = field(default_factory=dict)
 
@@ -69,7 +70,7 @@ class OnceTable:
         if client is None and retry:
             return FORGOTTEN
         if client is None:
-            client = self._clients[client_id] = _Client(done=done)
+            client = self._clients[client_id] = _Client(sequence, done)
             if len(self._clients) > self._clients_max:
                 self._evict()
         else:
@@ -81,7 +82,7 @@ class OnceTable:
         if sequence in client.outcomes:
             outcome = client.outcomes[sequence]
             return RUNNING if outcome is None else outcome
-        if sequence < client.done:
+        if sequence < (max(client.done, client.since) if retry else client.done):
             return FORGOTTEN
         if len(client.outcomes) >= self._outcomes_max:
             return FULL

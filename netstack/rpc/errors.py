@@ -19,7 +19,16 @@ it has to ask again, or say that it does not know.
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any, ClassVar
+
+_repr = reprlib.Repr()
+_repr.maxother = 200
+
+
+def brief(value: Any) -> str:
+    """What a peer sent or a handler raised, for a message: bounded in length and in depth."""
+    return _repr.repr(value)
 
 
 class RpcError(Exception):
@@ -126,10 +135,10 @@ def to_wire(error: RpcError) -> list[Any]:
 def from_wire(fields: Any) -> RpcError:
     """The error a peer described; an unknown code is `Interrupted`, the safe reading."""
     if not (isinstance(fields, list) and len(fields) == 3):
-        return Interrupted(f"the peer sent a malformed error: {fields!r:.100}")
+        return Interrupted(f"the peer sent a malformed error: {brief(fields)}")
     code, message, details = fields
     if not (isinstance(code, str) and isinstance(message, str)):
-        return Interrupted(f"the peer sent a malformed error: {fields!r:.100}")
+        return Interrupted(f"the peer sent a malformed error: {brief(fields)}")
     if code.startswith("failed/"):
         return Failed(code.removeprefix("failed/"), message, details)
     return _BY_CODE.get(code, Interrupted)(message, details)

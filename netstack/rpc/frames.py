@@ -23,10 +23,22 @@ from typing import Any
 
 import msgpack
 
+from netstack.rpc.errors import brief
+
 REQUEST, REPLY, ERROR, CANCEL, ITEM, END, CREDIT, NOTIFY, HELLO = range(9)
 
-# How many fields each kind has, its kind included; anything else is a protocol error.
-LENGTHS = (6, 3, 3, 2, 3, 2, 3, 3, 2)
+# How many fields each kind has, its kind included, and the type of the first behind it.
+FORMS = {
+    REQUEST: (6, int),
+    REPLY: (3, int),
+    ERROR: (3, int),
+    CANCEL: (2, int),
+    ITEM: (3, int),
+    END: (2, int),
+    CREDIT: (3, int),
+    NOTIFY: (3, str),
+    HELLO: (2, bytes),
+}
 
 # Largest message that is ever assembled in memory: a value, a page of a range, a snapshot chunk.
 # Half of a stream's buffer, so that a lane that is not congested has room for any.
@@ -52,29 +64,40 @@ class Decoder:
         try:
             self._unpacker.feed(data)
             for message in self._unpacker:
-                try:
-                    if LENGTHS[message[0]] != len(message) or message[0] < 0:
-                        raise ProtocolError(f"malformed message: {message!r:.100}")
-                except (TypeError, IndexError, KeyError):
-                    raise ProtocolError(f"not a message: {message!r:.100}") from None
+                if type(message) is not list:
+                    raise ProtocolError(f"not an array: {brief(message)}")
+                if FORMS[message[0]] != (len(message), type(message[1])):
+                    raise ProtocolError(f"malformed message: {brief(message)}")
                 yield message
         except msgpack.exceptions.BufferFull:
-            raise ProtocolError("a message is larger than this side accepts") from None
-        except (msgpack.exceptions.UnpackException, ValueError, TypeError) as error:
-            raise ProtocolError(f"not msgpack: {error}") from None
+            if len(data) == 1:
+                raise ProtocolError("a message is larger than this side accepts") from None
+            # The last bytes of a large message, and others behind it that want their room.
+            middle = len(data) // 2
+            yield from self.feed(data[:middle])
+            yield from self.feed(data[middle:])
+        except (msgpack.exceptions.UnpackException, LookupError, TypeError, ValueError) as error:
+            raise ProtocolError(f"not a message: {brief(error)}") from None
 
 
 _packer = msgpack.Packer(use_bin_type=True)
 
 
 def encode(message: tuple[Any, ...]) -> bytes:
-    """One message as bytes. Raises TypeError for what msgpack has no form for."""
+    """One message as bytes.
+
+    Raises TypeError or OverflowError for what msgpack has no form for, ValueError for what is
+    nested too deeply or larger than MESSAGE_BYTES_MAX.
+    """
     # A packer kept and used again is twice as fast as msgpack.packb, which makes one a call.
     try:
-        return _packer.pack(message)  # type: ignore[no-any-return]
+        data: bytes = _packer.pack(message)
     except Exception:
         _packer.reset()
         raise
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise ValueError(f"{len(data)} bytes are too many")
+    return data
 
 
 def notify(method: str, body: Any) -> bytes:

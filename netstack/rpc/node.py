@@ -20,8 +20,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from netstack.rpc.client import DIAL_TIMEOUT_S, REDIAL_S_MAX, REDIAL_S_MIN, RpcClient
+from netstack.rpc.client import RpcClient
 from netstack.rpc.connection import RpcConnection
+from netstack.rpc.dialler import Dialler
 from netstack.rpc.errors import Unavailable
 from netstack.rpc.service import RpcService
 from netstack.runtime.endpoint import Address
@@ -48,7 +49,7 @@ class RpcNode:
         self.identity = identity
         self.service = RpcService(runtime.entropy(8))
         self.on_connection: list[Callable[[RpcConnection], None]] = []
-        self.connections: set[RpcConnection] = set()
+        self.connections: dict[RpcConnection, None] = {}  # the oldest first
         self._links: dict[str, Link] = {}
         self._clients: list[RpcClient] = []
         self.host = Host(
@@ -77,6 +78,9 @@ class RpcNode:
         link = self._links.get(name)
         if link is None:
             link = self._links[name] = Link(self, name, address, service)
+            for connection in self.connections:
+                if connection.peer_name == name and not connection.dialled:
+                    link.accepted(connection)
         return link
 
     async def unlink(self, name: str) -> None:
@@ -95,7 +99,11 @@ class RpcNode:
             )
         except TransportError as error:
             raise Unavailable(str(error)) from error
-        return self._adopt(peer, dialler=True)
+        connection = self._adopt(peer)
+        connection.open_lanes()
+        if connection.closed is not None:
+            raise Unavailable(connection.closed.message)
+        return connection
 
     def trust(self, identity: Identity) -> None:
         """See Host.trust."""
@@ -114,15 +122,15 @@ class RpcNode:
         await self.host.close()
 
     def _accepted(self, peer: Peer) -> None:
-        connection = self._adopt(peer, dialler=False)
+        connection = self._adopt(peer)
         link = self._links.get(connection.peer_name)
         if link is not None:
             link.accepted(connection)
 
-    def _adopt(self, peer: Peer, *, dialler: bool) -> RpcConnection:
-        connection = RpcConnection(self.runtime, peer, self.service, dialler=dialler)
-        self.connections.add(connection)
-        connection.on_close.append(self.connections.discard)
+    def _adopt(self, peer: Peer) -> RpcConnection:
+        connection = RpcConnection(self.runtime, peer, self.service)
+        self.connections[connection] = None
+        connection.on_close.append(self.connections.pop)
         for callback in self.on_connection:
             callback(connection)
         return connection
@@ -179,22 +187,13 @@ class Link:
             callback()
 
     async def _keep_dialled(self) -> None:
-        pause_s = REDIAL_S_MIN
-        while not self._closed:
-            try:
-                connection = await self._node.dial(
-                    self.address, self._service, self.name, DIAL_TIMEOUT_S
-                )
-            except Unavailable:
-                await asyncio.sleep(pause_s * (0.5 + self._node.runtime.rng.random()))
-                pause_s = min(pause_s * 2, REDIAL_S_MAX)
-                continue
-            pause_s = REDIAL_S_MIN
+        dialler = Dialler(self._node, self.address, self._service, self.name)
+        while True:
+            connection = await dialler.dial()
             ended = asyncio.Event()
             connection.on_close.append(lambda _, ended=ended: ended.set())  # type: ignore[misc]
             self._use(connection)
-            if connection.closed is None:
-                await ended.wait()
+            await ended.wait()
 
     async def close(self) -> None:
         """Stop dialling and end the connection."""

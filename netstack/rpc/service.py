@@ -8,11 +8,16 @@ A method is one of three things:
 
 Inline methods are for hot paths: a thousand of them can arrive in one packet train and be answered
 in another without a task or a future each.
+
+Whatever a handler does, its caller is told, once, and nobody else is harmed: an RpcError arrives as
+what it is; anything else that is raised, and an answer that cannot be encoded, is a bug. It becomes
+an event of the log, and Interrupted for the caller.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -28,6 +33,7 @@ from netstack.rpc.errors import (
     RpcError,
     Unavailable,
     UnknownMethod,
+    brief,
     to_wire,
 )
 from netstack.rpc.schema import decode, encode
@@ -40,6 +46,9 @@ CALLS_MAX = 4096
 
 # Items of a server stream that may be under way before the caller has to ask for more.
 STREAM_WINDOW_ITEMS = 256
+
+# What comes out of a handler with a bug; CancelledError, if it looked at a future that was.
+BUGS = (Exception, asyncio.CancelledError)
 
 Inline = Callable[[Any, "Call"], None]
 Unary = Callable[[Any, "Call"], Awaitable[Any]]
@@ -63,17 +72,12 @@ class Call:
     __slots__ = ("_connection", "_credit", "_id", "_key", "_room", "_service", "deadline", "task")
 
     def __init__(
-        self,
-        service: RpcService,
-        connection: RpcConnection,
-        id_: int,
-        deadline: float,
-        key: tuple[bytes, int] | None,
+        self, service: RpcService, connection: RpcConnection, id_: int, deadline: float
     ) -> None:
         self._service = service
         self._connection = connection
         self._id = id_
-        self._key = key
+        self._key: tuple[bytes, int] | None = None
         self.deadline = deadline
         self.task: asyncio.Task[None] | None = None
         self._credit = STREAM_WINDOW_ITEMS
@@ -91,19 +95,29 @@ class Call:
         """Answer; ignored after the first (the caller may have been told of a time-out)."""
         self._finish(frames.REPLY, body)
 
-    def fail(self, error: RpcError) -> None:
-        """Answer with an error."""
-        self._finish(frames.ERROR, to_wire(error))
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error; one that is no RpcError is a bug, and reported."""
+        self._finish(frames.ERROR, self._as_wire(error))
+
+    def _as_wire(self, error: BaseException) -> list[Any]:
+        if not isinstance(error, RpcError):
+            self._connection.report(error)
+            error = Interrupted(f"the service met an error of its own: {brief(error)}")
+        return to_wire(error)
 
     def _finish(self, kind: int, body: Any) -> None:
         connection = self._connection
         if connection.calls_served.pop(self._id, None) is None:
             return
         self._service.open_calls -= 1
+        try:
+            connection.send((kind, self._id, body))
+        except Exception as error:
+            kind, body = frames.ERROR, self._as_wire(error)
+            connection.send((kind, self._id, body))
         if self._key is not None:
             for waiter in self._service.once.finish(*self._key, dedup.Outcome(kind, body)):
                 waiter._finish(kind, body)
-        connection.send((kind, self._id, body))
 
     def connection_lost(self) -> None:
         """Nobody can be answered here. A keyed call goes on: its caller may ask again elsewhere."""
@@ -124,7 +138,10 @@ class Call:
             self.task.cancel()
 
     async def send_item(self, body: Any) -> None:
-        """One element of a server stream; waits while the caller has no room."""
+        """One element of a server stream; waits while the caller has no room.
+
+        Raises what `frames.encode` does.
+        """
         while self._credit <= 0:
             self._room = self._room or asyncio.Event()
             self._room.clear()
@@ -193,112 +210,98 @@ class RpcService:
         if method is None or method.kind != "notify" or not self._allowed(method, connection):
             connection.counters["notify_dropped"] += 1
             return
-        method.handler(body, connection)
+        try:
+            method.handler(body, connection)
+        except BUGS as error:
+            connection.report(error)
 
     def request(self, connection: RpcConnection, fields: list[Any], now: float) -> None:
         """A REQUEST: check it, then run it."""
         _, id_, name, body, timeout_ms, key = fields
-        if type(id_) is not int or type(timeout_ms) is not int or type(name) is not str:
-            raise frames.ProtocolError(f"malformed request: {fields!r:.100}")
+        if type(timeout_ms) is not int or type(name) is not str:
+            raise frames.ProtocolError(f"malformed request: {brief(fields)}")
         if id_ in connection.calls_served:
             raise frames.ProtocolError(f"request id {id_} is in use")
-        method = self._methods.get(name)
-        refusal = self._refusal(method, name, connection)
-        if refusal is not None:
-            connection.send((frames.ERROR, id_, to_wire(refusal)))
-            return
-        assert method is not None
-        if method.request is not None:
-            try:
-                body = decode(method.request, body)
-            except BadRequest as error:
-                connection.send((frames.ERROR, id_, to_wire(error)))
-                return
-        call = Call(self, connection, id_, now + timeout_ms / 1000, None)
+        call = Call(self, connection, id_, now + timeout_ms / 1000)
         connection.calls_served[id_] = call
         self.open_calls += 1
-        if key is not None and not self._first_time(call, key):
-            return
-        if method.kind == "inline":
-            try:
+        try:
+            method = self._admit(name, connection)
+            if method.request is not None:
+                body = decode(method.request, body)
+            if key is not None and not self._first_time(method, call, key):
+                return
+            if method.kind == "inline":
                 method.handler(body, call)
-            except RpcError as error:
-                call.fail(error)
-            except Exception as error:
-                call.fail(Interrupted(f"{name}: {type(error).__name__}: {error}"))
-                connection.report(error)
-        else:
-            run = self._run_stream if method.kind == "stream" else self._run_unary
-            call.task = connection.spawn(run(method, body, call, connection), f"rpc {name}")
+                return
+        except BUGS as error:
+            call.fail(error)
+            return
+        call.task = connection.spawn(self._run(method, body, call, connection), f"rpc {name}")
 
-    def _refusal(
-        self, method: Method | None, name: str, connection: RpcConnection
-    ) -> RpcError | None:
+    def _admit(self, name: str, connection: RpcConnection) -> Method:
+        """The method, if it may be called now; `open_calls` counts this call already."""
+        method = self._methods.get(name)
         if method is None or method.kind == "notify":
-            return UnknownMethod(f"no method {name} here")
+            raise UnknownMethod(f"no method {name:.100} here")
         if not self._allowed(method, connection):
-            return Forbidden(f"{name} is not for {connection.peer_name}")
-        if self.open_calls >= self._calls_max:
-            return Overloaded(f"{self.open_calls} calls are open")
+            raise Forbidden(f"{name} is not for {connection.peer_name}")
+        if self.open_calls > self._calls_max:
+            raise Overloaded(f"{self._calls_max} calls are open")
         if self.draining and not name.startswith("admin."):
-            return Unavailable("this process is shutting down")
-        return None
+            raise Unavailable("this process is shutting down")
+        return method
 
     @staticmethod
     def _allowed(method: Method, connection: RpcConnection) -> bool:
         return method.allow is None or connection.peer_service in method.allow
 
-    def _first_time(self, call: Call, key: Any) -> bool:
+    def _first_time(self, method: Method, call: Call, key: Any) -> bool:
         """Whether to run a keyed call; if not, it has been answered or will be."""
+        if method.kind == "stream":
+            raise BadRequest(f"{method.name} is a stream: there is no outcome to remember")
         try:
             client, sequence, done, incarnation = key
             retry = incarnation is not None
             if retry and incarnation != self.incarnation:
-                call.fail(Interrupted("the service was restarted; the first try may have run"))
-                return False
+                raise Interrupted("the service was restarted; the first try may have run")
             verdict = self.once.begin(client, sequence, done, retry=retry)
         except (TypeError, ValueError):
-            call.fail(BadRequest(f"malformed request key {key!r:.100}"))
-            return False
+            raise BadRequest(f"malformed request key {brief(key)}") from None
         if verdict is dedup.NEW:
             call._key = (client, sequence)
             return True
         if verdict is dedup.RUNNING:
             self.once.wait(client, sequence, call)
         elif verdict is dedup.FULL:
-            call.fail(Overloaded("too many keyed calls are open from this caller"))
+            raise Overloaded("too many keyed calls are open from this caller")
         elif isinstance(verdict, dedup.Outcome):
             call._finish(verdict.kind, verdict.body)
         else:
-            call.fail(Interrupted("the outcome of this call is no longer remembered"))
+            raise Interrupted("the outcome of this call is no longer remembered")
         return False
 
-    async def _run_unary(
-        self, method: Method, body: Any, call: Call, connection: RpcConnection
-    ) -> None:
+    async def _run(self, method: Method, body: Any, call: Call, connection: RpcConnection) -> None:
+        """A call in a task of its own."""
         try:
-            async with asyncio.timeout(max(0.0, call.deadline - connection.now())):
-                result = await method.handler(body, call)
-        except TimeoutError:
-            call.fail(DeadlineExceeded(f"{method.name} took longer than the caller gave it"))
-        except RpcError as error:
-            call.fail(error)
-        except Exception as error:
-            call.fail(Interrupted(f"{method.name}: {type(error).__name__}: {error}"))
-            connection.report(error)
-        else:
+            if method.kind == "stream":
+                async with contextlib.aclosing(method.handler(body, call)) as items:
+                    async for item in items:
+                        await call.send_item(encode(item))
+                call.end_stream()
+                return
+            limit = asyncio.timeout(max(0.0, call.deadline - connection.now()))
+            try:
+                async with limit:
+                    result = await method.handler(body, call)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                raise DeadlineExceeded(f"{method.name} took longer than it was given") from None
             call.reply(encode(result))
-
-    async def _run_stream(
-        self, method: Method, body: Any, call: Call, connection: RpcConnection
-    ) -> None:
-        try:
-            async for item in method.handler(body, call):
-                await call.send_item(encode(item))
-        except RpcError as error:
+        except asyncio.CancelledError as error:
+            if call.task is None or call.task.cancelling():
+                raise  # by the caller, or because this process ends
             call.fail(error)
         except Exception as error:
-            call.fail(Interrupted(f"{method.name}: {type(error).__name__}: {error}"))
-            connection.report(error)
-        else:
-            call.end_stream()
+            call.fail(error)

@@ -1,12 +1,11 @@
-"""Planted bugs of calls, links and hosts, and the test that catches each.
+"""Planted bugs of calls and links, and the test that catches each.
 
-A judge is a test of tests/unit/rpc or tests/simulation, where it passes; here it must fail.
+A judge is a test of tests/unit/rpc, where it passes; here it must fail.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from pathlib import Path
 
@@ -15,24 +14,19 @@ import pytest
 from netstack.rpc import dedup, frames
 from netstack.rpc.client import RpcClient
 from netstack.rpc.connection import _END, RpcConnection, _Incoming
+from netstack.rpc.dialler import Dialler
 from netstack.rpc.errors import ConnectionLost, Forbidden, Interrupted, RpcError, from_wire
 from netstack.rpc.node import Link
 from netstack.rpc.service import Call, RpcService
-from netstack.transport import packet
-from netstack.transport.connection import Connection
 from netstack.transport.errors import BufferFull, TransportError
-from netstack.transport.host import Host
-from netstack.transport.peer import Peer, Stream
-from netstack.transport.tokens import TokenMint
+from netstack.transport.peer import Peer
 
-TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS / "unit" / "rpc"), str(TESTS / "simulation")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "rpc"))
+bugs = importlib.import_module("test_rpc_bugs")
 calls = importlib.import_module("test_rpc_calls")
 hostile = importlib.import_module("test_rpc_hostile")
 links = importlib.import_module("test_rpc_links")
-hosts = importlib.import_module("test_host_sim")
-moves = importlib.import_module("test_moves_sim")
-streams = importlib.import_module("test_streams_sim")
+nonces = importlib.import_module("test_rpc_dedup")
 
 CAUGHT = (AssertionError, RpcError, TransportError, TimeoutError, pytest.fail.Exception)
 
@@ -57,9 +51,16 @@ class RemembersEverything(dedup.OnceTable):
         return super().begin(client_id, sequence, 0, retry=retry)
 
 
+class ForgetsThatItForgot(dedup.OnceTable):
+    def begin(self, client_id, sequence, done, *, retry):
+        verdict = super().begin(client_id, sequence, done, retry=retry)
+        self._clients[client_id].since = 0
+        return verdict
+
+
 class TakesAnyLifeForItsOwn(RpcService):
-    def _first_time(self, call, key):
-        return super()._first_time(call, [*key[:3], None])
+    def _first_time(self, method, call, key):
+        return super()._first_time(method, call, [*key[:3], None])
 
 
 class RepeatsPlainCalls(RpcClient):
@@ -70,6 +71,14 @@ class RepeatsPlainCalls(RpcClient):
 class NeverRepeats(RpcClient):
     async def call(self, method, body=None, *, timeout_s=5.0, idempotent=False, once=False):
         return await super().call(method, body, timeout_s=timeout_s)
+
+
+class BelievesTheLastTry(RpcClient):
+    async def call(self, method, body=None, **how):
+        try:
+            return await super().call(method, body, **how)
+        except ConnectionLost as error:
+            raise error.__cause__ or error from None
 
 
 class DiesWithItsConnection(Call):
@@ -91,24 +100,24 @@ class IgnoresWhoMayCall(RpcService):
 
 
 class HasNoLimit(RpcService):
-    def _refusal(self, method, name, connection):
+    def _admit(self, name, connection):
         self._calls_max = 2**31
-        return super()._refusal(method, name, connection)
+        return super()._admit(name, connection)
 
 
 class TakesCallsWhileItDrains(RpcService):
-    def _refusal(self, method, name, connection):
+    def _admit(self, name, connection):
         draining, self.draining = self.draining, False
         try:
-            return super()._refusal(method, name, connection)
+            return super()._admit(name, connection)
         finally:
             self.draining = draining
 
 
 class IgnoresDeadlines(RpcService):
-    async def _run_unary(self, method, body, call, connection):
+    async def _run(self, method, body, call, connection):
         call.deadline = float("inf")
-        await super()._run_unary(method, body, call, connection)
+        await super()._run(method, body, call, connection)
 
 
 class WorksOnWhenCancelled(Call):
@@ -134,8 +143,8 @@ class DialsForEachCall(RpcClient):
 
 
 class SpendsAPacketOnEachMessage(RpcConnection):
-    def _push(self, data):
-        super()._push(data)
+    def _push(self, data, stream):
+        super()._push(data, stream)
         self._peer._host._flush()
 
 
@@ -154,10 +163,20 @@ class NeverHoldsBack(RpcConnection):
     congested = False
 
 
+class WaitsForRoomWithoutEnd(RpcConnection):
+    async def _wait_for_room(self, timeout_s):
+        return await super()._wait_for_room(1e6)
+
+
+class WakesNoWriter(Peer):
+    def wake_writers(self):
+        return
+
+
 class HoardsWhatIsNotRead(RpcConnection):
-    def _push(self, data):
+    def _push(self, data, stream):
         try:
-            self._lane.push(data)
+            stream.push(data)
         except BufferFull:
             self.counters["unread"] += 1
 
@@ -165,6 +184,26 @@ class HoardsWhatIsNotRead(RpcConnection):
 class ReadsOnAfterNonsense(RpcConnection):
     def abort(self, reason):
         return
+
+
+class ReadsOnWhenItIsOver(RpcConnection):
+    def _receiver(self):
+        decoder = frames.Decoder()
+
+        def received(data, fin):
+            try:
+                for message in decoder.feed(data):
+                    self._dispatch(message)
+            except frames.ProtocolError as error:
+                self.abort(str(error))
+
+        return received
+
+
+class StaysWithHalfALane(RpcConnection):
+    def _stream_opened(self, stream):
+        super()._stream_opened(stream)
+        stream.on_reset = None
 
 
 class HasOneLane(RpcConnection):
@@ -197,13 +236,18 @@ class TakesALossForTheEnd(_Incoming):
         super().put(_END if isinstance(item, ConnectionLost) else item)
 
 
+class TakesAnyNumberOfItems(RpcConnection):
+    def _incoming(self, id_):
+        return self._streams.get(id_)
+
+
 class LetsTheProducerRunOn(RpcConnection):
     def send(self, message):
         if message[0] != frames.CANCEL:
             super().send(message)
 
 
-# -- links
+# -- links and dials
 
 
 class AlwaysDials(Link):
@@ -225,109 +269,24 @@ class DialsOnce(Link):
         self._use(connection)
 
 
+class IgnoresWhoCameBefore(RpcConnection):
+    dialled = property(lambda self: True, lambda self, value: None)
+
+
+class DialsInHaste(Dialler):
+    async def dial(self):
+        self._began = float("-inf")
+        return await super().dial()
+
+
+class RevivesWhenItIsCalled(RpcClient):
+    async def close(self):
+        await super().close()
+        self._closed = False
+
+
 class LingersWhenUnlinked(Link):
     async def close(self):
-        return
-
-
-# -- hosts
-
-
-class BelievesStrangers(TokenMint):
-    def valid(self, token, host, port, now):
-        return True
-
-
-class GivesBearerTokens(TokenMint):
-    def _address_token(self, bound_to, expires_at):
-        return super()._address_token("anybody", expires_at)
-
-
-class ForgetsItsResetKey(TokenMint):
-    def __init__(self, secret):
-        super().__init__(secret)
-        self._reset_key = os.urandom(32)
-
-
-class HasRoomForAllStrangers(Host):
-    def _receive_initial(self, data, source, now):
-        self._half_open = 0
-        super()._receive_initial(data, source, now)
-
-
-class NeverForgetsHandshakes(Host):
-    def _handshake_over(self, peer):
-        self._half_open += peer.initial_key is not None
-        super()._handshake_over(peer)
-
-
-class NeverRefuses(Host):
-    def _send(self, datagrams, destination):
-        if datagrams[0][0] != packet.REFUSED:
-            super()._send(datagrams, destination)
-
-
-class AnswersShortInitials(Host):
-    def _receive_initial(self, data, source, now):
-        super()._receive_initial(data.ljust(1200, b"\0"), source, now)
-
-
-class ResetsWithoutEnd(Host):
-    def _answer_unknown(self, data, connection_id, source, now):
-        self._resets_left, self._resets_at = 100.0, now
-        super()._answer_unknown(data, connection_id, source, now)
-
-
-class BelievesAnyReset(Connection):
-    def receive_reset(self, token):
-        return super().receive_reset(self._reset_token)
-
-
-class KeepsItselfAlive(Connection):
-    def datagrams_to_send(self, now):
-        out = super().datagrams_to_send(now)
-        self._last_received = now if out else self._last_received
-        return out
-
-
-class FollowsAnybody(Host):
-    def _receive(self, datagrams, source):
-        for data in datagrams:
-            if data[0] & packet.DATA and len(data) > 9:
-                peer = self._peers.get(packet.destination_id(data))
-                if peer is not None:
-                    peer.address = source
-        super()._receive(datagrams, source)
-
-
-class AsksForNobody(Host):
-    async def connect(self, address, *, service, expect=None, timeout_s=5.0):
-        return await super().connect(address, service=service, timeout_s=timeout_s)
-
-
-class RemembersNobody(Host):
-    def _remember(self, peer, token):
-        return
-
-
-class LeavesWithoutAWord(Host):
-    def end(self, peer, code, reason):
-        peer.connection._session = None
-        super().end(peer, code, reason)
-
-
-class WakesNoWriter(Peer):
-    def wake_writers(self):
-        return
-
-
-class WaitsForNoReader(Stream):
-    async def drain(self):
-        return
-
-
-class IgnoresTheReadersReset(Stream):
-    def cut(self, receiving, code):
         return
 
 
@@ -335,13 +294,12 @@ TABLE, CALL = "netstack.rpc.dedup.OnceTable", "netstack.rpc.service.Call"
 SERVICE, CLIENT = "netstack.rpc.node.RpcService", "netstack.rpc.node.RpcClient"
 CONVERSATION, LINK = "netstack.rpc.node.RpcConnection", "netstack.rpc.node.Link"
 INCOMING, FROM_WIRE = "netstack.rpc.connection._Incoming", "netstack.rpc.connection.from_wire"
-HOST, MINT = "host_kit.Host", "netstack.transport.host.TokenMint"
-CONNECTION, PEER = "netstack.transport.host.Connection", "netstack.transport.host.Peer"
-STREAM = "netstack.transport.peer.Stream"
+PEER = "netstack.transport.host.Peer"
 
 retries, server_streams = calls.TestRetries(), calls.TestStreams()
 lanes, nonsense = hostile.TestFullLanes(), hostile.TestNonsense()
-handlers, siblings = hostile.TestHandlersWithBugs(), links.TestLinks()
+handlers, siblings = bugs.TestHandlersWithBugs(), links.TestLinks()
+clients = links.TestClients()
 
 ZOO = [
     (
@@ -357,11 +315,23 @@ ZOO = [
     ),
     (RemembersEverything, TABLE, retries.test_what_is_remembered_of_a_caller_does_not_grow),
     (
+        ForgetsThatItForgot,
+        "test_rpc_dedup.OnceTable",
+        nonces.test_nor_is_one_whose_caller_was_evicted_and_has_called_again_since,
+    ),
+    (
         TakesAnyLifeForItsOwn,
         SERVICE,
         retries.test_once_is_refused_by_another_life_of_the_service,
     ),
     (RepeatsPlainCalls, CLIENT, retries.test_a_plain_call_is_not_repeated),
+    (
+        BelievesTheLastTry,
+        CLIENT,
+        lambda: retries.test_a_retry_that_did_not_happen_says_nothing_about_the_first_try(
+            "once", "refused"
+        ),
+    ),
     (NeverRepeats, CLIENT, retries.test_an_idempotent_one_is),
     (NeverRepeats, CLIENT, retries.test_once_runs_once_when_only_the_connection_is_lost),
     (
@@ -435,6 +405,12 @@ ZOO = [
     (NeverHoldsBack, CONVERSATION, lanes.test_callers_wait),
     (NeverHoldsBack, CONVERSATION, lanes.test_a_producer_of_large_items_waits_for_the_lane_too),
     (
+        WaitsForRoomWithoutEnd,
+        CONVERSATION,
+        lanes.test_the_time_limit_of_a_call_holds_while_it_waits,
+    ),
+    (WakesNoWriter, PEER, lanes.test_callers_wait),
+    (
         HoardsWhatIsNotRead,
         CONVERSATION,
         lanes.test_a_peer_that_asks_and_does_not_read_is_cut_off,
@@ -445,6 +421,21 @@ ZOO = [
         lambda: nonsense.test_ends_that_connection_and_no_other_and_is_counted(
             hostile.NONSENSE["no such kind"]
         ),
+    ),
+    (
+        ReadsOnWhenItIsOver,
+        CONVERSATION,
+        nonsense.test_nothing_is_run_for_a_connection_that_was_ended,
+    ),
+    (
+        StaysWithHalfALane,
+        CONVERSATION,
+        nonsense.test_a_lane_that_is_given_up_is_the_end_of_the_connection,
+    ),
+    (
+        TakesAnyNumberOfItems,
+        CONVERSATION,
+        lambda: nonsense.test_a_stream_brings_no_more_than_there_was_room_for(frames.ITEM),
     ),
     (HasOneLane, CONVERSATION, siblings.test_a_heartbeat_does_not_wait_behind_a_snapshot),
     (AlwaysDials, LINK, siblings.test_a_pair_shares_one_connection_and_both_speak_on_it),
@@ -458,60 +449,23 @@ ZOO = [
         LINK,
         lambda: siblings.test_a_sibling_that_comes_back_is_linked_again_whoever_dials("gamma"),
     ),
+    (
+        IgnoresWhoCameBefore,
+        CONVERSATION,
+        siblings.test_a_link_made_after_the_sibling_dialled_uses_its_connection,
+    ),
+    (
+        DialsInHaste,
+        "netstack.rpc.node.Dialler",
+        siblings.test_a_sibling_that_hangs_up_at_once_is_not_dialled_without_a_pause,
+    ),
+    (
+        DialsInHaste,
+        "netstack.rpc.client.Dialler",
+        clients.test_a_service_that_hangs_up_at_once_is_not_dialled_without_a_pause,
+    ),
+    (RevivesWhenItIsCalled, CLIENT, clients.test_a_client_that_was_closed_does_not_dial_again),
     (LingersWhenUnlinked, LINK, siblings.test_an_unlinked_sibling_is_not_dialled_any_more),
-    (
-        BelievesStrangers,
-        MINT,
-        hosts.test_a_stranger_gets_less_than_he_sent_and_leaves_nothing_behind,
-    ),
-    (GivesBearerTokens, MINT, hosts.test_a_token_is_worth_nothing_at_another_address),
-    (
-        ForgetsItsResetKey,
-        MINT,
-        hosts.test_a_peer_that_was_killed_and_restarted_is_noticed_in_one_round_trip,
-    ),
-    (
-        HasRoomForAllStrangers,
-        HOST,
-        hosts.test_handshakes_under_way_are_bounded_and_those_who_talk_are_served,
-    ),
-    (
-        NeverForgetsHandshakes,
-        HOST,
-        hosts.test_a_dial_that_is_called_off_leaves_nothing_on_either_side,
-    ),
-    (
-        NeverRefuses,
-        HOST,
-        hosts.test_a_key_that_is_stale_is_answered_and_the_dial_begins_again,
-    ),
-    (AnswersShortInitials, HOST, hosts.test_an_initial_that_is_not_padded_is_not_answered),
-    (ResetsWithoutEnd, HOST, hosts.test_resets_are_rare_and_small_and_never_answer_one_another),
-    (
-        BelievesAnyReset,
-        CONNECTION,
-        hosts.test_a_reset_that_is_not_the_peers_changes_nothing,
-    ),
-    (KeepsItselfAlive, CONNECTION, hosts.test_silence_is_judged_by_what_is_received),
-    (
-        FollowsAnybody,
-        HOST,
-        moves.test_what_a_thief_has_copied_is_read_and_takes_nothing_over,
-    ),
-    (AsksForNobody, HOST, hosts.test_who_answers_must_be_who_was_asked_for),
-    (
-        RemembersNobody,
-        HOST,
-        hosts.test_the_first_dial_takes_two_round_trips_and_the_next_one,
-    ),
-    (LeavesWithoutAWord, HOST, hosts.test_a_goodbye_is_heard_at_once),
-    (WakesNoWriter, PEER, lanes.test_callers_wait),
-    (WaitsForNoReader, STREAM, streams.test_a_writer_waits_for_a_reader_that_does_not_read),
-    (
-        IgnoresTheReadersReset,
-        STREAM,
-        streams.test_a_writer_that_waits_is_told_when_the_reader_gives_up,
-    ),
 ]
 
 

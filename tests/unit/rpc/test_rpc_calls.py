@@ -72,6 +72,22 @@ def test_both_sides_call_on_the_same_connection():
     in_town(scenario)
 
 
+def test_nobody_is_called_before_the_lane_is_open():
+    async def scenario(town):
+        refused = []
+
+        def call_at_once(connection):
+            with pytest.raises(Unavailable, match="caller has not opened its lane"):
+                connection.call("back", 1, 1.0).send(None)
+            refused.append(connection)
+
+        town.server.on_connection.append(call_at_once)
+        await (await town.caller()).call("echo")
+        assert len(refused) == 1
+
+    in_town(scenario)
+
+
 def test_the_service_knows_a_caller_by_its_certificate():
     async def scenario(town):
         return await (await town.caller("bob")).call("whoami")
@@ -305,7 +321,6 @@ class TestStreams:
 
         in_town(scenario)
 
-    @pytest.mark.xfail(strict=True, reason="REPLY to a stream and ITEM to a call are ignored")
     def test_what_is_no_stream_says_so_and_the_other_way_round(self):
         async def scenario(town):
             client = await town.caller()
@@ -318,7 +333,6 @@ class TestStreams:
 
         in_town(scenario)
 
-    @pytest.mark.xfail(strict=True, reason="sent as an ERROR to the service's own call of this id")
     def test_a_request_that_is_too_large_is_refused_before_it_is_sent(self):
         async def scenario(town):
             client = await town.caller()
@@ -465,6 +479,25 @@ class TestRetries:
                 with contextlib.suppress(ConnectionLost):
                     await task
             assert town.server.service.seen == {"ran": 2, "cancelled": 1}
+
+        in_town(scenario)
+
+    @pytest.mark.parametrize("how", ["idempotent", "once"])
+    @pytest.mark.parametrize("end", ["nobody answers", "refused"])
+    def test_a_retry_that_did_not_happen_says_nothing_about_the_first_try(self, how, end):
+        async def scenario(town):
+            client = await town.caller()
+            await client.call("echo")
+            task = asyncio.create_task(client.call("slow", 10.0, timeout_s=3.0, **{how: True}))
+            await asyncio.sleep(0.2)
+            town.server.service.draining = end == "refused"
+            town.cut_off("caller")
+            await asyncio.sleep(1.5 * DELAY_S)
+            if end == "nobody answers":
+                town.world.crash("server")
+            with pytest.raises(ConnectionLost) as caught:
+                await task
+            assert isinstance(caught.value.__cause__, Unavailable)
 
         in_town(scenario)
 

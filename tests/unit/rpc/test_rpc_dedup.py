@@ -56,6 +56,18 @@ def test_a_retry_of_an_evicted_caller_is_not_run_again():
     assert table.begin(A, 1, 1, retry=True) is FORGOTTEN
 
 
+def test_nor_is_one_whose_caller_was_evicted_and_has_called_again_since():
+    table = OnceTable(clients_max=1)
+    table.begin(A, 1, 1, retry=False)
+    table.finish(A, 1, OK)
+    table.begin(B, 1, 1, retry=False)
+    table.finish(B, 1, OK)
+    assert table.begin(A, 3, 1, retry=False) is NEW
+    assert table.begin(A, 1, 1, retry=True) is FORGOTTEN
+    assert table.begin(A, 2, 1, retry=False) is NEW  # overtaken on its way
+    assert table.begin(A, 4, 1, retry=True) is NEW  # the first copy never arrived
+
+
 def test_a_caller_with_a_running_call_is_not_evicted():
     table = OnceTable(clients_max=1)
     table.begin(A, 1, 1, retry=False)

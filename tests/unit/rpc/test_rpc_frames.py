@@ -44,9 +44,10 @@ def test_any_split_gives_the_same_messages(cuts):
         msgpack.packb([-1, 1]),
         msgpack.packb([frames.REPLY, 1]),
         msgpack.packb(["0", 1, 2]),
+        msgpack.packb([frames.REPLY, "1", 2]),
         b"\xc1",
     ],
-    ids=["int", "map", "empty", "kind", "negative", "short", "text kind", "reserved byte"],
+    ids=["int", "map", "empty", "kind", "negative", "short", "text kind", "text id", "byte"],
 )
 def test_nonsense_is_a_protocol_error(payload):
     with pytest.raises(frames.ProtocolError):
@@ -59,6 +60,22 @@ def test_a_message_over_the_limit_is_refused_before_it_is_assembled():
     pieces = [whole[start : start + 100] for start in range(0, len(whole), 100)]
     with pytest.raises(frames.ProtocolError):
         [message for piece in pieces for message in decoder.feed(piece)]
+
+
+def test_the_end_of_a_large_message_may_bring_many_others():
+    decoder = frames.Decoder(message_bytes_max=1000)
+    large, small = (frames.NOTIFY, "m", b"x" * 950), (frames.END, 1)
+    stream = frames.encode(large) + 300 * frames.encode(small)
+    got = [m for piece in (stream[:940], stream[940:]) for m in decoder.feed(piece)]
+    assert got == [list(large)] + 300 * [list(small)]
+
+
+def test_a_message_over_the_limit_is_not_encoded():
+    fits = frames.notify("m", bytes(frames.MESSAGE_BYTES_MAX - 9))
+    assert len(fits) == frames.MESSAGE_BYTES_MAX
+    assert len(list(frames.Decoder().feed(fits))) == 1
+    with pytest.raises(ValueError, match="8388609 bytes are too many"):
+        frames.notify("m", bytes(frames.MESSAGE_BYTES_MAX - 8))
 
 
 def test_a_failed_encode_leaves_nothing_behind():

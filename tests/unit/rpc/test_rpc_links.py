@@ -10,7 +10,7 @@ from rpc_kit import DELAY_S, ROUND_TRIP, SERVER, Town, identity, in_town, offer
 
 from netstack.rpc import frames
 from netstack.rpc.admin import AdminClient, offer_admin
-from netstack.rpc.errors import BadRequest, Forbidden, Unavailable
+from netstack.rpc.errors import BadRequest, ConnectionLost, Forbidden, Unavailable
 from netstack.rpc.node import RpcNode
 from netstack.runtime.policy import LinkPolicy
 from netstack.runtime.simulation.world import World
@@ -157,7 +157,6 @@ class TestLinks:
 
         among_siblings(scenario)
 
-    @pytest.mark.xfail(strict=True, reason="accepted connections are offered to present links only")
     def test_a_link_made_after_the_sibling_dialled_uses_its_connection(self):
         async def scenario(siblings):
             beta = siblings.nodes["beta"]
@@ -172,7 +171,6 @@ class TestLinks:
 
         among_siblings(scenario)
 
-    @pytest.mark.xfail(strict=True, reason="no pause before a dial that follows a lost connection")
     def test_a_sibling_that_hangs_up_at_once_is_not_dialled_without_a_pause(self):
         async def scenario(siblings):
             beta = siblings.nodes["beta"]
@@ -293,7 +291,62 @@ class TestClients:
 
         in_town(scenario)
 
-    @pytest.mark.xfail(strict=True, reason="the cancelled dial passes for the caller's own end")
+    def test_a_service_that_hangs_up_at_once_is_not_dialled_without_a_pause(self):
+        async def scenario(town):
+            dials = []
+
+            def hang_up(peer):
+                dials.append(town.now)
+                town.server.host.end(peer, 1, "not you")
+
+            town.server.host._on_peer = hang_up
+            client = await town.caller()
+            with pytest.raises(ConnectionLost):
+                await client.call("echo", timeout_s=10.0, idempotent=True)
+            assert 10 < len(dials) < 100
+            assert dials[1] - dials[0] < 0.2
+
+        in_town(scenario)
+
+    @pytest.mark.parametrize("spoiled", ["over", "without streams"])
+    def test_a_connection_that_cannot_be_used_is_none(self, spoiled):
+        async def scenario(town):
+            node = await town.node("caller", "client")
+            connect = node.host.connect
+
+            async def spoil(*arguments, **options):
+                peer = await connect(*arguments, **options)
+                if spoiled == "over":
+                    node.host.end(peer, 1, "not you")
+                else:
+                    peer.connection.streams._local_limit = 1
+                return peer
+
+            node.host.connect = spoil
+            with pytest.raises(Unavailable):
+                await node.dial(SERVER, "echo", None, 2.0)
+            await asyncio.sleep(1)
+            assert not node.connections
+            assert not node.host._peers
+            assert not town.server.connections
+
+        in_town(scenario)
+
+    def test_a_client_that_was_closed_does_not_dial_again(self):
+        async def scenario(town):
+            client = await town.caller()
+            task = asyncio.create_task(client.call("slow", 1.0, idempotent=True))
+            await asyncio.sleep(0.5)
+            await client.close()
+            with pytest.raises(ConnectionLost):
+                await task
+            with pytest.raises(Unavailable):
+                await client.call("echo")
+            await asyncio.sleep(1)
+            assert not town.server.connections
+
+        in_town(scenario)
+
     def test_who_waits_for_a_dial_that_is_called_off_is_told_so(self):
         async def scenario(town):
             town.world.crash("server")
