@@ -13,7 +13,8 @@ deadline moves nearer, never when it moves away, and finds out when it fires tha
 to do.
 
 A datagram of nobody we know costs a stranger a validated address before it costs us memory.
-Nothing that arrives raises out of here: it is counted in `counters`, by what was wrong with it.
+Nothing that arrives raises out of here: it is counted in `counters`, by what was wrong with it. A
+callback that raises costs its own connection.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ from security.identity import Identity, PeerIdentity, is_revoked
 # Stateless resets a second: enough to tell every sibling of a restart, too few to be worth
 # provoking.
 RESETS_PER_S = 100
+
+# Code of the CLOSE of a connection whose callback raised.
+APPLICATION_BUG = 3
 
 # Peers whose static key and token are remembered, for a shorter handshake next time.
 KNOWN_PEERS_MAX = 1024
@@ -130,6 +134,9 @@ class Host:
             peer.established.cancel()
             self.end(peer, 1, "the caller gave up")
             raise
+        if peer.closed:
+            assert peer.connection.error is not None
+            raise peer.connection.error
         if expect is not None and peer.identity.name != expect:
             found = peer.identity.name
             self.end(peer, 1, "not who was asked for")
@@ -351,17 +358,29 @@ class Host:
     def _settle(self, peer: Peer) -> None:
         """Hand the connection's events to its face, and forget it when it is over."""
         for event in peer.connection.take_events():
-            if type(event) is events.Handshaken:
-                self._handshaken(peer, event.peer)
-            elif type(event) is events.TokenReceived:
-                self._remember(peer, event.token)
-            elif type(event) is events.PathAnswered:
-                self._answered(peer, event.secret)
-            else:
-                peer.handle(event)
+            try:
+                if type(event) is events.Handshaken:
+                    self._handshaken(peer, event.peer)
+                elif type(event) is events.TokenReceived:
+                    self._remember(peer, event.token)
+                elif type(event) is events.PathAnswered:
+                    self._answered(peer, event.secret)
+                else:
+                    peer.handle(event)
+            except Exception as error:
+                self._failed(peer, error)
         peer.wake_writers()
         if peer.connection.state == CLOSED:
             self._forget(peer)
+
+    def _failed(self, peer: Peer, error: Exception) -> None:
+        """A callback of the application raised: that connection ends, and no other."""
+        self.counters["callback_errors"] += 1
+        self._runtime.events.emit(
+            "transport.callback_error", peer=str(peer.identity), error=repr(error)
+        )
+        peer.connection.close(APPLICATION_BUG, "a bug on the other side", self._now())
+        self.touch(peer)
 
     def _handshaken(self, peer: Peer, identity: PeerIdentity) -> None:
         peer.identity = identity

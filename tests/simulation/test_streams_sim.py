@@ -124,3 +124,35 @@ def test_streams_that_are_given_up_cost_no_credit_of_the_connection():
         assert answer == b"x" * 1_000
 
     run(scenario, connection_window=100_000)
+
+
+@pytest.mark.parametrize("where", ["on_stream", "receiver"])
+def test_a_callback_that_raises_costs_its_own_connection_and_no_other(where):
+    async def scenario(net):
+        def opened(stream):
+            if where == "on_stream":
+                raise ZeroDivisionError
+            stream.receiver = lambda data, fin: 1 // 0 if data == b"bad" else stream.push(data)
+
+        def seen(peer):
+            peer.on_stream = opened if where == "receiver" or not net.peers_seen else None
+            net.peers_seen.append(peer)
+            if peer.on_stream is None:
+                peer.on_stream = lambda stream: setattr(
+                    stream, "receiver", lambda data, fin: stream.push(data, fin=fin)
+                )
+
+        server = await net.host("server", SERVER, seen)
+        bad = await (await net.host("first")).connect(SERVER, service="echo")
+        stream = bad.open_stream()
+        stream.push(b"bad")
+        with pytest.raises(TransportError, match="a bug on the other side"):
+            await stream.read()
+        assert server.counters["callback_errors"] == 1
+        good = await (await net.host("second")).connect(SERVER, service="echo")
+        other = good.open_stream()
+        other.push(b"good")
+        assert await other.read() == b"good"
+        assert '"transport.callback_error"' in net.world.log
+
+    run(scenario)
