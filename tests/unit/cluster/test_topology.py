@@ -276,7 +276,6 @@ def test_what_is_written_is_read_again(name, bootstrap, milliseconds, flag):
     assert [node["port"] for node in data["node"]] == [7401, 7402]
 
 
-@pytest.mark.xfail(strict=True, reason="JSON writes surrogates, which TOML refuses: none can load")
 def test_a_home_of_any_name_gives_a_file_that_can_be_read(tmp_path):
     home = tmp_path / "ring-🚀"
     config = create(home, any_port=True)
