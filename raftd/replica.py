@@ -87,7 +87,8 @@ class Replica:
         self.counters = {"commands": 0, "reads": 0, "batches": 0, "malformed": 0, "snapshots": 0}
         runtime.disk.faults.power_cut = settings.power_cut or runtime.disk.faults.power_cut
         try:
-            self._wal, restored = Wal.open(runtime.disk)
+            salt = int.from_bytes(runtime.entropy(4), "big")
+            self._wal, restored = Wal.open(runtime.disk, salt=salt)
         except (DamagedLog, OSError) as error:
             raise Fatal(f"the log of {runtime.node} cannot be used: {error}") from None
         if restored.snapshot is not None:

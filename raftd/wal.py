@@ -1,11 +1,12 @@
 """The write-ahead log: what Raft must not forget, in segments on a disk that may lose power.
 
     wal/00000000000000000001.seg     zero-filled beforehand, then overwritten in place
-    record   magic:4  length:4  crc:4  unused:4  sequence:8  payload      padded to 8 bytes
+    record   magic:4  length:4  crc:4  salt:4  sequence:8  payload        padded to 8 bytes
     payload  msgpack [[reset, truncate_from, entries, hard_state], …]     one list a Persist
 
-A batch of Persists is one record: one write, one sync. The CRC-32C covers sequence and payload;
-sequences count on through all segments, so a record of the past cannot pass for one of now.
+A batch of Persists is one record: one write, one sync. The CRC-32C covers salt, sequence and
+payload; sequences count on through all segments, so a record of the past cannot pass for one of
+now. The salt is the segment's, and no client knows it: a value that looks like a record is none.
 Overwriting zeros syncs two to three times faster than growing a file, because no metadata changes
 with it.
 
@@ -34,6 +35,7 @@ from raftd.snapshot_store import load_newest, remove_older, save
 
 MAGIC: Final = b"RWA1"
 HEADER: Final = struct.Struct(">4sIIIQ")
+SEED: Final = struct.Struct(">IQ")  # what the CRC begins with: salt and sequence
 ALIGN: Final = 8
 
 # Zero-filling takes 20 ms a segment here and stalls the log for as long; at 300 bytes a command a
@@ -55,9 +57,11 @@ class DamagedLog(Exception):
 class Wal:
     """The open log. Calls block; make them from one thread at a time."""
 
-    def __init__(self, disk: Disk, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(self, disk: Disk, segment_bytes: int = SEGMENT_BYTES, salt: int = 0) -> None:
         self._disk = disk
         self._segment_bytes = segment_bytes
+        self._next_salt = salt  # of segments begun in this life
+        self._salt = salt  # of the segment that is read or written
         self._file: DiskFile | None = None
         self._offset = 0
         self._sequence = 0
@@ -72,9 +76,11 @@ class Wal:
         return f"<Wal segments={len(self._segments)} sequence={self._sequence}>"
 
     @classmethod
-    def open(cls, disk: Disk, segment_bytes: int = SEGMENT_BYTES) -> tuple[Wal, Restored]:
-        """Read what is there; raises DamagedLog or OSError."""
-        wal = cls(disk, segment_bytes)
+    def open(
+        cls, disk: Disk, segment_bytes: int = SEGMENT_BYTES, salt: int = 0
+    ) -> tuple[Wal, Restored]:
+        """Read what is there; raises DamagedLog or OSError. `salt`: 32 bits nobody can guess."""
+        wal = cls(disk, segment_bytes, salt)
         restored = Restored()
         snapshot, damaged_index = load_newest(disk)
         if snapshot is not None:
@@ -122,7 +128,7 @@ class Wal:
             self._next_segment(record_bytes)
         assert self._file is not None
         # State changes only after the sync: a write that failed may be tried again as it was.
-        self._file.write_at(self._offset, _record(self._sequence + 1, payload))
+        self._file.write_at(self._offset, _record(self._salt, self._sequence + 1, payload))
         self._file.sync()
         self._sequence += 1
         self._offset += record_bytes
@@ -131,7 +137,8 @@ class Wal:
 
     def _next_segment(self, needed: int) -> None:
         """Prepare a segment beside the log, then put it in place: it exists whole or not at all."""
-        first = _record(self._sequence + 1, msgpack.packb([self._reset_item()]))
+        salt = self._next_salt
+        first = _record(salt, self._sequence + 1, msgpack.packb([self._reset_item()]))
         size = max(self._segment_bytes, len(first) + needed)
         name = f"{self._sequence + 1:020d}.seg"
         path = f"{FOLDER}/{name}"
@@ -143,7 +150,7 @@ class Wal:
         if self._file is not None:
             self._file.close()
         self._file = self._disk.open(path)
-        self._segments[name], self._name = 0, name
+        self._segments[name], self._name, self._salt = 0, name, salt
         self._sequence += 1
         self._offset = len(first)
 
@@ -196,6 +203,7 @@ class Wal:
         offset = 0
         top = 0
         first_of_log = self._sequence == 0
+        self._salt = _salt_of(data)
         while (payload := self._valid_record(data, offset, first_of_log)) is not None:
             first_of_log = False
             for item in payload[0]:
@@ -203,8 +211,9 @@ class Wal:
                 top = max(top, entries[-1].index if entries else 0)
             offset += payload[1]
         self._segments[name] = top
-        # Zeros alone may be the end; or a sector that was lost, with more of the log behind it.
-        damaged = bool(data[offset:].strip(b"\0"))
+        # Zeros alone may be the end; or a sector that was lost, with more of the log behind it. A
+        # segment was put in place with its first record whole: that is never the torn tail.
+        damaged = bool(data[offset:].strip(b"\0")) or not offset
         if not is_last or damaged:
             self._judge_end(path, data, offset, is_last=is_last)
         if is_last:
@@ -218,7 +227,7 @@ class Wal:
         self, data: bytes, offset: int, first_of_log: bool
     ) -> tuple[list[Any], int] | None:
         """(items, bytes taken) of the record at `offset`, if it is the next one and whole."""
-        found = _parse(data, offset)
+        found = _parse(data, offset, self._salt)
         if found is None:
             return None
         sequence, payload, taken = found
@@ -243,13 +252,13 @@ class Wal:
         position = data.find(MAGIC, offset + 1)
         valid_behind = False
         while position >= 0 and not valid_behind:
-            found = _parse(data, position)
+            found = _parse(data, position, self._salt)
             valid_behind = found is not None and found[0] > self._sequence
             position = data.find(MAGIC, position + 1)
         names = [n for n in self._disk.list(FOLDER) if n.endswith(".seg")]
         following = [n for n in names if n > path.rpartition("/")[2]]
         next_begins = int(following[0].removesuffix(".seg")) if following else None
-        if valid_behind or (not is_last and next_begins != self._sequence + 1):
+        if not offset or valid_behind or (not is_last and next_begins != self._sequence + 1):
             raise DamagedLog(f"{path} is damaged at byte {offset}; {REMEDY}")
 
     def _cut_tail(self, path: str, data: bytes, offset: int) -> None:
@@ -264,23 +273,33 @@ def _padded(size: int) -> int:
     return (size + ALIGN - 1) // ALIGN * ALIGN
 
 
-def _record(sequence: int, payload: bytes) -> bytes:
-    crc = google_crc32c.extend(google_crc32c.value(sequence.to_bytes(8, "big")), payload)
-    record = HEADER.pack(MAGIC, len(payload), crc, 0, sequence) + payload
+def _crc(salt: int, sequence: int, payload: bytes) -> int:
+    crc: int = google_crc32c.extend(google_crc32c.value(SEED.pack(salt, sequence)), payload)
+    return crc
+
+
+def _record(salt: int, sequence: int, payload: bytes) -> bytes:
+    crc = _crc(salt, sequence, payload)
+    record = HEADER.pack(MAGIC, len(payload), crc, salt, sequence) + payload
     return record.ljust(_padded(len(record)), b"\0")
 
 
-def _parse(data: bytes, offset: int) -> tuple[int, bytes, int] | None:
-    """(sequence, payload, bytes taken) of a whole record at `offset`, or None."""
+def _salt_of(data: bytes) -> int:
+    """The salt of a segment: its first record has it."""
+    return int(HEADER.unpack_from(data)[3]) if len(data) >= HEADER.size else 0
+
+
+def _parse(data: bytes, offset: int, own_salt: int) -> tuple[int, bytes, int] | None:
+    """(sequence, payload, bytes taken) of a whole record of this salt at `offset`, or None."""
     if offset + HEADER.size > len(data):
         return None
-    magic, length, crc, _, sequence = HEADER.unpack_from(data, offset)
+    magic, length, crc, salt, sequence = HEADER.unpack_from(data, offset)
     start = offset + HEADER.size
-    if magic != MAGIC or start + length > len(data):
+    if magic != MAGIC or salt != own_salt or start + length > len(data):
         return None
     payload = data[start : start + length]
-    expected = google_crc32c.extend(google_crc32c.value(sequence.to_bytes(8, "big")), payload)
-    return (sequence, payload, _padded(HEADER.size + length)) if crc == expected else None
+    whole = crc == _crc(salt, sequence, payload)
+    return (sequence, payload, _padded(HEADER.size + length)) if whole else None
 
 
 def _pack_hard_state(state: HardState | None) -> list[Any] | None:

@@ -190,11 +190,11 @@ class MendsWhatItRefuses(Wal):
             raise
 
 
-def copies_first(data, offset):
+def copies_first(data, offset, salt):
     if offset + wal_module.HEADER.size <= len(data):
         start = offset + wal_module.HEADER.size
         data[start : start + wal_module.HEADER.unpack_from(data, offset)[1]]
-    return real_parse(data, offset)
+    return real_parse(data, offset, salt)
 
 
 real_parse = wal_module._parse

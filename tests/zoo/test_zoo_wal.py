@@ -31,7 +31,7 @@ def never_syncs(self):
     self._disk.before_sync()
 
 
-def believes_every_record(data, offset):
+def believes_every_record(data, offset, salt):
     if offset + wal_module.HEADER.size > len(data):
         return None
     magic, length, _, _, sequence = wal_module.HEADER.unpack_from(data, offset)

@@ -6,7 +6,6 @@ a log is damaged in turn, and a machine does all of it in any order, snapshots i
 
 from __future__ import annotations
 
-import contextlib
 import errno
 
 import pytest
@@ -180,9 +179,14 @@ def assert_one_clear_line(text: str, name: str) -> None:
     assert "ring repair" in text
 
 
+# What a client would have to guess.
+GUESSED = 0x12345678
+
+
 def record_offsets(machine: Machine, name: str) -> list[int]:
     data, offset, found = machine.disk.read(f"wal/{name}"), 0, []
-    while (record := wal_module._parse(data, offset)) is not None:
+    salt = wal_module._salt_of(data)
+    while (record := wal_module._parse(data, offset, salt)) is not None:
         found.append(offset)
         offset += record[2]
     return found
@@ -230,15 +234,38 @@ def test_bytes_of_a_client_never_become_a_record():
     machine, held = begun(persist(entries(1, 3)), segment=64 * 1024)
     at, sequence = machine.wal._offset, machine.wal._sequence
     short = persist(entries(4, 4))
-    length = len(wal_module._record(0, packed(short)))
-    forged = wal_module._record(sequence + 2, packed(persist([entry(5, 9, b"never proposed")])))
+    length = len(wal_module._record(0, 0, packed(short)))
+    never = packed(persist([entry(5, 9, b"never proposed")]))
+    forged = wal_module._record(GUESSED, sequence + 2, never)
     # Of the record under way only this reached the disk: a value, without what came before it.
     machine.wal._file.write_at(at + length, forged)
     machine.wal._file.sync()
-    with contextlib.suppress(DamagedLog):  # nobody can tell it from a damaged middle
+    machine.reopen()  # it is no damaged middle either
+    machine.append(short)
+    assert contents(machine.reopen()) == held.after(short)
+
+
+def test_a_segment_begins_with_its_first_record_or_is_damaged():
+    """It was put in place whole; zeros there are a lost sector, and not the end of the log."""
+    machine, _ = begun(*PAST, segment=4096)
+    name = machine.segments()[-1]
+    with machine.disk.open(f"wal/{name}") as file:
+        file.write_at(0, bytes(file.size))
+        file.sync()
+    with pytest.raises(DamagedLog) as caught:
         machine.reopen()
-        machine.append(short)
-        assert contents(machine.reopen()) == held.after(short)
+    assert_one_clear_line(str(caught.value), name)
+
+
+def test_a_segment_keeps_its_salt_through_later_lives():
+    machine, held = begun(persist(entries(1, 3)), segment=64 * 1024)
+    for life in range(4, 8):
+        machine.wal.close()
+        machine.wal, _ = Wal.open(machine.disk, machine.segment, salt=life)
+        item = persist(entries(life, life))
+        machine.append(item)
+        held = held.after(item)
+    assert contents(machine.reopen()) == held
 
 
 def packed(item: Persist) -> bytes:
