@@ -44,23 +44,22 @@ class AckState:
     def __repr__(self) -> str:
         return f"<AckState highest={self.received.highest} owed={self.owed} ce={self.ce}>"
 
-    def arrived(self, number: int, mark: int, now: float) -> bool:
-        """A packet has come; returns whether it was the next one."""
-        in_order = self.received.add(number)
-        if number == self.received.highest:
+    def arrived(self, number: int, mark: int, now: float, *, eliciting: bool) -> None:
+        """A packet has come with these two ECN bits; `eliciting`: it asks to be acknowledged."""
+        received = self.received
+        in_order = received.add(number)
+        if number == received.highest:
             self._highest_at = now
-        if mark:
-            self.ect0 += mark == ECT0
-            self.ce += mark == CE
-        return in_order
-
-    def owe(self, now: float, *, at_once: bool) -> None:
-        """It asks for an acknowledgement."""
-        self.owed += 1
-        if self.owed >= ACK_EVERY or at_once:
-            self.due_now = True
-        elif self.due_at is None:
-            self.due_at = now + self._max_delay_s
+        if mark == ECT0:
+            self.ect0 += 1
+        elif mark == CE:
+            self.ce += 1
+        if eliciting:
+            self.owed += 1
+            if self.owed >= ACK_EVERY or not in_order or mark == CE:
+                self.due_now = True
+            elif self.due_at is None:
+                self.due_at = now + self._max_delay_s
 
     def is_due(self, now: float) -> bool:
         """Whether an acknowledgement should leave though nothing else does."""

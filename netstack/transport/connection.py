@@ -22,7 +22,6 @@ from __future__ import annotations
 import hmac
 from typing import Any, Final
 
-from netstack.runtime.endpoint import CE
 from netstack.transport import frames as f
 from netstack.transport.acks import AckState
 from netstack.transport.config import TransportConfig
@@ -175,14 +174,12 @@ class Connection:
             handshake.confirmed()
             if self.state == HANDSHAKE:
                 self._open(handshake)
-        in_order = self.acks.arrived(number, mark, now)
         try:
             eliciting = parse_frames(self, payload, now)
         except ProtocolViolation as violation:
             self.close(PROTOCOL_VIOLATION, str(violation), now)
             return
-        if eliciting:
-            self.acks.owe(now, at_once=not in_order or mark == CE)
+        self.acks.arrived(number, mark, now, eliciting=eliciting)
 
     def receive_reset(self, token: bytes) -> bool:
         """A stateless reset for our remote id; False if the token is not the peer's."""

@@ -34,6 +34,7 @@ RANGE: Final = struct.Struct(">QQ")
 ECN_COUNTS: Final = struct.Struct(">QQ")
 ACK_ONE: Final = struct.Struct(">BIHQQ")
 RESET_HEAD: Final = struct.Struct(">BIIQ")
+ACK_ONE_ECN: Final = struct.Struct(">BIHQQQQ")
 ID_CODE: Final = struct.Struct(">BII")
 CREDIT: Final = struct.Struct(">BQ")
 ID_CREDIT: Final = struct.Struct(">BIQ")
@@ -50,8 +51,10 @@ ACK_RANGES_MAX: Final = 32
 def encode_ack(received: RangeSet, delay_s: float, counts: tuple[int, int] | None = None) -> bytes:
     """An ACK of what was received, the highest ranges first; `counts` of ECT(0) and CE."""
     delay_us = min(int(delay_s * 1e6), 0xFFFFFFFF)
-    if counts is None and (only := received.only) is not None:
-        return ACK_ONE.pack(ACK, delay_us, 1, *only)
+    if (only := received.only) is not None:  # nearly always
+        if counts is None:
+            return ACK_ONE.pack(ACK, delay_us, 1, *only)
+        return ACK_ONE_ECN.pack(ACK_ECN, delay_us, 1, *only, *counts)
     ranges = received.descending(ACK_RANGES_MAX)
     kind = ACK if counts is None else ACK_ECN
     parts = [ACK_HEAD.pack(kind, delay_us, len(ranges))]

@@ -61,6 +61,7 @@ class Outgoing:
         self._pacer = Pacer(BASE_MTU) if config.pacing or congestion.needs_pacing else None
         self._probe_wanted = False
         self._budget = 0.0  # bytes that may still leave now
+        self._allowed = 0.0  # what it was at first, by the pace
 
     def __repr__(self) -> str:
         return f"<Outgoing next={self.next_number} waiting={len(self.control)} {self.recovery!r}>"
@@ -97,31 +98,33 @@ class Outgoing:
             assert session is not None
             if session.rekey_due(now) and recovery.largest_acked >= session.phase_began:
                 session.rekey(now)
-            self._budget = recovery.congestion.cwnd - recovery.bytes_in_flight
-            if self._pacer is None:
-                self._build_burst(out, now)
-            else:
-                self._build_paced(self._pacer, out, now)
+            window = recovery.congestion.cwnd - recovery.bytes_in_flight
+            self._budget = window if self._pacer is None else self._paced(self._pacer, window, now)
+            for _ in range(BURST_PACKETS_MAX):
+                packet = self._build_packet(now)
+                if packet is None:
+                    break
+                out.append(packet)
+                if not self._has_something(now):
+                    break
+            if self._pacer is not None:
+                self._pause(self._pacer, window, now)
         if self.mtu.searching and (size := self.mtu.next_probe()):
             out.append(self._build_mtu_probe(size, now))
         return out
 
-    def _build_burst(self, out: list[bytes], now: float) -> None:
-        for _ in range(BURST_PACKETS_MAX):
-            packet = self._build_packet(now)
-            if packet is None:
-                return
-            out.append(packet)
-            if not self._has_something(now):
-                return
+    def _paced(self, pacer: Pacer, window: int, now: float) -> float:
+        """How much of the window may leave now."""
+        rate = self.recovery.congestion.pacing_rate
+        self._allowed = min(window, pacer.allowance(now, rate, self.mtu.current))
+        return self._allowed
 
-    def _build_paced(self, pacer: Pacer, out: list[bytes], now: float) -> None:
-        rate, window = self.recovery.congestion.pacing_rate, self._budget
-        self._budget = began = min(window, pacer.allowance(now, rate, self.mtu.current))
-        self._build_burst(out, now)
-        spent = began - self._budget
+    def _pause(self, pacer: Pacer, window: int, now: float) -> None:
+        """A burst has left: until when the rest must wait."""
+        spent = self._allowed - self._budget
         pacer.sent(int(spent))
         waits = self._budget <= 0 and window > spent and self._has_something(now)
+        rate = self.recovery.congestion.pacing_rate
         self.paced_until = pacer.next_at(rate, self.mtu.current) if waits else None
 
     def _build_packet(self, now: float) -> bytes | None:

@@ -145,19 +145,21 @@ class Recovery:
                 held_s = min(ack_delay_s, self.max_ack_delay_s)
                 self.rtt.sample(max(now - latest.sent_at, 1e-6), held_s)
             self.timeouts = 0
+            size = 0
+            for packet in newly:
+                size += packet.size
+            self.bytes_in_flight -= size
+            self.delivered += size
+            self.delivered_at = now
             marks = path.acknowledged(len(newly), counts) if path is not None else 0
-            self._deliver(newly, now, marks)
+            if self._limited or marks or self.congestion.always_listens:
+                self._tell(newly, size, now, marks)
         self.largest_acked = max(self.largest_acked, largest)
         return newly
 
-    def _deliver(self, newly: list[SentPacket], now: float, marks: int) -> None:
+    def _tell(self, newly: list[SentPacket], size: int, now: float, marks: int) -> None:
+        """Let the congestion controller know."""
         latest = newly[-1]
-        size = 0
-        for packet in newly:
-            size += packet.size
-        self.bytes_in_flight -= size
-        self.delivered += size
-        self.delivered_at = now
         # Over the longer of the times in which it was sent and acknowledged: a burst of
         # acknowledgements does not make the path faster.
         took_s = max(now - latest.delivered_at, latest.sent_at - newly[0].sent_at)

@@ -24,6 +24,7 @@ class Aimd:
     """Additive increase, multiplicative decrease; the other three by overriding one step each."""
 
     needs_pacing = False
+    always_listens = True
 
     def __init__(self, mtu: int, rtt: RttEstimator) -> None:
         self.mtu = mtu

@@ -43,6 +43,7 @@ class CongestionController(Protocol):
     cwnd: int
     ssthresh: float
     needs_pacing: bool  # whether it goes wrong without
+    always_listens: bool  # else it is told of acknowledgements only if limited, or marked
 
     @property
     def pacing_rate(self) -> float:
@@ -65,6 +66,7 @@ class LossBased(ABC):
     """Slow start until something is lost; then `avoid` lets the window grow, `reduce` shrink."""
 
     needs_pacing = False
+    always_listens = False
 
     def __init__(self, mtu: int, rtt: RttEstimator) -> None:
         self.mtu = mtu

@@ -36,6 +36,7 @@ class Bbr:
     """The controller; `ssthresh` has no meaning for it."""
 
     needs_pacing = True
+    always_listens = True
 
     def __init__(self, mtu: int, rtt: RttEstimator) -> None:
         self.mtu = mtu

@@ -23,6 +23,8 @@ G: Final = 1 / 16
 class Dctcp(NewReno):
     """For networks whose switches mark early; elsewhere it is NewReno."""
 
+    always_listens = True
+
     def __init__(self, mtu: int, rtt: RttEstimator) -> None:
         super().__init__(mtu, rtt)
         self.alpha = 1.0  # RFC 8257 §4.2: the first mark halves, as a loss would

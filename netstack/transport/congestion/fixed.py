@@ -18,6 +18,7 @@ class SlidingWindow:
     """`packets` in flight, whatever happens to them."""
 
     needs_pacing = False
+    always_listens = True
 
     packets = 64
 

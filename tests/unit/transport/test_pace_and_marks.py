@@ -84,35 +84,45 @@ class TestEcnPath:
 class TestAckState:
     def test_every_second_packet_is_acknowledged_at_once(self):
         acks = AckState(0.025)
-        acks.arrived(0, NOT_ECT, 1.0)
-        acks.owe(1.0, at_once=False)
+        acks.arrived(0, NOT_ECT, 1.0, eliciting=True)
         assert not acks.is_due(1.0)
         assert acks.is_due(1.025)
-        acks.arrived(1, NOT_ECT, 1.001)
-        acks.owe(1.001, at_once=False)
+        acks.arrived(1, NOT_ECT, 1.001, eliciting=True)
         assert acks.is_due(1.001)
         acks.sent()
         assert not acks.is_due(2.0)
 
-    def test_a_gap_is_told_at_once(self):
+    def test_an_acknowledgement_is_not_acknowledged(self):
         acks = AckState(0.025)
-        assert acks.arrived(0, NOT_ECT, 1.0)
-        assert not acks.arrived(2, NOT_ECT, 1.0)
+        for number in range(10):
+            acks.arrived(number, NOT_ECT, 1.0, eliciting=False)
+        assert not acks.is_due(2.0)
+        assert acks.owed == 0
+
+    @pytest.mark.parametrize(("number", "mark"), [(2, NOT_ECT), (1, CE)])
+    def test_a_gap_and_a_mark_are_told_at_once(self, number, mark):
+        acks = AckState(0.025)
+        acks.arrived(0, NOT_ECT, 1.0, eliciting=True)
+        acks.sent()
+        acks.arrived(number, mark, 1.0, eliciting=True)
+        assert acks.is_due(1.0)
 
     def test_the_counts_are_told_once_there_are_any(self):
         acks = AckState(0.025)
-        acks.arrived(0, NOT_ECT, 1.0)
+        acks.arrived(0, NOT_ECT, 1.0, eliciting=True)
         assert acks.frame(1.0)[0] == f.ACK
         for number, mark in ((1, ECT0), (2, ECT0), (3, CE)):
-            acks.arrived(number, mark, 1.0)
+            acks.arrived(number, mark, 1.0, eliciting=True)
         frame = acks.frame(1.0)
         assert frame[0] == f.ACK_ECN
         assert f.ECN_COUNTS.unpack(frame[-f.ECN_COUNTS.size :]) == (2, 1)
+        acks.arrived(9, ECT0, 1.0, eliciting=True)  # now there are two ranges
+        assert f.ECN_COUNTS.unpack(acks.frame(1.0)[-f.ECN_COUNTS.size :]) == (3, 1)
 
     def test_the_delay_is_that_of_the_newest_packet(self):
         acks = AckState(0.025)
-        acks.arrived(0, NOT_ECT, 1.0)
-        acks.arrived(1, NOT_ECT, 2.0)
+        acks.arrived(0, NOT_ECT, 1.0, eliciting=True)
+        acks.arrived(1, NOT_ECT, 2.0, eliciting=True)
         assert f.ACK_ONE.unpack(acks.frame(2.5))[1] == 500_000
 
 
