@@ -65,8 +65,10 @@ def main() -> None:
         sys.exit(error.status)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):
+            sys.exit(0)  # the reader, `head` perhaps, has seen enough
+        raise
     except Exception as error:
         print(f"ring: a bug of ours: {type(error).__name__}: {error}", file=sys.stderr)
         import traceback

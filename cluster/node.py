@@ -6,7 +6,7 @@ STOPPED ──start──> STARTING ──ready──> RUNNING ──(exits by i
                      │            pause  └─┴──> PAUSED                                   │
                      └───────────────────────────────────────────────────────────────────┘
 any of the living ──kill──> KILLED          stays down until asked: that is what was wanted
-                  ──stop──> STOPPING ──(exits)──> STOPPED
+                  ──stop──> STOPPING ──(exits)──> STOPPED      (from BACKOFF: at once)
 """
 
 from __future__ import annotations
@@ -64,26 +64,32 @@ class NodeState:
             self.state, self.deadline = RUNNING, None
 
     def paused(self) -> None:
-        """SIGSTOP was sent."""
+        """SIGSTOP is sent."""
         if self.state != RUNNING:
             raise IllegalTransition(f"{self.name} is {self.state}; only a running node is paused")
         self.state = PAUSED
 
     def resumed(self) -> None:
-        """SIGCONT was sent."""
+        """SIGCONT is sent."""
         if self.state != PAUSED:
             raise IllegalTransition(f"{self.name} is {self.state}, not paused")
         self.state = RUNNING
 
     def killed(self) -> None:
-        """SIGKILL was sent, on purpose: no restart."""
+        """SIGKILL is sent, on purpose: no restart."""
         if not self.alive:
             raise IllegalTransition(f"{self.name} is {self.state}; there is nothing to kill")
         self.state, self.reason, self.deadline = KILLED, "kill -9", None
 
-    def stopping(self) -> None:
-        """SIGTERM was sent."""
-        self.state, self.deadline = STOPPING, None
+    def stopping(self) -> bool:
+        """Asked to stop: True if there is a process that should be told (SIGTERM)."""
+        self.deadline = None
+        if self.alive:
+            self.state = STOPPING
+            return True
+        if self.state == BACKOFF:
+            self.state = STOPPED
+        return False
 
     def exited(self, status: int, now: float) -> None:
         """The process is gone; `status` is negative for a signal."""
@@ -109,3 +115,8 @@ class NodeState:
     def restarted(self) -> None:
         """Another start is about to be made."""
         self.restarts += 1
+
+    def restarted_on_request(self) -> None:
+        """Another start is about to be made, and what went wrong before does not count."""
+        self.crashes.clear()
+        self.restarted()

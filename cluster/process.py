@@ -47,23 +47,30 @@ class Process:
                 os._exit(1)  # it died in between, and the signal will not come
 
         environment = {**os.environ, "RING_READY_FD": str(writing), "PYTHONUNBUFFERED": "1"}
-        with log.open("ab") as output:
-            popen = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                pass_fds=(writing,),
-                start_new_session=True,
-                preexec_fn=before_exec,
-            )
-        os.close(writing)
+        try:
+            with log.open("ab") as output:
+                popen = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    pass_fds=(writing,),
+                    start_new_session=True,
+                    preexec_fn=before_exec,
+                )
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
         os.set_blocking(reading, False)
         return cls(popen, reading)
 
     def signal(self, number: int) -> None:
         """Send a signal; nothing happens if it is gone already."""
+        if self.pidfd < 0:
+            return
         try:
             signal.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:

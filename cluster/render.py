@@ -7,6 +7,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+# Columns of a pipe: whoever reads it gets every cell whole.
+UNBOUNDED = 1_000_000
+
 STYLES = {
     "running": "green",
     "ok": "green",
@@ -55,7 +58,7 @@ def table(
         cells = [str(cell) for cell in row]
         drawn.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in cells))
     if not console.is_terminal:
-        console.width = 200
+        console.width = UNBOUNDED
     console.print(drawn)
 
 

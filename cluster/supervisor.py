@@ -11,7 +11,8 @@ It is asked over a Unix socket, a JSON line a request and a JSON line an answer:
     {"do": "down"}                              stop everything, answer, end
 
 A daemon that exits by itself is started again, with growing pauses; one that was killed on
-purpose is not. No daemon outlives this process (see process.py).
+purpose is not. Starts and stops of one daemon wait for each other, so that it never has two
+processes. No daemon outlives this process (see process.py).
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cluster import topology
 from cluster.control import socket_path
 from cluster.errors import Usage
-from cluster.node import BACKOFF, FATAL, STARTING, IllegalTransition, NodeState
+from cluster.node import BACKOFF, FATAL, PAUSED, STARTING, IllegalTransition, NodeState
 from cluster.process import Process, become_subreaper, daemon_command
 from netstack.rpc.admin import AdminClient
 from netstack.rpc.errors import RpcError
@@ -48,6 +50,15 @@ STATUS_S = 0.4
 RENEW_CHECK_S = 3600.0
 # Lines of a failed daemon's output that are shown.
 LAST_LINES = 20
+# A request that is longer makes no sense.
+REQUEST_BYTES_MAX = 16 << 20
+
+# What a request does to a node's state, and which signal it sends.
+SIGNALS: Final[dict[str, tuple[Callable[[NodeState], None], signal.Signals]]] = {
+    "kill": (NodeState.killed, signal.SIGKILL),
+    "pause": (NodeState.paused, signal.SIGSTOP),
+    "resume": (NodeState.resumed, signal.SIGCONT),
+}
 
 
 class Daemon:
@@ -59,6 +70,7 @@ class Daemon:
         self.process: Process | None = None
         self.gone = asyncio.Event()
         self.gone.set()
+        self.changing = asyncio.Lock()  # held from the stop to the start of a restart
         self.admin: AdminClient | None = None
         self.timer: asyncio.TimerHandle | None = None
 
@@ -84,7 +96,8 @@ class Supervisor:
         path = socket_path(self._home)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._serve, str(path))
+        limit = REQUEST_BYTES_MAX
+        self._server = await asyncio.start_unix_server(self._serve, str(path), limit=limit)
         path.chmod(0o600)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, lambda: self._runtime.spawn(self._down(), "down"))
@@ -106,28 +119,36 @@ class Supervisor:
                 answer = await self._answer(line)
                 writer.write(json.dumps(answer, default=str).encode() + b"\n")
                 await writer.drain()
-        except (ConnectionError, ValueError):
+        except ValueError:
+            too_long = {"ok": False, "error": f"a request has {REQUEST_BYTES_MAX} bytes at most"}
+            writer.write(json.dumps(too_long).encode() + b"\n")
+        except ConnectionError:
             return
         finally:
             writer.close()
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
+        handlers: dict[str, Callable[[dict[str, Any]], Any]] = {
+            "status": self._status,
+            "reload": self._reload,
+            "faults": self._faults,
+            "metrics": self._metrics,
+            "trust": self._trust,
+            "down": self._down_request,
+            **dict.fromkeys(SIGNALS, self._signal),
+            "restart": self._restart_request,
+            "stop": self._stop_request,
+        }
         try:
-            request = json.loads(line)
-            handler: Callable[[dict[str, Any]], Any] = {
-                "status": self._status,
-                "reload": self._reload,
-                "faults": self._faults,
-                "metrics": self._metrics,
-                "trust": self._trust,
-                "down": self._down_request,
-                **dict.fromkeys(("kill", "pause", "resume", "restart", "stop"), self._act),
-            }[request["do"]]
-            return {"ok": True, **await handler(request)}
+            request = _parse(line)
+            return {"ok": True, **await handlers[request["do"]](request)}
         except (IllegalTransition, ConfigError, RpcError) as error:
             return {"ok": False, "error": str(error)}
         except (KeyError, TypeError, ValueError) as error:
             return {"ok": False, "error": f"not understood: {line[:200]!r} ({error})"}
+        except Exception as error:
+            traceback.print_exc()
+            return {"ok": False, "error": f"{error!r}; more in {self._home}/run/supervisor.log"}
 
     async def _status(self, _: dict[str, Any]) -> dict[str, Any]:
         rows = await asyncio.gather(*(self._row(daemon) for daemon in self._daemons.values()))
@@ -214,42 +235,46 @@ class Supervisor:
         self._config = ClusterConfig.load(self._home / "cluster.toml")
         wanted = {node.name: node for node in self._config.nodes}
         gone = [name for name in self._daemons if name not in wanted]
-        await asyncio.gather(*(self._stop(self._daemons[name]) for name in gone))
-        for name in gone:
-            del self._daemons[name]
+        await asyncio.gather(*(self._remove(self._daemons[name]) for name in gone))
         started = []
         for name, node in wanted.items():
             daemon = self._daemons.setdefault(name, Daemon(node))
-            if not daemon.state.alive and daemon.state.state != BACKOFF:
-                self._start(daemon)
-                started.append(name)
+            async with daemon.changing:
+                if not daemon.state.alive and daemon.state.state != BACKOFF:
+                    await daemon.gone.wait()
+                    self._start(daemon)
+                    started.append(name)
         return {"started": started, "stopped": gone}
 
-    async def _act(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def _signal(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Kill, pause or resume those whose state allows it; an error if that is none."""
         verb = request["do"]
+        transition, number = SIGNALS[verb]
+        done: list[Daemon] = []
+        refused: list[str] = []
+        for daemon in [self._daemon(name) for name in request["nodes"]]:
+            try:
+                transition(daemon.state)
+            except IllegalTransition as error:
+                refused.append(str(error))
+                continue
+            if daemon.process is not None:
+                daemon.process.signal(number)
+            done.append(daemon)
+        if refused and not done:
+            raise IllegalTransition("; ".join(refused))
+        if verb == "kill":
+            await asyncio.gather(*(daemon.gone.wait() for daemon in done))
+        return {"nodes": [daemon.state.name for daemon in done], "refused": refused}
+
+    async def _restart_request(self, request: dict[str, Any]) -> dict[str, Any]:
         daemons = [self._daemon(name) for name in request["nodes"]]
-        for daemon in daemons:
-            process = daemon.process
-            if verb == "kill":
-                daemon.state.killed()
-                assert process is not None
-                process.signal(signal.SIGKILL)
-                await daemon.gone.wait()
-            elif verb == "pause":
-                daemon.state.paused()
-                assert process is not None
-                process.signal(signal.SIGSTOP)
-            elif verb == "resume":
-                daemon.state.resumed()
-                assert process is not None
-                process.signal(signal.SIGCONT)
-        if verb in ("restart", "stop"):
-            await asyncio.gather(*(self._stop(d) for d in daemons if d.state.alive))
-        if verb == "restart":
-            for daemon in daemons:
-                daemon.state.crashes.clear()
-                daemon.state.restarted()
-                self._start(daemon)
+        await asyncio.gather(*map(self._restart, daemons))
+        return {"nodes": [daemon.state.name for daemon in daemons]}
+
+    async def _stop_request(self, request: dict[str, Any]) -> dict[str, Any]:
+        daemons = [self._daemon(name) for name in request["nodes"]]
+        await asyncio.gather(*map(self._stop, daemons))
         return {"nodes": [daemon.state.name for daemon in daemons]}
 
     async def _down_request(self, _: dict[str, Any]) -> dict[str, Any]:
@@ -324,23 +349,36 @@ class Supervisor:
             self._runtime.events.emit("process.not_ready", target=state.name)
             daemon.process.signal(signal.SIGKILL)
 
+    async def _restart(self, daemon: Daemon) -> None:
+        async with daemon.changing:
+            await self._end(daemon)
+            self._daemon(daemon.state.name)  # unless it has been removed in the meantime
+            daemon.state.restarted_on_request()
+            self._start(daemon)
+
+    async def _remove(self, daemon: Daemon) -> None:
+        async with daemon.changing:
+            await self._end(daemon)
+            del self._daemons[daemon.state.name]
+
     async def _stop(self, daemon: Daemon) -> None:
-        process = daemon.process
-        if process is None:
-            daemon.state.state = "stopped"
-            self._arm(daemon)
-            return
-        was_paused = daemon.state.state == "paused"
-        daemon.state.stopping()
+        async with daemon.changing:
+            await self._end(daemon)
+
+    async def _end(self, daemon: Daemon) -> None:
+        """SIGTERM, then SIGKILL; on return there is no process, and none will come by itself."""
+        was_paused = daemon.state.state == PAUSED
+        if daemon.state.stopping() and daemon.process is not None:
+            daemon.process.signal(signal.SIGTERM)
+            if was_paused:
+                daemon.process.signal(signal.SIGCONT)
         self._arm(daemon)
-        process.signal(signal.SIGTERM)
-        if was_paused:
-            process.signal(signal.SIGCONT)
         try:
             async with asyncio.timeout(STOP_S):
                 await daemon.gone.wait()
         except TimeoutError:
-            process.signal(signal.SIGKILL)
+            if daemon.process is not None:
+                daemon.process.signal(signal.SIGKILL)
             await daemon.gone.wait()
 
     def _remember_pids(self) -> None:
@@ -360,6 +398,16 @@ class Supervisor:
         except OSError:
             return []
         return text.splitlines()[-LAST_LINES:]
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    """A request; raises ValueError, TypeError or KeyError for what is none."""
+    request: dict[str, Any] = json.loads(line)
+    if not isinstance(request["do"], str):
+        raise TypeError("do should be a word")
+    if not isinstance(request.get("changes", {}), dict):
+        raise TypeError("changes should be a map from node to change")
+    return request
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from cluster.errors import Conflict, Usage
+from cluster.errors import Conflict, NotRunning, Usage
 from netstack.runtime.config import ClusterConfig, ConfigError, NodeConfig
 from security import keystore
 from security.errors import CertificateRejected, KeystoreError
@@ -37,8 +37,11 @@ OPERATORS: Final = (("cli", "client"), ("supervisor", "supervisor"))
 
 
 def home() -> Path:
-    """$RING_HOME, or `.ring` here."""
-    return Path(os.environ.get("RING_HOME") or ".ring").absolute()
+    """$RING_HOME, or `.ring` here; raises Usage for what is no folder."""
+    folder = Path(os.environ.get("RING_HOME") or ".ring").absolute()
+    if folder.exists() and not folder.is_dir():
+        raise Usage(f"{folder} is not a folder; name another with RING_HOME")
+    return folder
 
 
 def parse_counts(words: list[str]) -> dict[str, int]:
@@ -46,7 +49,7 @@ def parse_counts(words: list[str]) -> dict[str, int]:
     counts = {}
     for word in words:
         service, equals, number = word.partition("=")
-        if service not in SERVICES or not equals or not number.isdigit():
+        if service not in SERVICES or not equals or not number.isdecimal():
             known = ", ".join(f"{name}=N" for name in SERVICES)
             raise Usage(f"{word!r} is not understood; write {known}")
         if not 1 <= int(number) <= NODES_MAX:
@@ -56,9 +59,19 @@ def parse_counts(words: list[str]) -> dict[str, int]:
 
 
 def load(folder: Path) -> ClusterConfig:
-    """The cluster of `folder`; raises Usage when there is none or it cannot be used."""
+    """The cluster of `folder`; raises NotRunning if there is none, Usage if it makes no sense."""
+    if not exists(folder):
+        raise NotRunning(f"there is no cluster in {folder}; `ring up` makes one")
     try:
         return ClusterConfig.load(folder / "cluster.toml")
+    except ConfigError as error:
+        raise Usage(str(error)) from None
+
+
+def check(path: Path) -> None:
+    """Raises Usage for a cluster file that cannot be used."""
+    try:
+        ClusterConfig.load(path)
     except ConfigError as error:
         raise Usage(str(error)) from None
 
@@ -127,7 +140,19 @@ def resize(folder: Path, config: ClusterConfig, service: str, count: int) -> Clu
     refuse_taken_ports(tuple(added))
     if added:
         _issue(folder, authority_of(folder), [(node.name, service) for node in added])
-    return replace(config, nodes=tuple(kept))
+    return replace(config, nodes=tuple(kept), settings=_without_the_removed(config, kept))
+
+
+def _without_the_removed(
+    config: ClusterConfig, kept: list[NodeConfig]
+) -> dict[str, dict[str, object]]:
+    """The settings, of which none names a node that is gone."""
+    settings = {service: dict(of) for service, of in config.settings.items()}
+    raft = settings.get("raft", {})
+    if isinstance(first := raft.get("bootstrap"), list):
+        names = {node.name for node in kept}
+        raft["bootstrap"] = [name for name in first if name in names]
+    return settings
 
 
 def write(folder: Path, config: ClusterConfig) -> None:
@@ -178,19 +203,18 @@ def forget_node(folder: Path, name: str) -> None:
 
 
 def refuse_taken_ports(nodes: tuple[NodeConfig, ...]) -> None:
-    """Raise Conflict, naming the holder, if a port is in use."""
-    from netstack.runtime.sockets import port_holder
+    """Raises Conflict, naming the holder, if a port is in use, and Usage if there is no such."""
+    from netstack.runtime.endpoint import EndpointError, PortTaken
+    from netstack.runtime.sockets import bind_udp
 
     for node in nodes:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(node.address)
-            except OSError:
-                holder = port_holder(node.port) or "another process"
-                raise Conflict(
-                    f"UDP port {node.port} (for {node.name}) is taken by {holder};"
-                    " end it, or use: ring up --any-port"
-                ) from None
+        try:
+            bind_udp(node.address).close()
+        except PortTaken as error:
+            cure = "end it, or use: ring up --any-port"
+            raise Conflict(f"{node.name}: {error}; {cure}") from None
+        except EndpointError as error:
+            raise Usage(f"{node.name}: {error}") from None
 
 
 def identity_of(folder: Path, name: str) -> Identity:

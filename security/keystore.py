@@ -70,7 +70,8 @@ def save_identity(home: Path, identity: Identity) -> None:
 def load_identity(home: Path, name: str) -> Identity:
     """The node `name`'s identity; raises KeystoreError, naming the file and what to do."""
     folder = home / "nodes" / name
-    first, separator, second = _read(folder / "key", secret=True).partition(_END)
+    cure = f"new ones: ring cert reissue {name}"
+    first, separator, second = _read(folder / "key", secret=True, cure=cure).partition(_END)
     signing_key = _load_key(first + separator, folder / "key")
     static_key = _load_key(second, folder / "key")
     if not isinstance(signing_key, Ed25519PrivateKey) or not isinstance(
@@ -78,7 +79,7 @@ def load_identity(home: Path, name: str) -> Identity:
     ):
         raise KeystoreError(f"{folder / 'key'} should hold an Ed25519 and an X25519 key")
     try:
-        certificate = x509.load_pem_x509_certificate(_read(folder / "cert"))
+        certificate = x509.load_pem_x509_certificate(_read(folder / "cert", cure=cure))
     except ValueError as error:
         raise KeystoreError(f"{folder / 'cert'} is not a certificate: {error}") from None
     if certificate.public_key() != signing_key.public_key():
@@ -117,13 +118,13 @@ def _pem(key: Ed25519PrivateKey | X25519PrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _read(path: Path, *, secret: bool = False) -> bytes:
+def _read(path: Path, *, secret: bool = False, cure: str = "`ring up` makes it") -> bytes:
     try:
         if secret and path.stat().st_mode & 0o077:
             raise KeystoreError(f"{path} can be read by others; do: chmod 600 {path}")
         return path.read_bytes()
     except FileNotFoundError:
-        raise KeystoreError(f"{path} is missing; `ring up` makes it") from None
+        raise KeystoreError(f"{path} is missing; {cure}") from None
     except OSError as error:
         raise KeystoreError(f"{path} cannot be read: {error.strerror}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Annotated, Any
 
@@ -26,9 +27,11 @@ def seconds(text: str) -> float:
         if text.endswith(unit) and (unit != "s" or not text.endswith(("ms", "us"))):
             number = text.removesuffix(unit)
             try:
-                return float(number) * factor
+                value = float(number) * factor
             except ValueError:
                 break
+            if math.isfinite(value):
+                return value
     raise Usage(f"{text!r} is not a time; write it with its unit, as in 20ms or 1.5s")
 
 
@@ -221,9 +224,9 @@ def slow(target: Target, time: Annotated[str, typer.Argument(help="200ms")]) -> 
 
 
 @disk.command()
-def error(target: Target, calls: Annotated[int, typer.Argument(min=1)] = 1) -> None:
-    """The write or sync after this many calls fails with EIO."""
-    _set(target, "disk", eio_at=calls)
+def error(target: Target, nth: Annotated[int, typer.Argument(min=1)] = 1) -> None:
+    """The n-th write or sync from now fails with EIO."""
+    _set(target, "disk", eio_at=nth)
 
 
 @disk.command()
@@ -238,7 +241,8 @@ def heal_disk() -> None:
     _heal("disk")
 
 
-@clock.command()
+# A time that is put back begins like an option, and is none.
+@clock.command(context_settings={"ignore_unknown_options": True})
 def skew(target: Target, time: Annotated[str, typer.Argument(help="30s or -500ms")]) -> None:
     """Set the wall clock off by this much."""
     sign = -1 if time.startswith("-") else 1

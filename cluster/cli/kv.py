@@ -9,7 +9,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from cluster import render, topology
-from cluster.errors import NotInTime, RingError, Unhealthy, Usage
+from cluster.control import running
+from cluster.errors import NotInTime, NotRunning, RingError, Unhealthy, Usage
 from raftd.client import (
     DELETE,
     PUT,
@@ -38,6 +39,14 @@ class UnknownOutcome(RingError):
     status, name = 3, "RING_UNKNOWN"
 
 
+def _bytes(text: str) -> bytes:
+    """What was typed, as a key or value; raises Usage."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise Usage(f"{text!a} is no UTF-8 text; use the Python client for other bytes") from None
+
+
 def _run(use: Callable[[RaftClient], Awaitable[T]]) -> T:
     home = topology.home()
     topology.load(home)
@@ -49,6 +58,8 @@ def _run(use: Callable[[RaftClient], Awaitable[T]]) -> T:
     try:
         return asyncio.run(go())
     except NotReached as error:
+        if not running(home):
+            raise NotRunning(f"no cluster is running in {home}; start one with: ring up") from None
         raise NotInTime(f"{error}; is a majority running? see: ring status") from None
     except OutcomeUnknown as error:
         raise UnknownOutcome(str(error)) from None
@@ -78,7 +89,7 @@ def put(
 ) -> None:
     """Set a key."""
     result = _run(
-        lambda client: client.put(key.encode(), value.encode(), lease=lease, timeout_s=timeout)
+        lambda client: client.put(_bytes(key), _bytes(value), lease=lease, timeout_s=timeout)
     )
     if json:
         render.as_json({"revision": result.revision})
@@ -89,7 +100,7 @@ def put(
 @app.command()
 def get(key: Key, timeout: Timeout = 10.0, json: Json = False) -> None:
     """Print a key's value. Exit status 1 if there is none."""
-    pair = _run(lambda client: client.get(key.encode(), timeout_s=timeout))
+    pair = _run(lambda client: client.get(_bytes(key), timeout_s=timeout))
     if pair is None:
         raise Unhealthy(f"there is no key {key!r}")
     if json:
@@ -110,7 +121,7 @@ def range_(
     """List keys and values in order."""
     found = _run(
         lambda client: client.range(
-            key.encode(), end.encode(), prefix=prefix, revision=revision, limit=limit
+            _bytes(key), _bytes(end), prefix=prefix, revision=revision, limit=limit
         )
     )
     if json:
@@ -131,7 +142,7 @@ def delete(
     json: Json = False,
 ) -> None:
     """Delete a key, a range, or a prefix."""
-    result = _run(lambda client: client.delete(key.encode(), end.encode(), prefix=prefix))
+    result = _run(lambda client: client.delete(_bytes(key), _bytes(end), prefix=prefix))
     if json:
         render.as_json({"revision": result.revision, "deleted": result.deleted})
     else:
@@ -167,9 +178,9 @@ def _compare(text: str) -> list[Any]:
         key, found, operand = rest.partition(operator)
         if colon and found:
             if target == "value":
-                return [target, operator, key.encode(), operand.encode()]
-            if operand.isdigit():
-                return [target, operator, key.encode(), int(operand)]
+                return [target, operator, _bytes(key), _bytes(operand)]
+            if operand.isdecimal():
+                return [target, operator, _bytes(key), int(operand)]
     raise Usage(f"{text!r} is no comparison; write value:KEY=TEXT or version:KEY=NUMBER")
 
 
@@ -177,11 +188,11 @@ def _op(text: str) -> list[Any]:
     verb, _, rest = text.partition(" ")
     key, _, value = rest.partition(" ")
     if key and verb == "put":
-        return [PUT, key.encode(), value.encode(), 0, False]
+        return [PUT, _bytes(key), _bytes(value), 0, False]
     if key and verb == "del":
-        return [DELETE, key.encode(), b"", False]
+        return [DELETE, _bytes(key), b"", False]
     if key and verb == "get":
-        return [RANGE, key.encode(), b"", 0, 0, False, False]
+        return [RANGE, _bytes(key), b"", 0, 0, False, False]
     raise Usage(f"{text!r} is no operation; write 'put KEY VALUE', 'del KEY' or 'get KEY'")
 
 
@@ -197,7 +208,7 @@ def watch(
 
     async def follow(client: RaftClient) -> None:
         left = count
-        async for batch in client.watch(key.encode(), prefix=prefix, revision=revision):
+        async for batch in client.watch(_bytes(key), prefix=prefix, revision=revision):
             for event in batch.events:
                 pair = event.pair
                 if json:

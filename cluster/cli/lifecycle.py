@@ -35,6 +35,7 @@ def up(
     home = topology.home()
     counts = topology.parse_counts(nodes or [])
     if config is not None and not topology.exists(home):
+        topology.check(config)
         home.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(config, home / "cluster.toml")
     fresh = not running(home)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json as json_module
+import os
 import sys
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,29 +33,42 @@ def _files(names: list[str] | None, file: str) -> dict[str, Path]:
     return {name: home / "nodes" / name / file for name in names or known}
 
 
-def _tail(files: dict[str, Path], follow: bool) -> Iterator[tuple[str, str]]:
-    """(node, line) of all files: what is there, then, with `follow`, what comes."""
-    offsets = dict.fromkeys(files, 0)
-    partial = dict.fromkeys(files, "")
-    while True:
-        for name, path in files.items():
+class _Tails:
+    """The ends of files that are being written."""
+
+    def __init__(self, files: dict[str, Path]) -> None:
+        self._files = files
+        self._offsets = dict.fromkeys(files, 0)
+        self._partial = dict.fromkeys(files, "")
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """(node, line) for each line that was ended since the last call."""
+        for name, path in self._files.items():
             if not path.exists():
                 continue
             with path.open("rb") as file:
-                file.seek(offsets[name])
+                file.seek(self._offsets[name])
                 data = file.read()
-                offsets[name] += len(data)
-            *lines, partial[name] = (partial[name] + data.decode(errors="replace")).split("\n")
+                self._offsets[name] += len(data)
+            text = self._partial[name] + data.decode(errors="replace")
+            *lines, self._partial[name] = text.split("\n")
             yield from ((name, line) for line in lines)
-        if not follow:
-            return
-        sys.stdout.flush()
-        time.sleep(POLL_S)
+
+    def last_words(self) -> Iterator[tuple[str, str]]:
+        """(node, line) for each line that was begun: its writer may have died over it."""
+        yield from ((name, words) for name, words in self._partial.items() if words)
+
+    def follow(self) -> Iterator[tuple[str, str]]:
+        """Lines as they come, for ever."""
+        while True:
+            yield from self.lines()
+            sys.stdout.flush()
+            time.sleep(POLL_S)
 
 
 def _painter(names: list[str]) -> Any:
     width = max(map(len, names), default=0)
-    coloured = sys.stdout.isatty() and "NO_COLOR" not in __import__("os").environ
+    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
     def paint(name: str) -> str:
         label = name.ljust(width)
@@ -69,7 +84,8 @@ def logs(nodes: Names = None, follow: Follow = False) -> None:
     """What daemons printed: start-up errors and tracebacks. What happened is in `ring events`."""
     files = _files(nodes, "output.log")
     paint = _painter(list(files))
-    for name, line in _tail(files, follow):
+    tails = _Tails(files)
+    for name, line in tails.follow() if follow else chain(tails.lines(), tails.last_words()):
         print(f"{paint(name)} │ {line}")
 
 
@@ -97,13 +113,12 @@ def events(
                 f"{event['kind']:18} {fields}"
             )
 
-    past = sorted(_parse(_tail(files, False), kind), key=lambda item: item[1]["wall"])
+    tails = _Tails(files)
+    past = sorted(_parse(tails.lines(), kind), key=lambda item: item[1]["wall"])
     show(past[-last:] if last else past)
     if follow:
-        seen = len(past)
-        for i, item in enumerate(_parse(_tail(files, True), kind)):
-            if i >= seen:
-                show([item])
+        for item in _parse(tails.follow(), kind):
+            show([item])
 
 
 def _parse(

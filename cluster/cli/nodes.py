@@ -36,9 +36,10 @@ def select(control: Control, target: str) -> list[str]:
 
 def _act(verb: str, target: str, done: str, hint: str) -> None:
     with Control(topology.home()) as control:
-        names = select(control, target)
-        control.ask(verb, nodes=names)
-    render.say(f"✓ {done} {', '.join(names)}")
+        answer = control.ask(verb, nodes=select(control, target))
+    for why in answer["refused"]:
+        render.say(why)
+    render.say(f"✓ {done} {', '.join(answer['nodes'])}")
     render.say(f"try next   {hint}")
 
 

@@ -26,6 +26,8 @@ def sim(
     """Whole clusters in virtual time under seeded faults; the first failing seed ends it."""
     if scenario != "raft":
         raise Usage(f"there is no scenario {scenario!r}; there is: raft")
+    if seed is None and seeds < 1:
+        raise Usage(f"--seeds {seeds} runs nothing; write 1 or more")
     from cluster.sim.raft import simulate
 
     wanted = [seed] if seed is not None else list(range(first, first + seeds))

@@ -31,6 +31,10 @@ from netstack.runtime.endpoint import Address
 
 SUITES = ("AESGCM", "ChaChaPoly")
 
+# A node's name is that of its folder, beside those of the operators.
+NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+OPERATORS = ("cli", "supervisor")
+
 # What TOML lets stand for a key without quotes.
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -94,6 +98,9 @@ class ClusterConfig:
             raise ConfigError("node should be a list: write [[node]], with two brackets")
         nodes = [_node(entry, f"node[{i}]") for i, entry in enumerate(entries)]
         _refuse_unknown(cluster, "cluster", ("name", "id", "suite", "base_port"))
+        base_port = _value(cluster, "cluster.base_port", int, 7400)
+        if not 0 <= base_port < 65_535:
+            raise ConfigError(f"cluster.base_port must leave room for ports, not {base_port}")
         for key, value in data.items():
             if key != "node" and not isinstance(value, dict):
                 raise ConfigError(f"{key} stands in no table; there are [cluster] and [[node]]")
@@ -102,7 +109,7 @@ class ClusterConfig:
             name=_value(cluster, "cluster.name", str, "ring"),
             id=_value(cluster, "cluster.id", str),
             suite=suite,
-            base_port=_value(cluster, "cluster.base_port", int, 7400),
+            base_port=base_port,
             nodes=tuple(nodes),
             settings={
                 key: value
@@ -150,8 +157,14 @@ def _node(entry: Any, at: str) -> NodeConfig:
     port = _value(entry, f"{at}.port", int)
     if not 0 < port < 65536:
         raise ConfigError(f"{at}.port must be between 1 and 65535, not {port}")
+    name = _value(entry, f"{at}.name", str)
+    if not NODE_NAME.fullmatch(name) or name in OPERATORS:
+        raise ConfigError(
+            f"{at}.name names a folder: letters, digits, - and _, and not"
+            f" {' or '.join(OPERATORS)}; {name!r} will not do"
+        )
     return NodeConfig(
-        _value(entry, f"{at}.name", str),
+        name,
         _value(entry, f"{at}.service", str),
         _value(entry, f"{at}.host", str, "127.0.0.1"),
         port,

@@ -22,7 +22,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -132,7 +132,7 @@ async def _run(
         runtime.events.emit("node.certificate", cause="two thirds of its life are over")
     runtime.events.emit("node.start", pid=os.getpid(), service=node.service)
     try:
-        await service.start(runtime, identity, config)
+        ready = await _start(service.start(runtime, identity, config), ended)
     except Exception as error:
         cause = str(error) or repr(error)
         runtime.events.emit("node.refused", cause=cause)
@@ -140,14 +140,15 @@ async def _run(
         if not isinstance(error, (EndpointError, ConfigError, Fatal)):
             traceback.print_exc()
         _refuse(node.name, cause, _status(error))
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, trust)
-    _report_ready()
-    runtime.events.emit("node.ready")
-    await ended.wait()
-    if not failures:
-        runtime.events.emit("node.drain")
-        await _attempt(runtime, "drain", _drain(service, runtime))
-    await _attempt(runtime, "stop", service.stop())
+    if ready:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, trust)
+        _report_ready()
+        runtime.events.emit("node.ready")
+        await ended.wait()
+        if not failures:
+            runtime.events.emit("node.drain")
+            await _attempt(runtime, "drain", _drain(service, runtime))
+        await _attempt(runtime, "stop", service.stop())
     runtime.on_fatal = None
     await runtime.cancel_tasks()
     reason = failures[0] if failures else None
@@ -157,6 +158,20 @@ async def _run(
         print(f"{node.name}: {type(reason).__name__}: {reason}", file=sys.stderr)
         return EXIT_BUG
     return EXIT_OK
+
+
+async def _start(work: Coroutine[Any, Any, None], ended: asyncio.Event) -> bool:
+    """Whether the service is ready; False if it is to end before that, which may never come."""
+    starting = asyncio.ensure_future(work)
+    told = asyncio.ensure_future(ended.wait())
+    await asyncio.wait((starting, told), return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if starting.done():
+        starting.result()
+        return True
+    starting.cancel()
+    await asyncio.wait((starting,))
+    return False
 
 
 async def _drain(service: Service, runtime: Runtime) -> None:

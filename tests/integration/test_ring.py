@@ -12,6 +12,8 @@ import time
 
 from ring_kit import PATIENCE, Ring, alive
 
+from cluster.control import socket_path
+
 
 def test_the_transcript_of_the_readme(ring):
     ring.up()
@@ -252,5 +254,8 @@ def test_a_client_of_another_cluster_is_refused(ring, tmp_path):
     (stolen / "cluster.toml").write_text((ring.home / "cluster.toml").read_text())
     for folder in ("ca", "nodes"):
         (stolen / folder).symlink_to(other.home / folder)
+    # The cluster runs, and is where it is looked for.
+    socket_path(stolen).parent.mkdir(exist_ok=True)
+    socket_path(stolen).symlink_to(socket_path(ring.home))
     done = Ring(stolen)("kv", "get", "k", "--timeout", "2", status=4)
     assert "no leader was reached" in done.stderr

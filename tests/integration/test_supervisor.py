@@ -158,7 +158,6 @@ async def test_down_ends_all_whatever_state_they_are_in(kept):
 # -- two things asked at once
 
 
-@pytest.mark.xfail(strict=True, reason="both start a process, and one of them is lost sight of")
 async def test_two_restarts_at_once_leave_one_process(apart):
     apart.orders("n1", "slow")
     await up(apart)
@@ -168,7 +167,6 @@ async def test_two_restarts_at_once_leave_one_process(apart):
     assert Counter(apart.processes().values())["n1"] == 1
 
 
-@pytest.mark.xfail(strict=True, reason="started while the killed one still dies, whose end counts")
 async def test_a_restart_during_a_kill_leaves_one_process(apart):
     await up(apart)
     await apart.at_once(("kill", "n1"), ("restart", "n1"))
@@ -177,7 +175,6 @@ async def test_a_restart_during_a_kill_leaves_one_process(apart):
     assert Counter(apart.processes().values()) == dict.fromkeys(NAMES, 1)
 
 
-@pytest.mark.xfail(strict=True, reason="the others are left as they are, and the first is dead")
 async def test_killing_all_kills_those_that_run_though_one_is_down(kept):
     await up(kept)
     await kept.ask("kill", "n2")
@@ -185,7 +182,6 @@ async def test_killing_all_kills_those_that_run_though_one_is_down(kept):
     assert await kept.states() == dict.fromkeys(NAMES, "killed")
 
 
-@pytest.mark.xfail(strict=True, reason="stop passes over who waits for a start, which then comes")
 async def test_a_stop_holds_for_who_waits_to_be_started_again_too(kept, monkeypatch):
     monkeypatch.setattr("cluster.node.BACKOFF_S_MIN", 0.5)
     await up(kept)
@@ -212,7 +208,6 @@ async def test_a_request_that_makes_no_sense_is_told_so_and_the_next_is_served(k
     assert (await kept.ask("status"))["home"] == str(kept.home)
 
 
-@pytest.mark.xfail(strict=True, reason="it hangs up, and `ring` says that the supervisor has gone")
 @pytest.mark.parametrize(
     "line",
     [b'{"do": "faults", "changes": []}', b'{"do": "status", "x": "' + b"x" * 100_000 + b'"}'],

@@ -40,14 +40,14 @@ ACTIONS = {
 # What each action makes of each state; "-": it is refused, ".": nobody asks for it.
 PICTURE = """
 state     starting  ready     paused  resumed  killed  stopping  exited
-stopped   starting  stopped   -       -        -       .         .
+stopped   starting  stopped   -       -        -       stopped   .
 starting  -         running   -       -        killed  stopping  backoff
 running   -         running   paused  -        killed  stopping  backoff
-backoff   starting  backoff   -       -        -       .         .
+backoff   starting  backoff   -       -        -       stopped   .
 paused    -         paused    -       running  killed  stopping  backoff
-killed    starting  killed    -       -        -       .         killed
+killed    starting  killed    -       -        -       killed    killed
 stopping  -         stopping  -       -        killed  stopping  stopped
-fatal     starting  fatal     -       -        -       .         .
+fatal     starting  fatal     -       -        -       fatal     .
 """
 (_, *COLUMNS), *ROWS = (line.split() for line in PICTURE.split("\n") if line)
 STATES = [row[0] for row in ROWS]

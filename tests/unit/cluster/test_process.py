@@ -129,7 +129,6 @@ def test_a_signal_to_one_that_is_gone_does_nothing(spawn):
     child.signal(signal.SIGKILL)
 
 
-@pytest.mark.xfail(strict=True, reason="OSError: the closed descriptor, -1, is signalled")
 def test_a_signal_to_one_that_is_gone_and_closed_does_nothing_either(spawn):
     child = spawn("true")
     child.reap()
@@ -238,7 +237,6 @@ def test_what_children_print_is_appended_line_by_line(spawn, tmp_path):
     ]
 
 
-@pytest.mark.xfail(strict=True, reason="both ends of the pipe stay open when the start fails")
 def test_a_program_that_cannot_be_started_costs_no_descriptors(tmp_path):
     before = os.listdir("/proc/self/fd")
     with pytest.raises(FileNotFoundError):

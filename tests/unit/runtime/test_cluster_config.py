@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netstack.runtime.config import SUITES, ClusterConfig, ConfigError, NodeConfig
+from netstack.runtime.config import (
+    NODE_NAME,
+    OPERATORS,
+    SUITES,
+    ClusterConfig,
+    ConfigError,
+    NodeConfig,
+)
 
 EXAMPLES = settings(deadline=None, database=None, max_examples=100)
 
@@ -203,9 +210,12 @@ keys = st.from_regex(r"[a-z_]{1,12}", fullmatch=True) | plain_text
 services = keys.filter(lambda key: key not in ("cluster", "node"))
 
 
+node_names = st.from_regex(NODE_NAME, fullmatch=True).filter(lambda name: name not in OPERATORS)
+
+
 def configs(text):
     nodes = st.lists(
-        st.builds(NodeConfig, text, text, text, st.integers(1, 65535)),
+        st.builds(NodeConfig, node_names, text, text, st.integers(1, 65535)),
         max_size=4,
         unique_by=(lambda node: node.name, lambda node: node.port),
     )
@@ -214,7 +224,7 @@ def configs(text):
         name=text,
         id=text,
         suite=st.sampled_from(SUITES),
-        base_port=st.integers(0, 65535),
+        base_port=st.integers(0, 65534),
         nodes=nodes.map(tuple),
         settings=st.dictionaries(services, st.dictionaries(keys, values, max_size=3), max_size=3),
         home=st.just(Path("/home")),

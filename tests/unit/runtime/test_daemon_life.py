@@ -40,6 +40,8 @@ class Service:
         self.told: list[object] = []
         self.runtime = None
         self.fail_at: dict[object, BaseException] = {}
+        self.started = asyncio.Event()
+        self.started.set()
         self.drained = asyncio.Event()
         self.drained.set()
         self._news = asyncio.Event()
@@ -59,6 +61,7 @@ class Service:
     async def start(self, runtime, identity, config):
         self.runtime = runtime
         self._tell("start")
+        await self.started.wait()
 
     def trust(self, identity):
         self._tell(identity)
@@ -185,6 +188,26 @@ class TestADaemonThatFails:
             n1.service.runtime.fatal(Fatal(text), "x")
         assert await n1.task == EXIT_BUG
         assert capsys.readouterr().err == "n1: Fatal: first\n"
+
+
+class TestADaemonThatIsNotReadyYet:
+    async def test_ends_when_what_its_start_waits_for_has_failed(self, n1, capsys):
+        n1.service.started.clear()
+        task = n1.begin()
+        await n1.service.until(1)
+        n1.service.runtime.fatal(Fatal("the log cannot be read"), "recovery")
+        assert await task == EXIT_BUG
+        assert n1.service.told == ["start"]
+        assert n1.kinds() == ["node.start", "node.fatal", "node.stop"]
+        assert capsys.readouterr().err == "n1: Fatal: the log cannot be read\n"
+
+    async def test_ends_when_it_is_told_to(self, n1):
+        n1.service.started.clear()
+        task = n1.begin()
+        await n1.service.until(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await task == EXIT_OK
+        assert n1.service.told == ["start"]
 
 
 REFUSALS = [
