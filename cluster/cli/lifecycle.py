@@ -133,8 +133,12 @@ def wait_healthy(control: Control, wait: float) -> dict[str, Any]:
 
 def _healthy(status: dict[str, Any]) -> bool:
     nodes = status["nodes"]
-    leaders = {n["says"].get("leader") for n in nodes if n["service"] == "raft"}
-    return bool(nodes) and len(leaders) <= 1 and all(node["health"] == "ok" for node in nodes)
+    raft = [node for node in nodes if node["service"] == "raft"]
+    led_by = {node["says"].get("leader") for node in raft}
+    # Who was removed while it led is named by the others for a moment, and leads nobody.
+    leaders = {node["name"] for node in raft if node["says"].get("role") == "leader"}
+    agreed = led_by == leaders and len(leaders) <= 1
+    return bool(nodes) and agreed and all(node["health"] == "ok" for node in nodes)
 
 
 def status(json: Json = False) -> None:
