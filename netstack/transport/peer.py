@@ -92,6 +92,7 @@ class Peer:
             "cwnd": connection.recovery.congestion.cwnd,
             "mtu": connection.mtu.current,
             "lost": connection.recovery.losses,
+            "marked": connection.outgoing.ecn.marks,
             "probes": connection.recovery.probes_sent,
             "sent": connection.sent_packets,
             "received": connection.received_packets,

@@ -8,14 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections import Counter
 
 import pytest
 
-from netstack.runtime.dgram_endpoint import DgramEndpoint
-from netstack.runtime.gso_endpoint import GsoEndpoint
-from netstack.runtime.runtime import RealRuntime
 from netstack.transport.config import TransportConfig
 from netstack.transport.errors import (
     ConnectionClosed,
@@ -23,9 +19,6 @@ from netstack.transport.errors import (
     PeerRestarted,
     TransportError,
 )
-from netstack.transport.host import Host
-from security import keystore
-from security.identity import Authority
 
 ECHO = """
 import asyncio, sys
@@ -71,42 +64,10 @@ class Server:
 
 
 @pytest.fixture
-def home(tmp_path):
-    authority = Authority.create("test", now=time.time(), entropy=os.urandom)
-    for name in ("server", "caller"):
-        identity = authority.issue(name, "echo", now=time.time(), entropy=os.urandom)
-        keystore.save_identity(tmp_path, identity)
-    return tmp_path
-
-
-@pytest.fixture
 def server(home):
     server = Server(home)
     yield server
     server.kill()
-
-
-@pytest.fixture(params=[GsoEndpoint, DgramEndpoint])
-async def start_host(home, request, monkeypatch):
-    """Starts hosts on either kind of endpoint."""
-
-    async def bind_raw(self, address):
-        return await request.param.bind(address)
-
-    monkeypatch.setattr(RealRuntime, "bind_raw", bind_raw)
-    started = []
-
-    async def start(name, port=0, **options):
-        runtime = RealRuntime(name, home / name)
-        host = Host(runtime, keystore.load_identity(home, name), service="echo", **options)
-        await host.start(("127.0.0.1", port))
-        started.append((host, runtime))
-        return host
-
-    yield start
-    for host, runtime in started:
-        await host.close()
-        runtime.close()
 
 
 @pytest.fixture
