@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cluster import render
+from cluster.bench.harness import machine
 from cluster.errors import Unhealthy, Usage
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
@@ -51,8 +52,8 @@ def lab(
             draw(outcome, path)
             render.say(f"figure {path}")
     if json:
-        shown = [outcome.to_json() for outcome in outcomes]
-        render.as_json(shown[0] if name else shown)
+        found = [row for outcome in outcomes for row in outcome.rows()]
+        render.as_json({"bench": "net lab", "machine": machine(), "rows": found})
     else:
         columns = ("EXPERIMENT", "CLAIM", "VALUE", "BOUND", "HOLDS")
         rows = [

@@ -67,24 +67,24 @@ class Outcome:
         """Whether every claim is true."""
         return all(check.holds for check in self.checks)
 
-    def to_json(self) -> dict[str, Any]:
-        """As `ring net lab --json` prints it."""
-        return {
-            "lab": self.name,
-            "sentence": self.sentence,
-            "holds": self.holds,
-            "checks": [
-                {
-                    "claim": check.claim,
-                    "value": round(check.value, 6),
-                    "unit": check.unit,
-                    "least": check.least,
-                    "most": check.most,
-                    "holds": check.holds,
-                }
-                for check in self.checks
-            ],
-        }
+    def rows(self) -> list[dict[str, Any]]:
+        """A row a check, in the shape of the benchmarks' (cluster/bench/harness.py)."""
+        return [
+            {
+                "case": self.name,
+                "metric": check.claim,
+                "unit": check.unit,
+                "ours": round(check.value, 6),
+                "peer": "-",
+                "theirs": None,
+                "ratio": None,
+                "bar": check.most if check.least is None else check.least,
+                "least": check.least,
+                "most": check.most,
+                "holds": check.holds,
+            }
+            for check in self.checks
+        ]
 
 
 def jain(shares: Sequence[float]) -> float:

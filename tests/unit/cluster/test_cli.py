@@ -9,20 +9,11 @@ import subprocess
 import sys
 
 import pytest
-from cli_kit import ROOT, Typed, commands, lines_told_to_type, parse
+from cli_kit import ROOT, commands, lines_told_to_type, parse
 
 from cluster import topology
 from cluster.cli.faults import probability, seconds
 from cluster.errors import Usage
-
-
-@pytest.fixture
-def ring(monkeypatch, capsys, tmp_path) -> Typed:
-    """`ring` with a home of its own, in which there is nothing yet."""
-    monkeypatch.setenv("RING_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "100")
-    return Typed(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from cluster.lab import congestion
 from cluster.lab.dumbbell import MTU, Dumbbell
 from cluster.lab.experiments import EXPERIMENTS
-from cluster.lab.outcome import Check, jain, percentile
+from cluster.lab.outcome import Check, Outcome, jain, percentile
 from cluster.lab.port import FairPort, Line, Parcel, Port
 from netstack.runtime.endpoint import CE, ECT0, NOT_ECT
 from netstack.transport import controllers
@@ -170,3 +171,28 @@ class TestNumbers:
     def test_a_check_holds_between_its_bounds(self, value, least, most, holds, bound):
         check = Check("x", value, "", least, most)
         assert (check.holds, check.bound) == (holds, bound)
+
+
+class TestCommand:
+    def test_programs_get_the_rows_of_a_benchmark_and_a_failed_claim_is_status_1(
+        self, ring, monkeypatch
+    ):
+        def shown(seed):
+            checks = [Check("speed", 2.0, "B/s", least=1.0), Check("queue", 3.0, "ms", most=2.0)]
+            return Outcome("saw-tooth", "a sentence", checks[: 2 - seed], [])
+
+        monkeypatch.setitem(EXPERIMENTS, "saw-tooth", shown)
+        done = ring("net", "lab", "saw-tooth", "--no-figures", "--json", "--seed", "1")
+        report = json.loads(done.out)
+        assert (done.status, report["bench"]) == (0, "net lab")
+        row = {name: report["rows"][0][name] for name in ("case", "metric", "ours", "bar", "holds")}
+        assert row == {
+            "case": "saw-tooth",
+            "metric": "speed",
+            "ours": 2.0,
+            "bar": 1.0,
+            "holds": True,
+        }
+        done = ring("net", "lab", "saw-tooth", "--no-figures", "--json", "--seed", "0")
+        assert done.status == 1
+        assert [row["holds"] for row in json.loads(done.out)["rows"]] == [True, False]
