@@ -18,6 +18,7 @@ from cluster.cli import (
     nodes,
     repair,
     tools,
+    verify,
 )
 from cluster.errors import INTERNAL, RingError
 
@@ -44,6 +45,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     nodes.restart,
     repair.repair,
     tools.sim,
+    verify.verify,
     tools.bench,
 )
 for command in COMMANDS:

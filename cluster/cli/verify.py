@@ -1,0 +1,51 @@
+"""`ring verify`: the verdict on a recorded history."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster import render
+from cluster.errors import Usage
+
+# Findings that are printed in full; a broken system has hundreds that say the same.
+SHOWN_MAX = 10
+
+
+def verify(
+    history: Annotated[Path, typer.Argument(help="A history: .jsonl, .edn or .log.")],
+    model: Annotated[str, typer.Option(help="register, kv, set, queue, lock; else guessed.")] = "",
+    limit: Annotated[float, typer.Option(min=0, help="Seconds until the verdict is unknown.")] = 60,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+) -> None:
+    """The verdict on a recorded history. Exit status 0 valid, 1 invalid, 3 unknown."""
+    from cluster.verify.foreign import read_history
+    from cluster.verify.history import HistoryError
+    from cluster.verify.models import MODELS
+    from cluster.verify.verdict import STATUS, NoModel, judge_history, model_of
+
+    if model and model not in MODELS:
+        raise Usage(f"there is no model {model!r}; there are: {', '.join(MODELS)}")
+    try:
+        operations = read_history(history)
+        spec = MODELS[model] if model else model_of(operations)
+        found = judge_history(operations, spec, limit_s=limit)
+    except OSError as error:
+        raise Usage(f"{history} cannot be read: {error.strerror}") from None
+    except (HistoryError, NoModel, ValueError) as error:
+        raise Usage(f"{history}: {error}") from None
+    if json:
+        render.as_json(found.to_json())
+    else:
+        for finding in found.findings[:SHOWN_MAX]:
+            print(f"{finding.verdict:8} {finding.check}: {finding.sentence}")
+        if len(found.findings) > SHOWN_MAX:
+            render.say(f"and {len(found.findings) - SHOWN_MAX} more; all with --json")
+        counts = found.counts
+        print(
+            f"{found.verdict.upper()}  {counts['operations']:,} operations · {counts['ok']:,} ok"
+            f" · {counts['fail']:,} failed · {counts['info']:,} unknown"
+        )
+    raise typer.Exit(STATUS[found.verdict])

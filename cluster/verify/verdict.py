@@ -1,0 +1,111 @@
+"""What is said at the end: valid, invalid, or unknown, and why.
+
+*Valid* is only said of what was really tested. Too few operations, a search that ran out of time,
+a fault that never took effect: then nobody knows, and that is the verdict.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from cluster.verify.history import FAIL, INFO, OK, Operation
+from cluster.verify.linear import INVALID, UNSURE, VALID, judge_all
+from cluster.verify.models import MODELS, Model
+
+# With fewer answers than this nothing was tested.
+ANSWERS_MIN: Final = 10
+
+STATUS: Final = {VALID: 0, INVALID: 1, UNSURE: 3}
+_SEVERITY: Final = (INVALID, UNSURE, VALID)
+
+# What each model is asked; the first that knows all of a history's words is meant.
+_WORDS: Final = {
+    "register": {"read", "write", "cas"},
+    "kv": {"get", "put", "delete", "cas"},
+    "set": {"add", "remove", "read"},
+    "queue": {"enqueue", "dequeue"},
+    "lock": {"acquire", "release"},
+}
+
+
+class NoModel(ValueError):
+    """No specification knows these operations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `sentence` says what was found, `where` the operations."""
+
+    check: str
+    verdict: str
+    sentence: str
+    where: Sequence[Operation] = ()
+
+
+@dataclass(slots=True)
+class Verdict:
+    """All findings about one run."""
+
+    findings: list[Finding]
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """The worst of them."""
+        found = {finding.verdict for finding in self.findings}
+        return next((verdict for verdict in _SEVERITY if verdict in found), UNSURE)
+
+    def to_json(self) -> dict[str, Any]:
+        """As `ring verify --json` prints it."""
+        return {
+            "verdict": self.verdict,
+            "counts": self.counts,
+            "findings": [
+                {
+                    "check": finding.check,
+                    "verdict": finding.verdict,
+                    "sentence": finding.sentence,
+                    "operations": [operation.index for operation in finding.where],
+                }
+                for finding in self.findings
+            ],
+        }
+
+
+def model_of(history: Sequence[Operation]) -> Model:
+    """The specification that knows these operations; raises NoModel."""
+    words = {operation.f for operation in history}
+    for name, known in _WORDS.items():
+        if words <= known:
+            return MODELS[name]
+    raise NoModel(
+        f"no model knows {', '.join(sorted(words))}; there are "
+        + "; ".join(f"{name}: {', '.join(sorted(known))}" for name, known in _WORDS.items())
+    )
+
+
+def judge_history(history: Sequence[Operation], model: Model, *, limit_s: float) -> Verdict:
+    """The verdict on a history alone: whether it is linearizable, and whether it says enough."""
+    counts = Counter(operation.outcome for operation in history)
+    findings = [_enough(counts[OK])]
+    judged = judge_all(history, model, limit_s=limit_s)
+    check = f"linearizable {model.name}"
+    wrong = [judgement for judgement in judged if judgement.verdict != VALID]
+    findings += [Finding(check, j.verdict, j.sentence, j.stuck) for j in wrong]
+    if not wrong:
+        objects = f"{len(judged)} object{'s' * (len(judged) != 1)}"
+        findings.append(Finding(check, VALID, f"{objects}, each with an order"))
+    tally = {"operations": len(history), OK: counts[OK], FAIL: counts[FAIL], INFO: counts[INFO]}
+    return Verdict(findings, tally)
+
+
+def _enough(answers: int) -> Finding:
+    if answers < ANSWERS_MIN:
+        few = (
+            f"{answers} operations were answered; with fewer than {ANSWERS_MIN} nothing was tested"
+        )
+        return Finding("enough was asked", UNSURE, few)
+    return Finding("enough was asked", VALID, f"{answers:,} operations were answered")

@@ -1,0 +1,175 @@
+"""Histories of others, read as they were meant; and what is no history, told as such."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.verify.foreign import parse_edn, read_history
+from cluster.verify.history import INFO, OK, UNKNOWN, HistoryError
+from cluster.verify.linear import INVALID, VALID, judge_all
+from cluster.verify.models import MODELS
+
+
+@pytest.fixture
+def given(tmp_path):
+    def write(name, text):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+OURS = """
+{"type": "invoke", "process": 1, "f": "write", "key": "x", "value": 5, "time": 0.1}
+{"type": "invoke", "process": 2, "f": "read", "key": "x", "value": null, "time": 0.2}
+{"type": "ok", "process": 1, "f": "write", "key": "x", "value": null, "time": 0.3}
+{"type": "ok", "process": 2, "f": "read", "key": "x", "value": 5, "time": 0.4}
+{"type": "invoke", "process": 2, "f": "write", "key": "x", "value": 6, "time": 0.5}
+"""
+
+
+def test_ours(given):
+    write, read, open_ = read_history(given("history.jsonl", OURS))
+    assert (write.f, write.key, write.value, write.result) == ("write", "x", 5, None)
+    assert (read.process, read.result, read.called, read.returned) == (2, 5, 0.2, 0.4)
+    assert (open_.outcome, open_.result, open_.returned) == (INFO, UNKNOWN, float("inf"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ("x", "line 1: not JSON"),
+        ("[]", "line 1: not an event"),
+        ('{"type": "invoke", "process": 1, "f": "read"}', "needs type, process, f and time"),
+        ('{"type": "go", "process": 1, "f": "read", "time": 1}', "type is one of invoke, ok"),
+        ('{"type": "ok", "process": 1, "f": "read", "time": 1}', "which asked nothing"),
+        ('{"type": "invoke", "process": 1, "f": "read", "time": "1"}', "a number of seconds"),
+        (
+            '{"type": "invoke", "process": 1, "f": "read", "time": 2}\n'
+            '{"type": "invoke", "process": 1, "f": "read", "time": 3}',
+            "event 2: process 1 asks twice at once",
+        ),
+        (
+            '{"type": "invoke", "process": 1, "f": "read", "time": 2}\n'
+            '{"type": "ok", "process": 1, "f": "read", "time": 1}',
+            "event 2: time goes back",
+        ),
+        (
+            '{"type": "invoke", "process": 1, "f": "read", "time": 2}\n'
+            '{"type": "ok", "process": 1, "f": "write", "time": 3}',
+            "event 2: write answers read",
+        ),
+        (
+            '{"type": "invoke", "process": 1, "f": "write", "time": 2}\n'
+            '{"type": "info", "process": 1, "f": "write", "time": 3}\n'
+            '{"type": "invoke", "process": 1, "f": "write", "time": 4}',
+            "event 3: process 1 asks after an info",
+        ),
+    ],
+)
+def test_what_is_no_history_is_told_with_its_place(given, lines, why):
+    with pytest.raises(HistoryError, match=why):
+        read_history(given("history.jsonl", lines))
+
+
+EDN = """
+; a comment
+{:type :invoke, :process 0, :f :write, :value 3, :time 1000000, :index 0}
+{:type :info, :process :nemesis, :f :start, :value "cut off {:n1 #{:n2}}", :time 1500000}
+{:type :invoke, :process 1, :f :cas, :value [3 4], :time 2000000}
+{:type :ok, :process 0, :f :write, :value 3, :time 3000000}
+{:type :ok, :process 1, :f :cas, :value [3 4], :time 4000000}
+{:type :invoke, :process 0, :f :cas, :value [3 5], :time 5000000}
+{:type :fail, :process 0, :f :cas, :value [3 5], :time 6000000}
+{:type :invoke, :process 0, :f :read, :value nil, :time 7000000}
+{:type :ok, :process 0, :f :read, :value 4, :time 8000000}
+"""
+
+
+def test_edn_of_jepsen(given):
+    history = read_history(given("history.edn", EDN))
+    assert [(o.f, o.value, o.result) for o in history] == [
+        ("write", 3, None),
+        ("cas", (3, 4), True),
+        ("cas", (3, 5), False),
+        ("read", None, 4),
+    ]
+    assert (history[0].called, history[0].returned) == (0.001, 0.003)
+    assert judge_all(history, MODELS["register"])[0].verdict == VALID
+
+
+def test_edn_of_a_vector_with_tags_and_keys_of_jepsen_independent(given):
+    text = """[#jepsen.history.Op{:type :invoke, :process 0, :f :write, :value [7 3], :time 1}
+               #jepsen.history.Op{:type :ok, :process 0, :f :write, :value [7 3], :time 2}
+               #jepsen.history.Op{:type :invoke, :process 0, :f :read, :value [7 nil], :time 3}
+               #jepsen.history.Op{:type :ok, :process 0, :f :read, :value [7 9], :time 4}]"""
+    write, read = read_history(given("history.edn", text))
+    assert (write.key, write.value, read.key, read.result) == (7, 3, 7, 9)
+    assert judge_all([write, read], MODELS["register"])[0].verdict == INVALID
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("nil", None),
+        (":timed-out", "timed-out"),
+        ("-3", -3),
+        ("2.5", 2.5),
+        ('"a \\"b\\" ]"', 'a "b" ]'),
+        ("[1 (2 3) {:a #{1}}]", [1, [2, 3], {"a": [1]}]),
+    ],
+)
+def test_forms_of_edn(text, form):
+    assert parse_edn(text) == form
+
+
+@pytest.mark.parametrize("text", ["[1", "1 2", "]", "{:a}", ""])
+def test_what_is_no_edn_is_refused(text):
+    with pytest.raises(HistoryError):
+        parse_edn(text)
+
+
+LOG = """INFO  jepsen.util - 0\t:invoke\t:write\t2
+INFO  jepsen.util - 1\t:invoke\t:read\tnil
+INFO  jepsen.util - :nemesis\t:info\t:start\tnil
+INFO  jepsen.util - 1\t:ok\t:read\t2
+INFO  jepsen.util - 0\t:info\t:write\t:timed-out
+INFO  jepsen.util - 1\t:invoke\t:cas\t[2 4]
+INFO  jepsen.util - 1\t:fail\t:cas\t[2 4]
+"""
+
+
+def test_what_jepsen_prints(given):
+    history = read_history(given("etcd.log", LOG))
+    assert [(o.f, o.outcome, o.result) for o in history] == [
+        ("write", INFO, UNKNOWN),
+        ("read", OK, 2),
+        ("cas", OK, False),
+    ]
+    # The comparison with 2 failed, and nobody wrote anything else.
+    assert judge_all(history, MODELS["register"])[0].verdict == INVALID
+
+
+PORCUPINE = """
+{"ClientId":0,"Input":{"Op":"put","Key":"x","Value":"1"},"Call":0,"Output":{},"Return":100}
+{"ClientId":1,"Input":{"Op":"get","Key":"x"},"Call":25,"Output":{"Value":"1"},"Return":75}
+{"ClientId":2,"Input":{"Op":"put","Key":"x","Value":"2"},"Call":30}
+{"ClientId":1,"Input":{"Op":"get","Key":"x"},"Call":110,"Output":{"Value":"2"},"Return":120}
+"""
+
+
+def test_operations_as_porcupines(given):
+    history = read_history(given("operations.jsonl", PORCUPINE))
+    assert [(o.process, o.f, o.outcome) for o in history] == [
+        (0, "write", OK),
+        (1, "read", OK),
+        (2, "write", INFO),
+        (1, "read", OK),
+    ]
+    assert judge_all(history, MODELS["register"])[0].verdict == VALID
+
+
+def test_operations_without_their_fields_are_refused(given):
+    with pytest.raises(HistoryError, match=r"line 1: needs ClientId, Input.Op and Call"):
+        read_history(given("operations.jsonl", '{"ClientId": 0, "Input": {}}'))

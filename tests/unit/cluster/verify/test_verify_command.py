@@ -1,0 +1,74 @@
+"""`ring verify` as it is typed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+def history(tmp_path, *reads, writes=10):
+    """So many writes of 0, 1, 2 … and then reads with these answers."""
+    calls = [("write", i, None) for i in range(writes)] + [("read", None, r) for r in reads]
+    path = tmp_path / "history.jsonl"
+    with path.open("w") as file:
+        for time, (f, value, result) in enumerate(calls):
+            event = {"process": 0, "f": f, "key": "x"}
+            for at, (type_, of) in enumerate((("invoke", value), ("ok", result))):
+                line = event | {"type": type_, "value": of, "time": time + at / 2}
+                file.write(json.dumps(line) + "\n")
+    return str(path)
+
+
+def test_a_right_history_is_valid(ring, tmp_path):
+    done = ring("verify", history(tmp_path, 9))
+    assert done.status == 0
+    assert done.out.splitlines()[-1] == "VALID  11 operations · 11 ok · 0 failed · 0 unknown"
+
+
+def test_a_wrong_one_is_invalid_and_says_why(ring, tmp_path):
+    done = ring("verify", history(tmp_path, 9, 3))
+    assert done.status == 1
+    wrong, last = done.out.splitlines()[-2:]
+    assert wrong.startswith("invalid  linearizable register: after 11 of 12 operations of 'x'")
+    assert "<11 p0 read x -> 3>" in wrong
+    assert last.startswith("INVALID")
+
+
+def test_too_little_to_mean_anything_is_unknown(ring, tmp_path):
+    assert ring("verify", history(tmp_path, writes=9)).status == 3
+
+
+def test_no_time_at_all_is_unknown_if_it_takes_any(ring, tmp_path):
+    # A look at the clock comes every so many configurations.
+    assert ring("verify", history(tmp_path, writes=3000), "--limit", "0").status == 3
+
+
+def test_programs_get_json(ring, tmp_path):
+    report = json.loads(ring("verify", history(tmp_path, 9, 3), "--json").out)
+    assert report["verdict"] == "invalid"
+    assert report["counts"] == {"operations": 12, "ok": 12, "fail": 0, "info": 0}
+    assert report["findings"][1]["operations"] == [11]
+
+
+def test_a_model_can_be_named(ring, tmp_path):
+    assert ring("verify", history(tmp_path, 9), "--model", "register").status == 0
+    ring("verify", history(tmp_path, 9), "--model", "tree").refused(2, "register, kv, set")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", ("line 1", "not JSON")),
+        ('{"type": "invoke", "process": 1, "f": "fly", "time": 1}', ("no model knows fly",)),
+        ('{"type": "invoke", "process": 1, "time": 1}', ("event 1", "needs type")),
+    ],
+)
+def test_what_is_no_history_is_a_mistake_that_is_told(ring, tmp_path, text, words):
+    path = tmp_path / "x.jsonl"
+    path.write_text(text)
+    ring("verify", str(path)).refused(2, str(path), *words)
+
+
+def test_a_file_that_is_not_there_is_told(ring, tmp_path):
+    ring("verify", str(tmp_path / "none")).refused(2, "none cannot be read")
