@@ -37,7 +37,14 @@ from typing import Final, Literal, NoReturn
 import msgpack
 from cryptography.exceptions import InvalidTag
 
-from security.errors import CertificateRejected, HandshakeFailed, KeysExhausted, Replayed, Tampered
+from security.errors import (
+    CertificateRejected,
+    HandshakeFailed,
+    KeysExhausted,
+    Replayed,
+    SecurityError,
+    Tampered,
+)
 from security.identity import Identity, PeerIdentity, verify, verify_static_key
 from security.noise import (
     CIPHERS,
@@ -312,7 +319,10 @@ class Session:
             self.replayed += 1
             raise Replayed(f"packet {number} was seen before, or is too old to tell")
         if phase == self._receive_phase:
-            plaintext = self._try(self._open, number, header, ciphertext)
+            try:
+                plaintext = self._open(self._nonce(number), ciphertext, header)
+            except InvalidTag:
+                raise self._tampered(number) from None
         else:
             plaintext = self._open_other_phase(number, header, ciphertext)
         window.accept(number)
@@ -335,11 +345,15 @@ class Session:
         try:
             return opener(self._nonce(number), ciphertext, header)
         except InvalidTag:
-            self.tampered += 1
-            if self.tampered >= self.tampered_max:
-                self.close()
-                raise KeysExhausted("too many packets did not verify") from None
-            raise Tampered(f"packet {number} does not verify") from None
+            raise self._tampered(number) from None
+
+    def _tampered(self, number: int) -> SecurityError:
+        """Count a packet that did not verify."""
+        self.tampered += 1
+        if self.tampered >= self.tampered_max:
+            self.close()
+            return KeysExhausted("too many packets did not verify")
+        return Tampered(f"packet {number} does not verify")
 
     def rekey_due(self, now: float) -> bool:
         """Whether the sending key has served its packets or its time."""

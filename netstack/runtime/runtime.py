@@ -126,15 +126,17 @@ class RealRuntime(Runtime):
     Args:
         node: name in the cluster.
         folder: the node's: `data/` for its disk, `events.jsonl` for its log.
+        trains: False: no GSO and GRO, even where the kernel has them.
     """
 
-    def __init__(self, node: str, folder: Path) -> None:
+    def __init__(self, node: str, folder: Path, *, trains: bool = True) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         clock = Clock(time.monotonic, time.time)
         disk = Disk(OsStorage(folder / "data"), time.sleep)
         self._sink = _LogFile(folder / "events.jsonl")
         events = EventLog(node, clock, self._sink, self.call_later_true)
         super().__init__(node, clock, random.Random(os.urandom(16)), disk, events)
+        self._trains = trains
 
     def entropy(self, count: int) -> bytes:
         """From the kernel."""
@@ -142,7 +144,7 @@ class RealRuntime(Runtime):
 
     async def bind_raw(self, address: Address) -> Endpoint:
         """A UDP socket on the running loop."""
-        kind = GsoEndpoint if kernel_has_it() else DgramEndpoint
+        kind = GsoEndpoint if self._trains and kernel_has_it() else DgramEndpoint
         return await kind.bind(address)
 
     def executor(self, name: str, *, brief: bool = True) -> Executor:

@@ -52,6 +52,8 @@ HANDSHAKE, OPEN, CLOSED = "handshake", "open", "closed"
 
 PROTOCOL_VIOLATION: Final = 2  # code of the CLOSE that answers one
 
+COPIED_MAX: Final = 2048
+
 
 class Connection:
     """One side of one connection."""
@@ -163,8 +165,11 @@ class Connection:
         if len(data) < OVERHEAD:
             raise Malformed("a DATA packet is too short")
         flags, _, number = HEADER.unpack_from(data)
-        view = memoryview(data)
-        payload = session.open(number, flags & PHASE_BIT, view[:17], view[17:])
+        # A copy of a small packet costs less than a view of it.
+        sealed = data if len(data) <= COPIED_MAX else memoryview(data)
+        payload = session.open(
+            number, flags & PHASE_BIT, data[: HEADER.size], sealed[HEADER.size :]
+        )
         if self.outgoing.trace is not None:
             self.outgoing.trace.received(number, payload, len(data))
         self.received_packets += 1

@@ -27,8 +27,13 @@ class StreamData:
     """Bytes in order; `fin` on the last. Call `consume` when the application has taken them."""
 
     stream_id: int
-    data: bytes
+    parts: list[bytes]  # as packets brought them
     fin: bool
+
+    @property
+    def data(self) -> bytes:
+        """All of them."""
+        return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
 
 
 @dataclass(frozen=True, slots=True)

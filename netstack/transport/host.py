@@ -175,21 +175,32 @@ class Host:
     # -- datagrams in
 
     def _receive(self, datagrams: Sequence[bytes], source: Address, mark: int = NOT_ECT) -> None:
+        """A train: every datagram goes to its connection, which is then heard once."""
         now = self._now()
+        fed: dict[Peer, None] = {}
         for data in datagrams:
             try:
                 if len(data) >= packet.OVERHEAD and data[0] & packet.DATA:
                     peer = self._peers.get(packet.SHORT.unpack_from(data)[1])
                     if peer is not None and peer.address == source:
-                        self._feed(peer, data, now, mark)
+                        peer.connection.receive_datagram(data, now, mark)
+                        fed[peer] = None
                         continue
-                self._receive_one(data, source, now, mark)
+                self._receive_one(data, source, now, mark, fed)
             except Malformed:
                 self.counters["malformed"] += 1
             except SecurityError as error:
                 self.counters[type(error).__name__.lower()] += 1
+        for peer in fed:
+            if peer.initial_key is not None and peer.connection.state != HANDSHAKE:
+                self._handshake_over(peer)
+            self._settle(peer)
+            self.touch(peer)
 
-    def _receive_one(self, data: bytes, source: Address, now: float, mark: int) -> None:
+    def _receive_one(
+        self, data: bytes, source: Address, now: float, mark: int, fed: dict[Peer, None]
+    ) -> None:
+        """Whatever is not sealed, or comes from where its connection does not send to."""
         if not data:
             raise Malformed("an empty datagram")
         kind = data[0]
@@ -208,7 +219,11 @@ class Host:
             if not kind & packet.DATA or peer.connection.state != OPEN:
                 self.counters["foreign"] += 1
                 return
-            self._feed(peer, data, now, mark)  # raises, unless the peer has sealed it
+            peer.connection.receive_datagram(data, now, mark)  # raises, unless the peer sealed it
+            fed[peer] = None
+            self._settle(peer)  # it may be the answer to a challenge: then this is its address
+            if peer.address == source:
+                return
             if packet.number(data) == peer.connection.acks.received.highest:
                 self._challenge(peer, source, now)
             return
@@ -218,18 +233,10 @@ class Host:
             packet.FINAL,
             packet.REFUSED,
         ):
-            self._feed(peer, data, now, mark)
+            peer.connection.receive_datagram(data, now, mark)
+            fed[peer] = None
         else:
             raise Malformed("no such packet")
-
-    def _feed(self, peer: Peer, data: bytes, now: float, mark: int) -> None:
-        connection = peer.connection
-        handshaking = connection.state == HANDSHAKE
-        connection.receive_datagram(data, now, mark)
-        if handshaking and connection.state != HANDSHAKE:
-            self._handshake_over(peer)
-        self._settle(peer)
-        self.touch(peer)
 
     def _challenge(self, peer: Peer, source: Address, now: float) -> None:
         """The peer's newest packet came from elsewhere: has it moved, or has somebody copied it?

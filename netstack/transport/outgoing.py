@@ -100,7 +100,9 @@ class Outgoing:
                 session.rekey(now)
             window = recovery.congestion.cwnd - recovery.bytes_in_flight
             self._budget = window if self._pacer is None else self._paced(self._pacer, window, now)
-            for _ in range(BURST_PACKETS_MAX):
+            while len(out) < BURST_PACKETS_MAX:
+                if len(self.streams.sendable) == 1 and self._add_train(out, now):
+                    continue
                 packet = self._build_packet(now)
                 if packet is None:
                     break
@@ -160,8 +162,47 @@ class Outgoing:
             self._probe_wanted = False
             self.last_sent = now
             self._budget -= len(packet)
-            self.recovery.sent(SentPacket(number, now, len(packet), frames, 0))
+            self.recovery.sent((SentPacket(number, now, len(packet), frames, 0),))
         return packet
+
+    def _add_train(self, out: list[bytes], now: float) -> bool:
+        """The case that speed depends on: one stream with much to say, and nothing else to send.
+
+        Adds packets that this stream fills as `_build_packet` would build them, one after the
+        other; returns whether there were any.
+        """
+        session = self.session
+        if session is None or self.trace is not None:
+            return False
+        if self.control or self._datagrams or self._probe_wanted or self._acks.owed:
+            return False
+        size = self.mtu.current
+        room = size - OVERHEAD - STREAM_OVERHEAD
+        count = min(-(-int(self._budget) // size), BURST_PACKETS_MAX - len(out))
+        stream, credit = next(iter(self.streams.sendable.values())), self.streams.send_credit
+        offset = stream.next_offset
+        pieces = stream.take_full(room, count, credit.room()) if count > 0 else ()
+        if not pieces:
+            return False
+        first = number = self.next_number
+        flags, packets = DATA | session.send_phase, []
+        for data in pieces:
+            header = HEADER.pack(flags, self.remote_id, number)
+            frame = f.STREAM_HEAD.pack(f.STREAM, stream.id, offset, room) + data
+            out.append(header + session.seal(number, header, frame))
+            sent = [(f.STREAM, stream, offset, data, False)]
+            packets.append(SentPacket(number, now, size, sent, 0))
+            number += 1
+            offset += room
+        self.next_number = number
+        self.last_sent = now
+        self._budget -= size * (number - first)
+        credit.used += room * (number - first)
+        self.recovery.sent(packets)
+        self.mtu.packet_was_full(now)
+        if not stream.has_something():
+            del self.streams.sendable[stream.id]
+        return True
 
     def _add_control(self, parts: list[bytes], frames: list[Any], room: int) -> int:
         control = self.control
@@ -201,8 +242,10 @@ class Outgoing:
             parts.append(data)
             frames.append((f.STREAM, stream, offset, data, fin))
             room -= STREAM_OVERHEAD + len(data)
-            del sendable[stream_id]
-            if stream.has_something():
+            if not stream.has_something():
+                del sendable[stream_id]
+            elif len(sendable) > 1:
+                del sendable[stream_id]
                 sendable[stream_id] = stream  # to the end of the queue: the others are next
         if room <= STREAM_OVERHEAD:
             self.mtu.packet_was_full(now)
@@ -211,7 +254,7 @@ class Outgoing:
     def _build_mtu_probe(self, size: int, now: float) -> bytes:
         number = self.next_number
         packet = self.seal(PING_FRAME[1].ljust(size - OVERHEAD, b"\0"))
-        self.recovery.sent(SentPacket(number, now, len(packet), [], size))
+        self.recovery.sent((SentPacket(number, now, len(packet), [], size),))
         return packet
 
     def seal(self, payload: bytes) -> bytes:

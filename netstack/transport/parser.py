@@ -20,15 +20,17 @@ def parse_frames(connection: Connection, data: bytes, now: float) -> bool:
     """Dispatch every frame; returns whether the packet asks for an acknowledgement."""
     offset, end = 0, len(data)
     eliciting = False
+    on_stream = connection.streams.on_stream
     try:
         while offset < end:
             kind = data[offset]
             if kind == f.STREAM or kind == f.STREAM_FIN:
                 _, stream_id, position, length = f.STREAM_HEAD.unpack_from(data, offset)
-                offset += f.STREAM_HEAD.size
-                body = _slice(data, offset, length)
-                connection.streams.on_stream(stream_id, position, body, kind == f.STREAM_FIN)
-                offset += length
+                begin = offset + f.STREAM_HEAD.size
+                offset = begin + length
+                if offset > end:
+                    raise ProtocolViolation("a frame is cut short")
+                on_stream(stream_id, position, data[begin:offset], kind == f.STREAM_FIN)
                 eliciting = True
             elif kind == f.ACK or kind == f.ACK_ECN:
                 offset = _ack(connection, data, offset, now)

@@ -106,11 +106,11 @@ class Peer:
         """One event of the connection."""
         kind = type(event)
         if kind is events.StreamData:
-            stream = self._streams.get(event.stream_id)
+            stream, data = self._streams.get(event.stream_id), event.data
             if stream is None:
-                self.connection.streams.consume(event.stream_id, len(event.data))
+                self.connection.streams.consume(event.stream_id, len(data))
             else:
-                stream.received(event.data, event.fin)
+                stream.received(data, event.fin)
         elif kind is events.StreamOpened:
             stream = self._streams[event.stream_id] = Stream(self, event.stream_id)
             if self.on_stream is not None:

@@ -15,6 +15,7 @@ range is a run of pops, and nothing is ever sorted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from netstack.transport.congestion.base import Acked, CongestionController
@@ -103,15 +104,19 @@ class Recovery:
         """The window, not the application, is what bounds the flight now."""
         self._limited = True
 
-    def sent(self, packet: SentPacket) -> None:
-        """An ack-eliciting packet has left."""
-        if not self.in_flight:
-            self.delivered_at = packet.sent_at  # idle time is not the path's
-        packet.delivered = self.delivered
-        packet.delivered_at = self.delivered_at
-        self.in_flight[packet.number] = packet
-        self.bytes_in_flight += packet.size
-        self._last_eliciting_at = packet.sent_at
+    def sent(self, packets: Sequence[SentPacket]) -> None:
+        """Ack-eliciting packets have left, all at the same time."""
+        in_flight, now = self.in_flight, packets[0].sent_at
+        if not in_flight:
+            self.delivered_at = now  # idle time is not the path's
+        delivered, delivered_at, size = self.delivered, self.delivered_at, 0
+        for packet in packets:
+            packet.delivered = delivered
+            packet.delivered_at = delivered_at
+            in_flight[packet.number] = packet
+            size += packet.size
+        self.bytes_in_flight += size
+        self._last_eliciting_at = now
 
     def acknowledge(
         self,

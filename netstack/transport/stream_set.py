@@ -130,11 +130,17 @@ class StreamSet:
         before = stream.highest
         told = stream.final_size is not None and stream.finished
         ready = stream.receive(offset, data, fin)
-        if stream.highest > before:
-            self._receive_credit.receive(stream.highest - before)
+        new = stream.highest - before
+        if new:
+            self._receive_credit.receive(new)
         ended = stream.final_size is not None and stream.finished
         if ready or (ended and not told):
-            self._events.append(StreamData(stream_id, ready, ended))
+            last = self._events[-1] if self._events else None
+            if type(last) is StreamData and last.stream_id == stream_id:
+                last.parts.append(ready)
+                last.fin = ended
+            else:
+                self._events.append(StreamData(stream_id, [ready], ended))
         if ended:
             self.forget_if_over(stream_id)
 

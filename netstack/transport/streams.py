@@ -86,6 +86,23 @@ class SendStream:
             self._fin_queued = False
         return offset, data, fin
 
+    def take_full(self, size: int, count: int, credit: int) -> list[bytes]:
+        """Up to `count` pieces of exactly `size` fresh bytes, if they come from one write.
+
+        The last bytes of a write are left to `take`, and so is whatever must be sent again.
+        """
+        if self._again or not self._fresh or self.reset_code is not None:
+            return []
+        data, start = self._fresh[0], self._fresh_from
+        allowed = min(len(data) - 1 - start, credit, self.limit - self.next_offset)
+        taken = min(count, allowed // size) * size
+        if taken <= 0:
+            return []
+        self._fresh_from = start + taken
+        self._fresh_bytes -= taken
+        self.next_offset += taken
+        return [data[at : at + size] for at in range(start, start + taken, size)]
+
     def _gather(self, room: int) -> bytes:
         """Up to `room` fresh bytes; each is copied once, however large the writes were."""
         fresh = self._fresh
@@ -164,7 +181,8 @@ class ReceiveStream:
             self.final_size = end
             if self.highest > end:
                 raise ProtocolViolation("stream data beyond its end")
-        self.highest = max(self.highest, end)
+        if end > self.highest:
+            self.highest = end
         if offset == self.next_offset and not self._held:
             self.next_offset = end
             return data

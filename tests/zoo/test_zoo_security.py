@@ -107,9 +107,9 @@ class MarksBeforeItVerifies(Session):
 
 
 class ForgivesForgeries(Session):
-    def _try(self, opener, number, header, ciphertext):
+    def _tampered(self, number):
         self.tampered_max = 2**63
-        return super()._try(opener, number, header, ciphertext)
+        return super()._tampered(number)
 
 
 class OpensAfterItsEnd(Session):
