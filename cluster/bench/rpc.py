@@ -72,21 +72,19 @@ def _entropy(count: int) -> bytes:
 
 def _round(kind: str, outstanding: int, seconds: float, home: Path) -> Load:
     command = [sys.executable, "-m", "cluster.bench.rpc"]
-    server = subprocess.Popen(
-        [*command, "serve", kind, str(home)], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert server.stdout is not None
-        port = server.stdout.readline().strip()
-        answer = subprocess.run(
-            [*command, "load", kind, port, str(outstanding), str(seconds), str(home)],
-            stdout=subprocess.PIPE,
-            check=True,
-            timeout=seconds + 30,
-        )
-    finally:
-        server.kill()
-        server.wait()
+    serve = [*command, "serve", kind, str(home)]
+    with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            port = server.stdout.readline().strip()
+            answer = subprocess.run(
+                [*command, "load", kind, port, str(outstanding), str(seconds), str(home)],
+                stdout=subprocess.PIPE,
+                check=True,
+                timeout=seconds + 30,
+            )
+        finally:
+            server.kill()
     return Load(*json.loads(answer.stdout))
 
 

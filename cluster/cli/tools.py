@@ -61,16 +61,16 @@ def sim(
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="raft | rpc | all")] = "all",
+    name: Annotated[str, typer.Argument(help="raft | rpc | transport | all")] = "all",
     peers: Annotated[bool, typer.Option("--peers", help="Beside what people use today.")] = False,
     seconds: Annotated[float, typer.Option(help="Seconds a round.")] = 3.0,
     json: Json = False,
 ) -> None:
     """Benchmarks; with --peers each figure beside another system's, taken in turn in one run."""
-    from cluster.bench import raft, rpc
+    from cluster.bench import raft, rpc, transport
     from cluster.bench.harness import Report
 
-    runners = {"rpc": rpc.run, "raft": raft.run}
+    runners = {"transport": transport.run, "rpc": rpc.run, "raft": raft.run}
     if name != "all" and name not in runners:
         raise Usage(f"there is no benchmark {name!r}; there are: {', '.join(runners)}")
     reports: list[Report] = []
