@@ -64,19 +64,26 @@ def bench(
     name: Annotated[str, typer.Argument(help="raft | rpc | transport | all")] = "all",
     peers: Annotated[bool, typer.Option("--peers", help="Beside what people use today.")] = False,
     seconds: Annotated[float, typer.Option(help="Seconds a round.")] = 3.0,
+    lossy: Annotated[bool, typer.Option("--lossy", help="transport: over lossy lines.")] = False,
     json: Json = False,
 ) -> None:
     """Benchmarks; with --peers each figure beside another system's, taken in turn in one run."""
+    from cluster.bench import lossy as lossy_lines
     from cluster.bench import raft, rpc, transport
     from cluster.bench.harness import Report
 
     runners = {"transport": transport.run, "rpc": rpc.run, "raft": raft.run}
+    if lossy:
+        if name != "transport":
+            raise Usage("--lossy goes with: ring bench transport")
+        runners = {"transport": lossy_lines.run}
     if name != "all" and name not in runners:
         raise Usage(f"there is no benchmark {name!r}; there are: {', '.join(runners)}")
     reports: list[Report] = []
     for bench_name, run in runners.items():
         if name in ("all", bench_name):
-            command = shlex.join(["ring", "bench", bench_name, *(["--peers"] if peers else [])])
+            flags = [*(["--lossy"] if lossy else []), *(["--peers"] if peers else [])]
+            command = shlex.join(["ring", "bench", bench_name, *flags])
             render.say(f"{command}: takes a minute or more; leave the machine alone meanwhile")
             reports.append(run(peers=peers, seconds=seconds))
     if json:
