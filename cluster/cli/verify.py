@@ -16,7 +16,9 @@ SHOWN_MAX = 10
 
 def verify(
     history: Annotated[Path, typer.Argument(help="A history: .jsonl, .edn or .log.")],
-    model: Annotated[str, typer.Option(help="register, kv, set, queue, lock; else guessed.")] = "",
+    model: Annotated[
+        str, typer.Option(help="register, kv, set, queue, lock, appends; else by the operations.")
+    ] = "",
     limit: Annotated[float, typer.Option(min=0, help="Seconds until the verdict is unknown.")] = 60,
     json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
@@ -24,14 +26,14 @@ def verify(
     from cluster.verify.foreign import read_history
     from cluster.verify.history import HistoryError
     from cluster.verify.models import MODELS
-    from cluster.verify.verdict import STATUS, NoModel, judge_history, model_of
+    from cluster.verify.verdict import APPENDS, STATUS, NoModel, judge_history, model_of
 
-    if model and model not in MODELS:
-        raise Usage(f"there is no model {model!r}; there are: {', '.join(MODELS)}")
+    known = [*MODELS, APPENDS]
+    if model and model not in known:
+        raise Usage(f"there is no model {model!r}; there are: {', '.join(known)}")
     try:
         operations = read_history(history)
-        spec = MODELS[model] if model else model_of(operations)
-        found = judge_history(operations, spec, limit_s=limit)
+        found = judge_history(operations, model or model_of(operations), limit_s=limit)
     except OSError as error:
         raise Usage(f"{history} cannot be read: {error.strerror}") from None
     except (HistoryError, NoModel, ValueError) as error:

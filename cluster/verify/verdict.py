@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from cluster.verify.appends import judge_appends
 from cluster.verify.history import FAIL, INFO, OK, Operation
 from cluster.verify.linear import INVALID, UNSURE, VALID, judge_all
 from cluster.verify.models import MODELS, Model
@@ -19,6 +20,8 @@ from cluster.verify.models import MODELS, Model
 ANSWERS_MIN: Final = 10
 
 STATUS: Final = {VALID: 0, INVALID: 1, UNSURE: 3}
+# Transactions on lists, which no model steps through (appends.py).
+APPENDS: Final = "appends"
 _SEVERITY: Final = (INVALID, UNSURE, VALID)
 
 # What each model is asked; the first that knows all of a history's words is meant.
@@ -28,6 +31,7 @@ _WORDS: Final = {
     "set": {"add", "remove", "read"},
     "queue": {"enqueue", "dequeue"},
     "lock": {"acquire", "release"},
+    APPENDS: {"txn"},
 }
 
 
@@ -75,31 +79,53 @@ class Verdict:
         }
 
 
-def model_of(history: Sequence[Operation]) -> Model:
-    """The specification that knows these operations; raises NoModel."""
+def model_of(history: Sequence[Operation]) -> str:
+    """The name of what knows these operations: a model's, or APPENDS; raises NoModel."""
     words = {operation.f for operation in history}
     for name, known in _WORDS.items():
         if words <= known:
-            return MODELS[name]
+            return name
     raise NoModel(
         f"no model knows {', '.join(sorted(words))}; there are "
         + "; ".join(f"{name}: {', '.join(sorted(known))}" for name, known in _WORDS.items())
     )
 
 
-def judge_history(history: Sequence[Operation], model: Model, *, limit_s: float) -> Verdict:
-    """The verdict on a history alone: whether it is linearizable, and whether it says enough."""
+def judge_history(history: Sequence[Operation], model: str, *, limit_s: float) -> Verdict:
+    """The verdict on a history alone: whether it could be right, and whether it says enough.
+
+    Args:
+        model: a name of MODELS, or APPENDS.
+        limit_s: what takes longer is unknown.
+    """
     counts = Counter(operation.outcome for operation in history)
     findings = [_enough(counts[OK])]
-    judged = judge_all(history, model, limit_s=limit_s)
-    check = f"linearizable {model.name}"
-    wrong = [judgement for judgement in judged if judgement.verdict != VALID]
-    findings += [Finding(check, j.verdict, j.sentence, j.stuck) for j in wrong]
-    if not wrong:
-        objects = f"{len(judged)} object{'s' * (len(judged) != 1)}"
-        findings.append(Finding(check, VALID, f"{objects}, each with an order"))
+    if model == APPENDS:
+        findings += _serializable(history)
+    else:
+        findings += _linearizable(history, MODELS[model], limit_s)
     tally = {"operations": len(history), OK: counts[OK], FAIL: counts[FAIL], INFO: counts[INFO]}
     return Verdict(findings, tally)
+
+
+def _linearizable(history: Sequence[Operation], model: Model, limit_s: float) -> list[Finding]:
+    check = f"linearizable {model.name}"
+    judged = judge_all(history, model, limit_s=limit_s)
+    wrong = [judgement for judgement in judged if judgement.verdict != VALID]
+    if wrong:
+        return [Finding(check, j.verdict, j.sentence, j.stuck) for j in wrong]
+    objects = f"{len(judged)} object{'s' * (len(judged) != 1)}"
+    return [Finding(check, VALID, f"{objects}, each with an order")]
+
+
+def _serializable(history: Sequence[Operation]) -> list[Finding]:
+    anomalies = judge_appends(history)
+    if anomalies:
+        return [
+            Finding(f"{a.kind}, so not {a.rules_out}", INVALID, a.sentence, a.where)
+            for a in anomalies
+        ]
+    return [Finding("strict serializable", VALID, "no transaction must come before itself")]
 
 
 def _enough(answers: int) -> Finding:

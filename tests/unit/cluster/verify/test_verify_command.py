@@ -51,6 +51,26 @@ def test_programs_get_json(ring, tmp_path):
     assert report["findings"][1]["operations"] == [11]
 
 
+def test_transactions_are_known_by_their_name(ring, tmp_path):
+    path = tmp_path / "txn.jsonl"
+    rows = [([["append", "x", i]], i) for i in range(10)] + [([["r", "x", [0]]], 50)]
+    with path.open("w") as file:
+        for steps, time in rows:
+            event = {"process": 0, "f": "txn", "value": steps}
+            file.write(json.dumps(event | {"type": "invoke", "time": time}) + "\n")
+            file.write(json.dumps(event | {"type": "ok", "time": time + 0.5}) + "\n")
+    assert ring("verify", str(path)).status == 0
+    # The first was seen, and the second, which was answered long before, was not.
+    with path.open("a") as file:
+        event = {"process": 0, "f": "txn", "value": [["r", "x", [0, 1]]]}
+        file.write(json.dumps(event | {"type": "invoke", "time": 60}) + "\n")
+        file.write(json.dumps(event | {"type": "ok", "time": 61}) + "\n")
+    done = ring("verify", str(path))
+    assert done.status == 1
+    assert "G-single-realtime, so not strict serializable: " in done.out
+    assert "T10 did not observe T1's append of 1 to 'x'" in done.out
+
+
 def test_a_model_can_be_named(ring, tmp_path):
     assert ring("verify", history(tmp_path, 9), "--model", "register").status == 0
     ring("verify", history(tmp_path, 9), "--model", "tree").refused(2, "register, kv, set")
