@@ -18,6 +18,7 @@ from cluster.cli import (
     nodes,
     repair,
     tools,
+    tunnel,
     verify,
 )
 from cluster.errors import INTERNAL, RingError
@@ -51,6 +52,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 for command in COMMANDS:
     app.command()(command)
 faults.net.command()(lab.lab)
+faults.net.add_typer(tunnel.app, name="tunnel")
 app.add_typer(faults.net, name="net")
 app.add_typer(faults.disk, name="disk")
 app.add_typer(faults.clock, name="clock")

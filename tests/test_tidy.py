@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "cluster": {"security", "netstack", *SERVICES},
 }
 # Inside netstack the layers stand on one another in this order.
-NETSTACK_LAYERS = ("runtime", "transport", "rpc")
+NETSTACK_LAYERS = ("runtime", "transport", "rpc", "presets", "tunnel")
 
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 600
@@ -40,6 +40,11 @@ CORES = (
     "netstack/rpc/schema.py",
     "netstack/transport/*.py",
     "netstack/transport/congestion/*.py",
+    "netstack/arq/*.py",
+    "netstack/delivery/*.py",
+    "netstack/presets/jitter.py",
+    "netstack/presets/rtp.py",
+    "netstack/tunnel/address.py",
     "raftd/*.py",
     "cluster/node.py",
 )
@@ -48,6 +53,10 @@ SHELLS = {
     "netstack/transport/host.py",
     "netstack/transport/peer.py",
     "netstack/transport/qlog_file.py",
+    "netstack/arq/shell.py",
+    "netstack/arq/__main__.py",
+    "netstack/delivery/__main__.py",
+    "netstack/delivery/shell.py",
     "raftd/replica.py",
     "raftd/__main__.py",
     "raftd/server.py",

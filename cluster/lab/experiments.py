@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from cluster.lab import congestion, paths
+from cluster.lab import congestion, paths, playout, reliability, requests
 from cluster.lab.outcome import Outcome
 
 EXPERIMENTS: Final[dict[str, Callable[[int], Outcome]]] = {
@@ -16,4 +16,9 @@ EXPERIMENTS: Final[dict[str, Callable[[int], Outcome]]] = {
     "wireless": paths.wireless,
     "bufferbloat": paths.bufferbloat,
     "selfish": paths.selfish,
+    "jitter": playout.jitter,
+    "window": reliability.window,
+    "receivers": reliability.receivers,
+    "storm": requests.storm,
+    "delivery": requests.delivery,
 }

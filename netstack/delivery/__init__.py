@@ -1,0 +1,1 @@
+"""Requests over a network that loses and repeats: at least once, at most once. See README.md."""

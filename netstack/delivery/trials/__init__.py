@@ -1,0 +1,1 @@
+"""The strategies on trial, in virtual time: every one under every fault. See ../README.md."""

@@ -1,0 +1,1 @@
+"""Three services over one transport: datagrams, a byte stream, and media in step."""

@@ -1,0 +1,1 @@
+"""TCP connections of ordinary programs, carried over the transport."""
