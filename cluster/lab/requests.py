@@ -129,9 +129,9 @@ class Storm:
         return max(Counter(int(at / TICK_S) for at in self.arrivals if at >= since).values())
 
 
-# Estimator, back-off, tries. Four tries of a fixed timer last 1.6 s, and 6 s with back-off. A timer
-# that has learnt that an idle server answers in 20 ms would be through with four in 0.3 s, and its
-# client back with the next request: it gets eight, which last 5 s.
+# Estimator, back-off, tries. Four tries of a fixed timer last 1.6 s, and 6 s with back-off. A
+# timer that has learnt that an idle server answers in 20 ms would be through with four in 0.3 s,
+# and its client back with the next request: it gets eight, which last 5 s.
 KINDS: Final[dict[str, tuple[str, BackOff, int]]] = {
     "fixed timer": ("fixed", NONE, 4),
     "back-off": ("fixed", WITHOUT_JITTER, 4),

@@ -23,7 +23,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from netstack.delivery.client import Client, Ports
+from netstack.delivery.client import Client
 from netstack.delivery.errors import BadMessage, DeliveryError
 from netstack.delivery.restart import STRATEGIES, Cure, ports_for
 from netstack.delivery.shell import ClientShell, ServerShell
@@ -113,7 +113,7 @@ async def _ask(options: argparse.Namespace) -> int:
             _terms(options),
             runtime.rng,
             estimator=ESTIMATORS[options.timer](options.rtt / 10),
-            ports=Ports(ports_for(options.strategy, Cure(options.cure))),
+            ports=ports_for(options.strategy, Cure(options.cure)),
         )
         shell = ClientShell(runtime, core, (HOST, options.port))
         with contextlib.closing(runtime), contextlib.closing(shell):

@@ -1,4 +1,4 @@
-"""At least once: ask again until there is an answer, or until it is time to say that there is none.
+"""At least once: ask until there is an answer, or until it is time to say that there is none.
 
     ask ──► REQUEST ──────────────► … timer … REQUEST ──► … twice the timer … REQUEST ──► GaveUp
                  ◄── REPLY: Answered               the same nonce in every copy
@@ -197,9 +197,10 @@ class Client:
     def check(self) -> None:
         """Invariants; raises AssertionError with what is wrong."""
         assert len(self._pending) <= self._open_max, f"{self!r}: more open than it may"
+        terms = self._terms
         for nonce, pending in self._pending.items():
-            assert 1 <= pending.tries <= self._terms.tries_max, f"{nonce}: {pending}"
-            assert pending.wakes_at <= pending.began + self._terms.give_up_s, f"{nonce}: {pending}"
+            assert 1 <= pending.tries <= terms.tries_max, f"{nonce}: {pending}"
+            assert pending.wakes_at <= pending.began + terms.give_up_s, f"{nonce}: {pending}"
 
     def _send(self, nonce: int, pending: _Pending, now: float) -> None:
         pending.tries += 1

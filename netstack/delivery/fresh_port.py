@@ -92,10 +92,9 @@ class FreshPort(Suppressor):
     def snapshot(self, now: float) -> Any:
         """See Suppressor."""
         self._forget(now)
-        return [
-            self._next,
-            *([[p, now - at] for p, at in ports.items()] for ports in (self._opened, self._closed)),
-        ]
+        opened = [[port, now - at] for port, at in self._opened.items()]
+        closed = [[port, now - at] for port, at in self._closed.items()]
+        return [self._next, opened, closed]
 
     def restore(self, saved: Any, now: float) -> None:
         """See Suppressor."""

@@ -24,11 +24,11 @@ IMAGE = "image"
 class ServerShell:
     """One life of a server in this process; raises BadMessage if its image cannot be read."""
 
-    def __init__(self, runtime: Runtime, suppressor: Suppressor, cure: Cure, terms: Terms) -> None:
+    def __init__(self, runtime: Runtime, memory: Suppressor, cure: Cure, terms: Terms) -> None:
         self._runtime = runtime
         image = runtime.disk.read(IMAGE) if runtime.disk.exists(IMAGE) else None
         now = runtime.clock.now()
-        self.core: Server[Address] = start(Ledger(), suppressor, cure, terms, image, now)
+        self.core: Server[Address] = start(Ledger(), memory, cure, terms, image, now)
         self._endpoint: Endpoint | None = None
 
     async def serve(self, address: Address) -> Address:

@@ -182,7 +182,8 @@ async def test_a_fresh_port_for_each_request_refuses_and_executes_once(serve, tm
 async def test_a_hundred_deposits_at_once_are_a_hundred(serve, tmp_path):
     server = serve(PATIENT, "nonce-table", Cure.NONE)
     server.start()
-    async with client_of(server, tmp_path / "client", PATIENT, "nonce-table", Cure.NONE) as client:
+    caller = client_of(server, tmp_path / "client", PATIENT, "nonce-table", Cure.NONE)
+    async with caller as client:
         for _ in range(2):
             replies = await asyncio.gather(*(client.ask(b"deposit 1") for _ in range(50)))
             assert len(set(replies)) == 50

@@ -70,7 +70,7 @@ class Tally:
 
 
 class Counted(Ledger):
-    """A ledger that remembers what it did; outlives kills, as the eye of the experimenter does."""
+    """A ledger whose executions are counted by who watches, across all its lives."""
 
     def __init__(self, executions: Counter[bytes]) -> None:
         super().__init__()

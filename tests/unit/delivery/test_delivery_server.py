@@ -103,6 +103,13 @@ class TestMonotone:
     def test_it_forgets_a_silent_client_at_the_horizon_and_not_before(self):
         kit.forgets_at_the_horizon(Monotone)
 
+    def test_one_that_goes_on_does_not_keep_the_silent_in_memory(self):
+        table = Monotone(10.0)
+        for now, name in ((0.0, b"a"), (1.0, b"b"), (8.0, b"a")):
+            table.executed(request(int(now) + 1, client=name), b"ok", now)
+        table.admit(request(99, client=b"c"), 11.0)
+        assert len(table) == 1
+
     def test_when_full_it_ignores_who_is_new(self):
         kit.ignores_what_it_has_no_room_for(lambda s: Monotone(s, capacity=2))
 
@@ -243,6 +250,13 @@ class TestKill:
             Cure.SILENCE: [],
             Cure.DURABLE_TABLE: [Reply(ID, 1, b"balance 1")],
         }
+
+    def test_a_port_that_was_opened_is_durable_before_it_is_told(self):
+        first = next_life(FreshPort, Cure.DURABLE_TABLE, None, 0.0)
+        first.receive(encode(Open(ID, 1)), "here", 0.0)
+        second = next_life(FreshPort, Cure.DURABLE_TABLE, kit.image_of(first), 0.1)
+        assert offer(second, Open(ID, 2), 0.2) == [Opened(ID, 2, 2)]
+        assert offer(second, request(1, port=1), 0.3) == [Reply(ID, 1, b"balance 1")]
 
     def test_lives_are_counted_though_nothing_was_executed_in_them(self):
         image, ports = None, []
