@@ -97,11 +97,6 @@ async def dial_ours(kind: str, home: Path, port: int, congestion: str = "") -> O
     host = _host(kind, "caller", home, congestion)
     await host.start(("127.0.0.1", 0))
     peer = await host.connect(("127.0.0.1", port), service="bench", expect="server")
-    if (mtu := OURS[kind][0]) > BASE_MTU:
-        # The discovery takes a few round trips; what is measured is the path that it found.
-        deadline = time.monotonic() + 2
-        while peer.stats()["mtu"] < mtu and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
     async def opener() -> Bytes:
         return _Ours(peer.open_stream())

@@ -23,10 +23,10 @@ PROBES_MAX: Final = 3
 # The gap at which a search is over: finer is not worth a probe.
 STEP_MIN: Final = 32
 RAISE_S: Final = 600.0  # RFC 8899 §5.1.1
-# The path is taken for a black hole of large packets after so many time-outs in a row, or so many
-# of them lost in a row while small ones arrive.
+# The path is taken for a black hole of large packets after so many time-outs in a row, or if so
+# many times in a row some of them were lost and none arrived, while small ones do.
 BLACK_HOLE_TIMEOUTS: Final = 3
-BLACK_HOLE_LOSSES: Final = 6
+BLACK_HOLE_LOSSES: Final = 3
 
 
 class MtuDiscovery:
@@ -34,6 +34,7 @@ class MtuDiscovery:
 
     __slots__ = (
         "_failed",
+        "_lost_at",
         "_lost_in_a_row",
         "_probes_lost",
         "_raise_at",
@@ -50,6 +51,7 @@ class MtuDiscovery:
         self._failed = maximum + 1
         self._probes_lost = 0
         self._lost_in_a_row = 0
+        self._lost_at = -1.0
         self.searching = False
         self._raise_at: float | None = None
 
@@ -115,8 +117,13 @@ class MtuDiscovery:
         self._lost_in_a_row = 0
 
     def lost(self, size: int, now: float) -> bool:
-        """A packet was lost; True if the path must be taken for a black hole of large ones."""
-        self._lost_in_a_row += size > BASE_MTU
+        """A packet was lost; True if the path must be taken for a black hole of large ones.
+
+        However many are found lost at a time count as one: a queue that overflows drops a burst.
+        """
+        if size > BASE_MTU and now > self._lost_at:
+            self._lost_in_a_row += 1
+            self._lost_at = now
         return self._lost_in_a_row >= BLACK_HOLE_LOSSES and self._fall_back(now)
 
     def timed_out(self, timeouts: int, now: float) -> bool:

@@ -145,6 +145,26 @@ class TestMtu:
         assert mtu.timed_out(3, 1.0)
         assert mtu.current == 1200
 
+    def test_large_packets_lost_three_times_in_a_row_are_a_black_hole(self):
+        mtu = self.search(9000)
+        before = mtu.current
+        assert not mtu.lost(before, 1.0)
+        assert not mtu.lost(1200, 1.5)  # a small one says nothing of it
+        assert not mtu.lost(before, 2.0)
+        assert mtu.current == before
+        assert mtu.lost(before, 3.0)
+        assert mtu.current == 1200
+
+    def test_a_burst_that_a_full_queue_dropped_is_none(self):
+        mtu = self.search(9000)
+        before = mtu.current
+        for at in (1.0, 2.0):
+            assert not any(mtu.lost(before, at) for _ in range(100))
+        mtu.large_arrived()
+        for at in (3.0, 4.0):
+            assert not any(mtu.lost(before, at) for _ in range(100))
+        assert mtu.current == before
+
     def test_loopback_finds_tens_of_kilobytes(self):
         pair = Pair(delay=0.001)
         stream = pair.client.connection.streams.open()
