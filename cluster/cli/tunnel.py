@@ -129,7 +129,7 @@ def _serve(begin: Callable[[Ends], Awaitable[None]]) -> None:
         try:
             await begin(ends)
             await ends.over
-            render.say(f"✓ carried {ends.carried} connections")
+            render.say(f"✓ connections carried: {ends.carried}")
         finally:
             await ends.close()
 

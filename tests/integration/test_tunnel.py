@@ -360,7 +360,7 @@ class TestPrograms:
         for end in (near, far):
             end.send_signal(signal.SIGTERM)
             assert end.wait(PATIENCE_S) == 0
-            assert end.stderr.read() == "✓ carried 3 connections\n"
+            assert end.stderr.read() == "✓ connections carried: 3\n"
 
     def test_curl_downloads_over_a_link_that_loses_five_percent(self, processes, tmp_path):
         program("curl")

@@ -22,7 +22,8 @@ jitter = importlib.import_module("test_jitter")
 rtp = importlib.import_module("test_rtp")
 presets = importlib.import_module("test_presets_sim")
 tunnels = importlib.import_module("test_tunnel")
-buffer, numbers = jitter.TestBuffer(), rtp.TestUnwrapped()
+formula, buffer, estimate = jitter.TestFormula(), jitter.TestBuffer(), jitter.TestEstimate()
+numbers = rtp.TestUnwrapped()
 datagrams, streams, media = presets.TestDatagrams(), presets.TestByteStream(), presets.TestMedia()
 
 CAUGHT = (AssertionError, OSError, TransportError, BaseExceptionGroup, pytest.fail.Exception)
@@ -39,27 +40,27 @@ ZOO = [
     (
         bugs.rounds_down,
         SIZE,
-        jitter.test_at_the_formulas_size_no_delays_within_the_range_make_a_gap,
+        formula.test_is_enough_and_one_less_is_not_for_all_small_paths,
     ),
     (
         bugs.divides_by_the_mean_delay,
         SIZE,
-        jitter.test_at_the_formulas_size_no_delays_within_the_range_make_a_gap,
+        formula.test_is_enough_and_one_less_is_not_for_all_small_paths,
     ),
     (
         bugs.takes_one_more_to_be_safe,
         SIZE,
-        jitter.test_one_segment_less_is_too_few_for_the_fastest_before_the_slowest,
+        formula.test_is_enough_and_one_less_is_not_for_all_small_paths,
     ),
     (
         bugs.BeginsWithTheLastOfTheFirst,
         BUFFER,
-        jitter.test_at_the_formulas_size_no_delays_within_the_range_make_a_gap,
+        formula.test_is_enough_and_one_less_is_not_for_all_small_paths,
     ),
     (
         bugs.PlaysFromTheFirstToArrive,
         BUFFER,
-        jitter.test_at_the_formulas_size_no_delays_within_the_range_make_a_gap,
+        buffer.test_begins_with_what_was_overtaken_if_its_time_is_to_come,
     ),
     (bugs.PlaysWhatIsLate, BUFFER, buffer.test_drops_what_is_late_and_counts_it_once),
     (bugs.WaitsForWhatIsMissing, BUFFER, buffer.test_falls_silent_at_the_end_of_a_stream),
@@ -76,7 +77,7 @@ ZOO = [
     (
         bugs.DoesNotSmooth,
         ESTIMATE,
-        jitter.test_the_estimate_agrees_with_the_formula_of_the_rfc,
+        estimate.test_is_moved_by_a_sixteenth_of_what_differs,
     ),
     (bugs.DoesNotWrap, NUMBERS, numbers.test_goes_on_where_the_counter_begins_again),
     (
@@ -92,7 +93,7 @@ ZOO = [
     (
         bugs.KnowsOneRoundOnly,
         NUMBERS,
-        rtp.test_an_unwrapped_number_is_the_one_that_was_sent_however_often_it_wrapped,
+        numbers.test_goes_on_round_after_round,
     ),
     (
         bugs.HasCongestionControl,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 from hypothesis import given
@@ -64,6 +64,18 @@ class TestFormula:
     def test_refuses_what_is_no_path(self, numbers):
         with pytest.raises(ValueError, match="0 <= shortest <= longest"):
             segments_needed(*numbers)
+
+    def test_is_enough_and_one_less_is_not_for_all_small_paths(self):
+        """Every path with delays of 7 to 7 + 16 ticks, every order of its extremes."""
+        for spread, headway in product(range(17), range(1, 13)):
+            shortest, longest = 7, 7 + spread
+            segments = segments_needed(longest, shortest, headway)
+            for delays in product((shortest, longest), repeat=4):
+                buffer, *_ = play_out(delays, segments, headway)
+                assert buffer.concealed == 0, (delays, headway)
+            if segments:
+                buffer, *_ = play_out([shortest, longest], segments - 1, headway)
+                assert buffer.late == 1, (spread, headway)
 
     def test_both_sides_of_the_boundary_to_the_tick(self):
         for longest, gaps in ((120, 0), (121, 1)):
@@ -168,6 +180,12 @@ class TestEstimate:
         for i in range(100):
             estimate.receive(160 * i, 160 * i + 12_345)
         assert (estimate.jitter, estimate.spread) == (0, 0)
+
+    def test_is_moved_by_a_sixteenth_of_what_differs(self):
+        estimate = JitterEstimate()
+        for timestamp, now in ((0, 0), (160, 160), (320, 480)):
+            estimate.receive(timestamp, now)
+        assert estimate.jitter == 160 // 16
 
     def test_follows_the_mean_difference_of_transit_times(self):
         """Delays of 0 and 80 in turn: each differs by 80 from the last."""

@@ -36,6 +36,11 @@ class TestUnwrapped:
         seen = [numbers.extend(n) for n in (65_534, 65_535, 0, 1)]
         assert seen == [65_534, 65_535, 65_536, 65_537]
 
+    def test_goes_on_round_after_round(self):
+        numbers = Unwrapped(16)
+        sent = range(65_000, 5 * 65_536, 1_000)
+        assert [numbers.extend(n % 65_536) for n in sent] == list(sent)
+
     def test_knows_what_comes_late_from_before_the_wrap(self):
         numbers = Unwrapped(16)
         assert [numbers.extend(n) for n in (65_535, 1, 0, 65_534)] == [
