@@ -43,6 +43,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     nodes.kill,
     nodes.pause,
     nodes.resume,
+    nodes.slow,
+    nodes.crashpoint,
     nodes.restart,
     repair.repair,
     tools.sim,

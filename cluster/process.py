@@ -35,8 +35,11 @@ class Process:
         return f"<Process {self.pid}>"
 
     @classmethod
-    def spawn(cls, command: list[str], log: Path) -> Process:
-        """Start `command`, its output appended to `log`. From the main thread only: prctl(2)."""
+    def spawn(cls, command: list[str], log: Path, settings: dict[str, str]) -> Process:
+        """Start `command`, its output appended to `log`. From the main thread only: prctl(2).
+
+        `settings` are for its environment, beside what is in ours.
+        """
         log.parent.mkdir(parents=True, exist_ok=True)
         reading, writing = os.pipe()
         supervisor = os.getpid()
@@ -46,7 +49,8 @@ class Process:
             if os.getppid() != supervisor:
                 os._exit(1)  # it died in between, and the signal will not come
 
-        environment = {**os.environ, "RING_READY_FD": str(writing), "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **settings}
+        environment["RING_READY_FD"] = str(writing)
         try:
             with log.open("ab") as output:
                 popen = subprocess.Popen(

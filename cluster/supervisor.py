@@ -5,6 +5,9 @@ It is asked over a Unix socket, a JSON line a request and a JSON line an answer:
     {"do": "status"}                            rows of all nodes, with what each says of itself
     {"do": "reload"}                            start what cluster.toml has, stop what it has not
     {"do": "kill" | "pause" | "resume" | "restart" | "stop", "nodes": ["n1"]}
+    {"do": "lose", "nodes": ["n1"]}             killed, and silent instead of refusing
+    {"do": "slow", "nodes": ["n1"], "share": 0.3}    gets so much of its time; 1: all of it again
+    {"do": "damage", "nodes": ["n1"], "how": "flip", "seed": 7}    its files, while it is down
     {"do": "faults", "changes": {"n1": {…}}}    passed on to the daemons (netstack.runtime.faults)
     {"do": "metrics", "nodes": […]}
     {"do": "trust"}                             read certificates again, and have all do so
@@ -12,7 +15,8 @@ It is asked over a Unix socket, a JSON line a request and a JSON line an answer:
 
 A daemon that exits by itself is started again, with growing pauses; one that was killed on
 purpose is not. Starts and stops of one daemon wait for each other, so that it never has two
-processes. No daemon outlives this process (see process.py).
+processes. Faults of links, disks and clocks outlive the daemon's process, as they would outlive
+that of a real machine. No daemon outlives this process (see process.py).
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import signal
 import sys
 import time
@@ -32,12 +37,18 @@ from typing import Any, Final
 from cluster import topology
 from cluster.control import socket_path
 from cluster.errors import Usage
-from cluster.node import BACKOFF, FATAL, PAUSED, STARTING, IllegalTransition, NodeState
+from cluster.misfortunes import SilentPort, Strobe, damage
+from cluster.node import BACKOFF, FATAL, PAUSED, RUNNING, STARTING, IllegalTransition, NodeState
 from cluster.process import Process, become_subreaper, daemon_command
 from netstack.rpc.admin import AdminClient
 from netstack.rpc.errors import RpcError
 from netstack.rpc.node import RpcNode
+from netstack.runtime.clock import Clock
 from netstack.runtime.config import ClusterConfig, ConfigError, NodeConfig
+from netstack.runtime.disk import DiskFaults
+from netstack.runtime.failpoints import Failpoints
+from netstack.runtime.faults import Faults
+from netstack.runtime.policy import LinkTable
 from netstack.runtime.runtime import RealRuntime
 from netstack.transport.config import TransportConfig
 from security import keystore
@@ -73,6 +84,26 @@ class Daemon:
         self.changing = asyncio.Lock()  # held from the stop to the start of a restart
         self.admin: AdminClient | None = None
         self.timer: asyncio.TimerHandle | None = None
+        self.faults = _no_faults()  # what the next life begins with
+        self.silence: SilentPort | None = None
+        self.strobe: Strobe | None = None
+
+    def speak(self) -> None:
+        """Its port is its own again."""
+        if self.silence is not None:
+            self.silence.close()
+            self.silence = None
+
+    def full_speed(self) -> None:
+        """It has all of its time again."""
+        if self.strobe is not None:
+            self.strobe.stop()
+            self.strobe = None
+
+
+def _no_faults() -> Faults:
+    links, points = LinkTable(random.Random()), Failpoints(lambda: None, lambda seconds: None)
+    return Faults(links, DiskFaults(), Clock(time.monotonic, time.time), points)
 
 
 class Supervisor:
@@ -136,6 +167,9 @@ class Supervisor:
             "trust": self._trust,
             "down": self._down_request,
             **dict.fromkeys(SIGNALS, self._signal),
+            "lose": self._lose,
+            "slow": self._slow,
+            "damage": self._damage,
             "restart": self._restart_request,
             "stop": self._stop_request,
         }
@@ -192,9 +226,13 @@ class Supervisor:
         changes = request["changes"]
 
         async def apply(name: str, change: dict[str, Any]) -> tuple[str, Any]:
+            daemon = self._daemon(name)
             try:
-                return name, await self._admin(self._daemon(name)).faults(change)
-            except RpcError as error:
+                daemon.faults.apply(change)
+                if daemon.process is None:
+                    return name, daemon.faults.describe()
+                return name, await self._admin(daemon).faults(change)
+            except (RpcError, ValueError) as error:
                 return name, {"error": str(error)}
 
         answers = await asyncio.gather(*(apply(name, c) for name, c in changes.items()))
@@ -258,6 +296,7 @@ class Supervisor:
             except IllegalTransition as error:
                 refused.append(str(error))
                 continue
+            daemon.full_speed()
             if daemon.process is not None:
                 daemon.process.signal(number)
             done.append(daemon)
@@ -266,6 +305,46 @@ class Supervisor:
         if verb == "kill":
             await asyncio.gather(*(daemon.gone.wait() for daemon in done))
         return {"nodes": [daemon.state.name for daemon in done], "refused": refused}
+
+    async def _lose(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The machines are gone: no process, and nobody who says so."""
+        for daemon in [self._daemon(name) for name in request["nodes"]]:
+            async with daemon.changing:
+                if daemon.state.alive:
+                    await self._signal({"do": "kill", "nodes": [daemon.state.name]})
+                daemon.state.stopping()  # nor does it come back by itself
+                self._arm(daemon)
+                if daemon.silence is None:
+                    daemon.silence = SilentPort(daemon.config.address)
+                daemon.state.reason = "host lost"
+        return {"nodes": request["nodes"]}
+
+    async def _slow(self, request: dict[str, Any]) -> dict[str, Any]:
+        share = request["share"]
+        turns: dict[str, int] = {}
+        for daemon in [self._daemon(name) for name in request["nodes"]]:
+            turns[daemon.state.name] = daemon.strobe.turns if daemon.strobe is not None else 0
+            daemon.full_speed()
+            if share == 1:
+                continue
+            if daemon.state.state != RUNNING or daemon.process is None:
+                raise IllegalTransition(
+                    f"{daemon.state.name} is {daemon.state.state}; only a running node is slowed"
+                )
+            daemon.strobe = Strobe(daemon.process.signal, share)
+        return {"turns": turns}
+
+    async def _damage(self, request: dict[str, Any]) -> dict[str, Any]:
+        done: dict[str, str] = {}
+        for daemon in [self._daemon(name) for name in request["nodes"]]:
+            name = daemon.state.name
+            async with daemon.changing:
+                if daemon.process is not None:
+                    raise IllegalTransition(f"{name} is {daemon.state.state}; kill it first")
+                folder = self._home / "nodes" / name
+                done[name] = damage(folder, request["how"], int(request.get("seed", 0)))
+            self._runtime.events.emit("disk.damaged", target=name, cause=done[name])
+        return {"done": done}
 
     async def _restart_request(self, request: dict[str, Any]) -> dict[str, Any]:
         daemons = [self._daemon(name) for name in request["nodes"]]
@@ -284,6 +363,8 @@ class Supervisor:
 
     async def _down(self) -> None:
         await asyncio.gather(*(self._stop(daemon) for daemon in self._daemons.values()))
+        for daemon in self._daemons.values():
+            daemon.speak()
         # The answer to whoever asked leaves first.
         self._loop.call_later(0.05, self._ended.set)
 
@@ -299,7 +380,9 @@ class Supervisor:
         module = topology.SERVICES[daemon.config.service][1]
         name = daemon.config.name
         command = daemon_command(module, name, self._home / "cluster.toml")
-        process = Process.spawn(command, self._home / "nodes" / name / "output.log")
+        daemon.speak()
+        faults = {"RING_FAULTS": json.dumps(daemon.faults.lasting())}
+        process = Process.spawn(command, self._home / "nodes" / name / "output.log", faults)
         daemon.process = process
         daemon.gone.clear()
         daemon.state.starting(process.pid, self._loop.time())
@@ -321,6 +404,7 @@ class Supervisor:
         self._loop.remove_reader(process.pidfd)
         self._loop.remove_reader(process.ready_fd)
         status = process.reap()
+        daemon.full_speed()
         process.close()
         daemon.process = None
         daemon.state.exited(status, self._loop.time())
@@ -359,6 +443,7 @@ class Supervisor:
     async def _remove(self, daemon: Daemon) -> None:
         async with daemon.changing:
             await self._end(daemon)
+            daemon.speak()
             del self._daemons[daemon.state.name]
 
     async def _stop(self, daemon: Daemon) -> None:
@@ -368,6 +453,7 @@ class Supervisor:
     async def _end(self, daemon: Daemon) -> None:
         """SIGTERM, then SIGKILL; on return there is no process, and none will come by itself."""
         was_paused = daemon.state.state == PAUSED
+        daemon.full_speed()
         if daemon.state.stopping() and daemon.process is not None:
             daemon.process.signal(signal.SIGTERM)
             if was_paused:

@@ -288,6 +288,8 @@ class Replica:
         if self.disk_full:
             self.disk_full = False
             self._runtime.events.emit("disk.room", cause="writing works again")
+        failpoint = self._runtime.failpoint
+        failpoint("raft.persisted")
         core, now = self.core, self._now()
         for persist in batch:
             if persist.snapshot is not None:
@@ -315,6 +317,8 @@ class Replica:
 
     def _apply(self, output: Apply) -> None:
         store, waiters = self.store, self._waiters
+        failpoint = self._runtime.failpoint
+        failpoint("raft.before-apply")
         for entry in output.entries:
             if entry.kind == COMMAND:
                 self._log_bytes += len(entry.data)
@@ -346,6 +350,8 @@ class Replica:
             )
 
     def _restore(self, output: Restore) -> None:
+        failpoint = self._runtime.failpoint
+        failpoint("raft.before-restore")
         self.store.restore(output.data)
         self._snapshot_due = self._next_snapshot(output.meta.index)
         self._log_bytes, self._state_bytes = 0, len(output.data)

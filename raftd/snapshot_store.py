@@ -31,6 +31,7 @@ def save(disk: Disk, meta: SnapshotMeta, parts: Iterable[bytes]) -> bytes:
     header: bytes = msgpack.packb([meta.index, meta.term, meta.membership.pack()])
     crc: int = google_crc32c.value(header)
     pieces: list[bytes] = []
+    failpoint = disk.failpoint
     with disk.replacing(f"{FOLDER}/{meta.index:020d}.snap") as file:
         file.append(bytes(4) + header)
         for piece in _pieces(parts):
@@ -38,6 +39,8 @@ def save(disk: Disk, meta: SnapshotMeta, parts: Iterable[bytes]) -> bytes:
             file.append(piece)
             pieces.append(piece)
         file.write_at(0, crc.to_bytes(4, "big"))
+        failpoint("snapshot.before-sync")
+    failpoint("snapshot.after-rename")
     return b"".join(pieces)
 
 

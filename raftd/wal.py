@@ -128,8 +128,12 @@ class Wal:
             self._next_segment(record_bytes)
         assert self._file is not None
         # State changes only after the sync: a write that failed may be tried again as it was.
+        failpoint = self._disk.failpoint
+        failpoint("wal.append.before-write")
         self._file.write_at(self._offset, _record(self._salt, self._sequence + 1, payload))
+        failpoint("wal.append.before-sync")
         self._file.sync()
+        failpoint("wal.append.after-sync")
         self._sequence += 1
         self._offset += record_bytes
         self.syncs += 1
@@ -146,7 +150,10 @@ class Wal:
             fresh.truncate(0)
             fresh.write_at(0, first + bytes(size - len(first)))
             fresh.sync()
+        failpoint = self._disk.failpoint
+        failpoint("wal.segment.before-rename")
         self._disk.rename(f"{path}.new", path)
+        failpoint("wal.segment.after-rename")
         if self._file is not None:
             self._file.close()
         self._file = self._disk.open(path)
@@ -165,10 +172,12 @@ class Wal:
 
     def _remove_segments(self, index: int) -> None:
         """Delete the oldest segments while all their entries are in the snapshot."""
+        failpoint = self._disk.failpoint
         for name in sorted(self._segments)[:-1]:
             if self._segments[name] > index:
                 break
             self._disk.remove(f"{FOLDER}/{name}")
+            failpoint("wal.segment.removed")
             del self._segments[name]
 
     def close(self) -> None:

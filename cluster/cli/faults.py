@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import random
 from typing import Annotated, Any
 
 import typer
 
 from cluster import render, topology
+from cluster.chaos.grudges import GRUDGES, Grudge, apart
 from cluster.cli.nodes import Target, select, views
 from cluster.control import Control
 from cluster.errors import Unhealthy, Usage
+from cluster.quantities import probability, seconds
 from cluster.selectors import resolve
 
 net = typer.Typer(no_args_is_help=True, help="Faults of links between live nodes.")
 disk = typer.Typer(no_args_is_help=True, help="Faults of live nodes' disks.")
 clock = typer.Typer(no_args_is_help=True, help="Faults of live nodes' clocks.")
-
-UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
-
-
-def seconds(text: str) -> float:
-    """`20ms`, `1.5s` or `300us`; raises Usage for a number without unit."""
-    for unit, factor in UNITS.items():
-        if text.endswith(unit) and (unit != "s" or not text.endswith(("ms", "us"))):
-            number = text.removesuffix(unit)
-            try:
-                value = float(number) * factor
-            except ValueError:
-                break
-            if math.isfinite(value):
-                return value
-    raise Usage(f"{text!r} is not a time; write it with its unit, as in 20ms or 1.5s")
-
-
-def probability(text: str) -> float:
-    """`10%` or `0.1`; raises Usage."""
-    try:
-        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise Usage(f"{text!r} is not a probability; write 0.1 or 10%")
-    return value
 
 
 def _apply(control: Control, changes: dict[str, Any]) -> dict[str, Any]:
@@ -62,8 +36,6 @@ def _links(target: str, **policy: Any) -> None:
         chosen = select(control, target)
         changes: dict[str, Any] = {}
         for row in rows:
-            if row["state"] != "running":
-                continue
             edges = {
                 other["address"]: policy
                 for other in rows
@@ -78,11 +50,19 @@ def _links(target: str, **policy: Any) -> None:
 
 
 @net.command()
-def partition(groups: Annotated[list[str], typer.Argument(help="n1,n2 n3: groups")]) -> None:
-    """Cut every edge between groups; who is named in none is one more group."""
+def partition(
+    groups: Annotated[list[str], typer.Argument(help="n1,n2 n3: groups; or a shape")],
+) -> None:
+    """Cut every edge between groups; who is named in none is one more group.
+
+    Or a shape, drawn anew each time: halves, isolate, bridge, ring, chain, one-way.
+    """
     with Control(topology.home()) as control:
         status = control.ask("status")
         nodes = views(status)
+        if groups[0] in GRUDGES:
+            _shape(control, status, groups)
+            return
         sets = [resolve(group, nodes, random.Random()) for group in groups]
         named = {name for group in sets for name in group}
         if sum(map(len, sets)) != len(named):
@@ -91,22 +71,54 @@ def partition(groups: Annotated[list[str], typer.Argument(help="n1,n2 n3: groups
         sets += [rest] if rest else []
         if len(sets) < 2:
             raise Usage("that leaves everybody in one group; name fewer nodes")
-        address = {row["name"]: row["address"] for row in status["nodes"]}
-        group_of = {name: i for i, group in enumerate(sets) for name in group}
-        changes = {
-            row["name"]: {
-                "links": {
-                    address[other]: {"cut": group_of[other] != group_of[row["name"]]}
-                    for other in group_of
-                    if other != row["name"]
-                }
-            }
-            for row in status["nodes"]
-            if row["state"] == "running"
-        }
-        _apply(control, changes)
+        _cut(control, status, apart(sets))
     render.say("✓ partitioned: " + "  |  ".join(", ".join(group) for group in sets))
     render.say("try next   ring status  ·  ring net heal")
+
+
+def _shape(control: Control, status: dict[str, Any], words: list[str]) -> None:
+    if len(words) > 1:
+        raise Usage(f"{words[0]} is a shape of the whole cluster; write nothing behind it")
+    names = [row["name"] for row in status["nodes"]]
+    grudge = GRUDGES[words[0]](names, random.Random())
+    _cut(control, status, grudge)
+    cut = ", ".join(f"{a}→{b}" for a, b in sorted(grudge))
+    render.say(f"✓ partitioned ({words[0]}); cut: {cut or 'nothing, with so few nodes'}")
+    render.say("try next   ring status  ·  ring net heal")
+
+
+def _cut(control: Control, status: dict[str, Any], grudge: Grudge) -> None:
+    """These edges are cut, and all others are not."""
+    address = {row["name"]: row["address"] for row in status["nodes"]}
+    changes = {
+        a: {"links": {address[b]: {"cut": (a, b) in grudge} for b in address if b != a}}
+        for a in address
+    }
+    _apply(control, changes)
+
+
+@net.command("one-way")
+def one_way(
+    source: Annotated[str, typer.Argument(help="whose datagrams are lost")],
+    destination: Annotated[str, typer.Argument(help="on their way to whom")],
+) -> None:
+    """Cut one direction: what the first sends does not reach the second."""
+    with Control(topology.home()) as control:
+        rows = control.ask("status")["nodes"]
+        address = {row["name"]: row["address"] for row in rows}
+        senders, receivers = select(control, source), select(control, destination)
+        edges = [(a, b) for a in senders for b in receivers if a != b]
+        if not edges:
+            raise Usage("a node always hears itself; name two")
+        _apply(
+            control,
+            {
+                a: {"links": {address[b]: {"cut": True} for c, b in edges if c == a}}
+                for a, _ in edges
+            },
+        )
+    render.say("✓ cut " + ", ".join(f"{a}→{b}" for a, b in edges))
+    render.say("try next   ring net show  ·  ring net heal")
 
 
 @net.command()
@@ -177,8 +189,7 @@ def show(json: Annotated[bool, typer.Option("--json")] = False) -> None:
     with Control(topology.home()) as control:
         rows = control.ask("status")["nodes"]
         names = {row["address"]: row["name"] for row in rows}
-        up = [row["name"] for row in rows if row["state"] == "running"]
-        answers = _apply(control, {name: {} for name in up})
+        answers = _apply(control, {row["name"]: {} for row in rows})
     if json:
         render.as_json(answers)
         return
@@ -197,10 +208,9 @@ def show(json: Annotated[bool, typer.Option("--json")] = False) -> None:
 
 def _heal(part: str) -> None:
     with Control(topology.home()) as control:
-        rows = control.ask("status")["nodes"]
-        up = [row["name"] for row in rows if row["state"] == "running"]
-        _apply(control, {name: {"heal": [part]} for name in up})
-    render.say(f"✓ {part} healed on {', '.join(up)}")
+        names = [row["name"] for row in control.ask("status")["nodes"]]
+        _apply(control, {name: {"heal": [part]} for name in names})
+    render.say(f"✓ {part} healed on {', '.join(names)}")
 
 
 def _set(target: str, part: str, **values: Any) -> None:
@@ -230,9 +240,63 @@ def error(target: Target, nth: Annotated[int, typer.Argument(min=1)] = 1) -> Non
 
 
 @disk.command()
-def lie(target: Target) -> None:
+def lie(
+    target: Target,
+    once: Annotated[bool, typer.Option("--once", help="Only the next sync.")] = False,
+) -> None:
     """Syncs report success and write nothing (with --power-cut clusters)."""
-    _set(target, "disk", sync_lies=True)
+    if once:
+        _set(target, "disk", lie_once=True)
+    else:
+        _set(target, "disk", sync_lies=True)
+
+
+@disk.command()
+def torn(target: Target) -> None:
+    """The next sync writes half of what it should, then fails."""
+    _set(target, "disk", torn=True)
+
+
+Seed = Annotated[int, typer.Option(help="Decides which file, byte and bit.")]
+
+
+@disk.command()
+def flip(target: Target, seed: Seed = 0) -> None:
+    """Change one bit of what a node that is down has written."""
+    _damage(target, "flip", seed)
+
+
+@disk.command()
+def truncate(target: Target, seed: Seed = 0) -> None:
+    """Let a file of a node that is down end before its end."""
+    _damage(target, "truncate", seed)
+
+
+@disk.command()
+def wipe(target: Target) -> None:
+    """Delete all data of a node that is down."""
+    _damage(target, "wipe", 0)
+
+
+@disk.command()
+def keep(target: Target) -> None:
+    """Keep a copy of the files of a node that is down."""
+    _damage(target, "keep", 0)
+
+
+@disk.command("put-back")
+def put_back(target: Target) -> None:
+    """Let a node that is down have the files of the time when they were kept."""
+    _damage(target, "put-back", 0)
+
+
+def _damage(target: str, how: str, seed: int) -> None:
+    with Control(topology.home()) as control:
+        done = control.ask("damage", nodes=select(control, target), how=how, seed=seed)["done"]
+    for name, what in done.items():
+        render.say(f"✓ {name}: {what}")
+    name = next(iter(done))
+    render.say(f"try next   ring restart {name}  ·  ring status  ·  ring repair {name}")
 
 
 @disk.command("heal")

@@ -9,7 +9,10 @@ import typer
 
 from cluster import render, topology
 from cluster.control import Control
+from cluster.errors import Usage
+from cluster.quantities import probability
 from cluster.selectors import NodeView, resolve
+from netstack.runtime.failpoints import catalogue as failpoints
 
 Target = Annotated[
     str, typer.Argument(help="n1 | n1,n3 | leader | followers | one | minority | majority | all")
@@ -43,9 +46,21 @@ def _act(verb: str, target: str, done: str, hint: str) -> None:
     render.say(f"try next   {hint}")
 
 
-def kill(target: Target) -> None:
+def kill(
+    target: Target,
+    host: Annotated[
+        bool, typer.Option("--host", help="The machine is lost: nothing refuses in its place.")
+    ] = False,
+) -> None:
     """SIGKILL; the node stays down until `ring restart`."""
-    _act("kill", target, "killed", "ring status  ·  ring kv get greeting  ·  ring restart all")
+    hint = "ring status  ·  ring kv get greeting  ·  ring restart all"
+    if not host:
+        _act("kill", target, "killed", hint)
+        return
+    with Control(topology.home()) as control:
+        names = control.ask("lose", nodes=select(control, target))["nodes"]
+    render.say(f"✓ lost {', '.join(names)}: killed, and silent")
+    render.say(f"try next   {hint}")
 
 
 def pause(target: Target) -> None:
@@ -63,6 +78,44 @@ def resume(target: Target) -> None:
             names = select(control, target)
         control.ask("resume", nodes=names)
     render.say(f"✓ resumed {', '.join(names) or 'nothing: no node was paused'}")
+
+
+def slow(
+    target: Target,
+    share: Annotated[str, typer.Argument(help="Of its time that it runs: 30%. 100% ends it.")],
+) -> None:
+    """Let a node run only part of the time (SIGSTOP and SIGCONT, fifty times a second)."""
+    part = probability(share)
+    if not part:
+        raise Usage(f"a node that never runs is paused: ring pause {target}")
+    with Control(topology.home()) as control:
+        names = select(control, target)
+        control.ask("slow", nodes=names, share=part)
+    render.say(f"✓ {', '.join(names)} runs {part:.0%} of the time")
+
+
+def crashpoint(
+    target: Annotated[str, typer.Argument(help="Node; without one, the points are listed.")] = "",
+    point: Annotated[str, typer.Argument(help="Its name.")] = "",
+    after: Annotated[int, typer.Option(min=1, help="At the how manieth time.")] = 1,
+    action: Annotated[str, typer.Option(help="crash, error or sleep")] = "crash",
+) -> None:
+    """Let a node die at a named line of its code, once; without arguments, list the lines."""
+    points = failpoints("raftd")
+    if not target:
+        render.table(("POINT", "WHERE"), [[name, f"raftd/{at}"] for name, at in points.items()])
+        return
+    if point not in points:
+        raise Usage(f"there is no point {point!r}; they are listed by: ring crashpoint")
+    with Control(topology.home()) as control:
+        names = select(control, target)
+        change = {"points": {point: {"action": action, "after": after}}}
+        answers = control.ask("faults", changes=dict.fromkeys(names, change))["faults"]
+    for name, answer in answers.items():
+        if "error" in answer:
+            raise Usage(f"{name}: {answer['error']}")
+    render.say(f"✓ {', '.join(names)}: {action} at {point}")
+    render.say("try next   ring kv put greeting hello  ·  ring status")
 
 
 def restart(target: Target) -> None:

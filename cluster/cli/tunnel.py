@@ -22,8 +22,8 @@ from typing import Annotated
 import typer
 
 from cluster import render, topology
-from cluster.cli.faults import probability, seconds
 from cluster.errors import Conflict, Usage
+from cluster.quantities import probability, seconds
 from netstack.runtime.endpoint import Address, EndpointError, PortTaken
 from netstack.runtime.policy import PERFECT, LinkPolicy
 from netstack.runtime.runtime import RealRuntime

@@ -6,6 +6,7 @@
                   5 port taken, or the node runs already
                   70 a bug, or a disk that cannot be trusted
 
+$RING_FAULTS holds what is wrong with the machine already when it starts (netstack.runtime.faults).
 SIGHUP makes it read its certificate and the list of the revoked again.
 
 A daemon that is ready says so itself: one line on the descriptor that $RING_READY_FD names.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import json
 import os
 import signal
 import sys
@@ -128,6 +130,7 @@ async def _run(
         else:
             runtime.events.emit("node.certificate", cause="read again")
 
+    runtime.faults.apply(json.loads(os.environ.get("RING_FAULTS", "{}")))
     if identity.renew_due(time.time()):
         runtime.events.emit("node.certificate", cause="two thirds of its life are over")
     runtime.events.emit("node.start", pid=os.getpid(), service=node.service)

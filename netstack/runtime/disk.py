@@ -17,8 +17,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, NoReturn, Protocol
 
 
@@ -74,12 +75,15 @@ class DiskFaults:
     eio_at: int = 0  # the n-th change or sync from now fails with EIO, once; 0: none does
     sync_error: bool = False  # the next sync fails with EIO; what it should have written is lost
     sync_lies: bool = False  # syncs report success and write nothing
+    lie_once: bool = False  # the next sync does
     full: bool = False  # writes fail with ENOSPC
     slow_s: float = 0.0  # each sync takes this much longer
+    # How often which of them struck.
+    counts: Counter[str] = field(default_factory=Counter)
 
     def apply(self, values: dict[str, Any]) -> None:
         """Set some fields; raises ValueError naming what it does not know."""
-        types: dict[str, Any] = {field.name: type(field.default) for field in fields(self)}
+        types: dict[str, Any] = {name: type(value) for name, value in _GOOD.items()}
         for name, value in values.items():
             if name not in types:
                 raise ValueError(f"a disk has no fault {name!r}; it has {', '.join(sorted(types))}")
@@ -94,14 +98,17 @@ class DiskFaults:
     def heal(self) -> None:
         """A good disk again, except for power_cut: that is a mode, not a fault."""
         mode = self.power_cut
-        for field in fields(self):
-            setattr(self, field.name, field.default)
+        for name, value in _GOOD.items():
+            setattr(self, name, value)
         self.power_cut = mode
+        self.counts.clear()
 
     def describe(self) -> dict[str, Any]:
         """The fields that differ from a good disk."""
-        good = asdict(DiskFaults())
-        return {name: value for name, value in asdict(self).items() if value != good[name]}
+        return {n: getattr(self, n) for n, good in _GOOD.items() if getattr(self, n) != good}
+
+
+_GOOD = {field.name: field.default for field in fields(DiskFaults) if field.name != "counts"}
 
 
 class Disk:
@@ -114,9 +121,10 @@ class Disk:
 
     def __init__(self, storage: Storage, pause: Callable[[float], None]) -> None:
         self._storage = storage
-        self._pause = pause
+        self.pause = pause
         self._open: dict[str, DiskFile] = {}
         self.faults = DiskFaults()
+        self.failpoint: Callable[[str], None] = lambda name: None  # failpoints.py
 
     def __repr__(self) -> str:
         return f"<Disk {self._storage!r} faults={self.faults.describe()}>"
@@ -185,6 +193,7 @@ class Disk:
     def before_write(self) -> None:
         """Raises what is to fail."""
         if self.faults.full:
+            self.faults.counts["full"] += 1
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.count_down()
 
@@ -192,18 +201,24 @@ class Disk:
         """Whether to really sync; raises what is to fail."""
         faults = self.faults
         if faults.slow_s:
-            self._pause(faults.slow_s)
+            faults.counts["slow"] += 1
+            self.pause(faults.slow_s)
         self.count_down()
         if faults.sync_error:
             faults.sync_error = False
+            faults.counts["sync_error"] += 1
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return not faults.sync_lies
+        lies, faults.lie_once = faults.sync_lies or faults.lie_once, False
+        if lies:
+            faults.counts["lies"] += 1
+        return not lies
 
     def count_down(self) -> None:
         """To the call that is to fail, and fail it."""
         if self.faults.eio_at:
             self.faults.eio_at -= 1
             if not self.faults.eio_at:
+                self.faults.counts["eio"] += 1
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def closed(self, file: DiskFile) -> None:
@@ -280,6 +295,7 @@ class DiskFile:
         (offset, length), self._last_write = self._last_write, (0, 0)
         if self._disk.faults.torn and length:
             self._disk.faults.torn = False
+            self._disk.faults.counts["torn"] += 1
             self._tear(offset, length)
         self._write_pending()
         self._storage.sync(self._handle)

@@ -1,10 +1,12 @@
-"""All that can be made wrong around one node, in one place: its links, its disk, its clock.
+"""All that can be made wrong with one node, in one place: links, disk, clock, lines of its code.
 
     {"links": {"127.0.0.1:7402": {"loss": 0.1, "delay_s": 0.02}}, "disk": {"slow_s": 0.5},
-     "clock": {"offset_s": 30, "rate": 1.02}, "heal": ["links"]}
+     "clock": {"offset_s": 30, "rate": 1.02}, "points": {"wal.append.before-sync": {"after": 3}},
+     "heal": ["links"]}
 
 The same map is what the operator's admin call carries and what the simulation sets. A map is
-checked as a whole before any of it takes effect.
+checked as a whole before any of it takes effect. Links, a full or slow disk and a wrong clock
+belong to the machine, not to the process: `lasting` says what its next life begins with.
 """
 
 from __future__ import annotations
@@ -15,18 +17,26 @@ from typing import Any
 from netstack.runtime.clock import Clock, check_rate
 from netstack.runtime.disk import DiskFaults
 from netstack.runtime.endpoint import Address
+from netstack.runtime.failpoints import Failpoints
+from netstack.runtime.failpoints import checked as checked_points
 from netstack.runtime.policy import PERFECT, LinkPolicy, LinkTable
 
-PARTS = ("links", "disk", "clock")
+PARTS = ("links", "disk", "clock", "points")
+
+# What a disk does once, and has done then.
+_DISK_ONCE = ("torn", "eio_at", "sync_error", "lie_once")
 
 
 class Faults:
     """What is injected into one node."""
 
-    def __init__(self, links: LinkTable, disk: DiskFaults, clock: Clock) -> None:
+    def __init__(
+        self, links: LinkTable, disk: DiskFaults, clock: Clock, points: Failpoints
+    ) -> None:
         self.links = links
         self.disk = disk
         self.clock = clock
+        self.points = points
 
     def __repr__(self) -> str:
         return f"<Faults {self.describe()}>"
@@ -48,6 +58,7 @@ class Faults:
         links = self._policies(wanted["links"], afresh="links" in healed)
         clock = _clock_change(wanted["clock"])
         DiskFaults().apply(wanted["disk"])
+        checked_points(wanted["points"])
         # All of it makes sense: now it takes effect.
         for part in healed:
             self.heal(part)
@@ -55,6 +66,7 @@ class Faults:
             self.clock.set_rate(clock["rate"])
         self.clock.offset_s = clock.get("offset_s", self.clock.offset_s)
         self.disk.apply(wanted["disk"])
+        self.points.apply(wanted["points"])
         for address, policy in links.items():
             self.links.set(address, policy)
 
@@ -80,15 +92,29 @@ class Faults:
         if part in (None, "clock"):
             self.clock.offset_s = 0.0
             self.clock.set_rate(1.0)
+        if part in (None, "points"):
+            self.points.clear()
+
+    def lasting(self) -> dict[str, Any]:
+        """The change that makes another life of this node as wrong as this one."""
+        wrong = self.describe()
+        for link in wrong["links"].values():
+            del link["counts"]
+        del wrong["points"], wrong["struck"]
+        for name in _DISK_ONCE:
+            wrong["disk"].pop(name, None)
+        return wrong
 
     def describe(self) -> dict[str, Any]:
-        """What is wrong now; an empty map for each part that is good."""
+        """What is wrong now, an empty map for each part that is good; and how often it struck."""
         clock = {"offset_s": self.clock.offset_s, "rate": self.clock.rate}
         good = {"offset_s": 0.0, "rate": 1.0}
         return {
             "links": self.links.describe(),
             "disk": self.disk.describe(),
             "clock": {name: value for name, value in clock.items() if value != good[name]},
+            "points": self.points.describe(),
+            "struck": dict(self.disk.counts),
         }
 
 

@@ -107,6 +107,10 @@ class MemoryStorage:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         return self._files.pop(path)
 
+    def paths(self) -> list[str]:
+        """Of all files, sorted."""
+        return sorted(self._files)
+
     def list(self, folder: str) -> list[str]:
         """Names of the files in `folder`, sorted."""
         prefix = folder + "/" if folder else ""

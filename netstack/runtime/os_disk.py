@@ -64,6 +64,11 @@ class OsStorage:
         """Delete a file."""
         (self.root / path).unlink()
 
+    def paths(self) -> list[str]:
+        """Of all files below `root`, sorted."""
+        files = (path for path in self.root.rglob("*") if path.is_file())
+        return sorted(path.relative_to(self.root).as_posix() for path in files)
+
     def list(self, folder: str) -> list[str]:
         """Names of the files in `folder`, sorted."""
         path = self.root / folder

@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import os
 import random
+import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from netstack.runtime.clock import Clock
 from netstack.runtime.dgram_endpoint import DgramEndpoint
@@ -22,6 +23,7 @@ from netstack.runtime.disk import Disk
 from netstack.runtime.endpoint import Address, Endpoint
 from netstack.runtime.events import EventLog
 from netstack.runtime.executor import Executor, ThreadExecutor
+from netstack.runtime.failpoints import Failpoints
 from netstack.runtime.faults import Faults
 from netstack.runtime.faulty_endpoint import FaultyEndpoint
 from netstack.runtime.gso_endpoint import GsoEndpoint, kernel_has_it
@@ -49,7 +51,9 @@ class Runtime(ABC):
         self.rng = rng
         self.disk = disk
         self.events = events
-        self.faults = Faults(LinkTable(rng), disk.faults, clock)
+        self.failpoint = Failpoints(self.die, disk.pause)
+        disk.failpoint = self.failpoint
+        self.faults = Faults(LinkTable(rng), disk.faults, clock, self.failpoint)
         self.on_fatal: Callable[[BaseException], None] | None = None
         self._tasks: dict[asyncio.Task[Any], None] = {}
 
@@ -59,6 +63,10 @@ class Runtime(ABC):
     @abstractmethod
     def entropy(self, count: int) -> bytes:
         """Bytes that nobody can guess; from the seed in a simulation."""
+
+    @abstractmethod
+    def die(self) -> NoReturn:
+        """End this process as kill -9 would."""
 
     @abstractmethod
     async def bind_raw(self, address: Address) -> Endpoint:
@@ -141,6 +149,11 @@ class RealRuntime(Runtime):
     def entropy(self, count: int) -> bytes:
         """From the kernel."""
         return os.urandom(count)
+
+    def die(self) -> NoReturn:
+        """SIGKILL, from ourselves."""
+        while True:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     async def bind_raw(self, address: Address) -> Endpoint:
         """A UDP socket on the running loop."""

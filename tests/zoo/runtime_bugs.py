@@ -151,7 +151,7 @@ def keeps_what_it_could_not_sync(self):
 class SlowsDownWrites(Disk):
     def before_write(self):
         if self.faults.slow_s:
-            self._pause(self.faults.slow_s)
+            self.pause(self.faults.slow_s)
         super().before_write()
 
 

@@ -20,13 +20,14 @@ import copy
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from netstack.runtime.clock import Clock
 from netstack.runtime.disk import Disk
 from netstack.runtime.endpoint import Address, Endpoint
 from netstack.runtime.events import EventLog
 from netstack.runtime.executor import Done, Executor, Work
+from netstack.runtime.failpoints import Died
 from netstack.runtime.memory_disk import MemoryStorage
 from netstack.runtime.runtime import Fatal, Runtime
 from netstack.runtime.simulation.loop import Life, VirtualLoop
@@ -140,7 +141,8 @@ class World:
 
     def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception") or RuntimeError(context["message"])
-        self.failed(error)
+        if not isinstance(error, Died):
+            self.failed(error)
 
 
 class SimulatedNode:
@@ -239,6 +241,11 @@ class SimulatedRuntime(Runtime):
         """From the seed."""
         return self.rng.randbytes(count)
 
+    def die(self) -> NoReturn:
+        """Crash the node, and unwind whatever it was doing."""
+        self._world.crash(self.node)
+        raise Died
+
     async def bind_raw(self, address: Address) -> Endpoint:
         """A socket of the simulated network."""
         return self._world.network.bind(self.node, address)
@@ -296,7 +303,10 @@ class VirtualExecutor:
             return  # closed meanwhile
         (function, done), self.begun = self.begun, None
         slept_before = self._runtime.slept_s
-        outcome = _call(function)
+        try:
+            outcome = _call(function)
+        except Died:
+            return
         extra_s = self._runtime.slept_s - slept_before
         self._loop.call_later(extra_s, self._finish, done, *outcome)
 

@@ -12,8 +12,8 @@ import pytest
 from cli_kit import ROOT, commands, lines_told_to_type, parse
 
 from cluster import topology
-from cluster.cli.faults import probability, seconds
 from cluster.errors import Usage
+from cluster.quantities import probability, seconds
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def spawn(tmp_path) -> Iterator:
     children: list[Process] = []
 
     def start(*command: str) -> Process:
-        children.append(Process.spawn(list(command), tmp_path / "logs" / "output.log"))
+        children.append(Process.spawn(list(command), tmp_path / "logs" / "output.log", {}))
         return children[-1]
 
     yield start
@@ -73,7 +73,7 @@ SUPERVISOR = """
 import os, sys
 from pathlib import Path
 from cluster.process import Process
-child = Process.spawn(["sh", "-c", "trap '' TERM HUP INT; sleep 600"], Path(sys.argv[1]))
+child = Process.spawn(["sh", "-c", "trap '' TERM HUP INT; sleep 600"], Path(sys.argv[1]), {{}})
 print(child.pid, flush=True)
 sys.stdin.read(1)
 {end}
@@ -142,7 +142,7 @@ RECYCLED = """
 import subprocess, signal, sys
 from pathlib import Path
 from cluster.process import Process, start_time
-old = Process.spawn(["sleep", "600"], Path(sys.argv[1]))
+old = Process.spawn(["sleep", "600"], Path(sys.argv[1]), {})
 old.signal(signal.SIGKILL)
 assert old.reap() == -9
 while True:  # until a tick of the clock that start times are counted in
@@ -240,7 +240,7 @@ def test_what_children_print_is_appended_line_by_line(spawn, tmp_path):
 def test_a_program_that_cannot_be_started_costs_no_descriptors(tmp_path):
     before = os.listdir("/proc/self/fd")
     with pytest.raises(FileNotFoundError):
-        Process.spawn([str(tmp_path / "no such program")], tmp_path / "log")
+        Process.spawn([str(tmp_path / "no such program")], tmp_path / "log", {})
     after = os.listdir("/proc/self/fd")
     for leaked in set(after) - set(before):
         os.close(int(leaked))

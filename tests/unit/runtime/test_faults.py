@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from runtime_kit import EPOCH, Hands
 
 from netstack.runtime.disk import DiskFaults
+from netstack.runtime.failpoints import Failpoints
 from netstack.runtime.faults import Faults, parse_address
 from netstack.runtime.policy import LinkPolicy, LinkTable
 
 THERE = ("127.0.0.1", 7402)
-GOOD = {"links": {}, "disk": {}, "clock": {}}
+GOOD = {"links": {}, "disk": {}, "clock": {}, "points": {}, "struck": {}}
 
 
 @pytest.fixture
@@ -24,7 +25,8 @@ def hands():
 
 @pytest.fixture
 def faults(hands):
-    return Faults(LinkTable(random.Random(1)), DiskFaults(), hands.clock)
+    points = Failpoints(lambda: None, lambda seconds: None)
+    return Faults(LinkTable(random.Random(1)), DiskFaults(), hands.clock, points)
 
 
 class TestTheClock:
@@ -189,6 +191,29 @@ WRONG = [
     {"heal": ["disk"], "clock": {"rate": 100}},
     {"heal": ["disk"], "clock": {"offset_s": "later"}},
 ]
+
+
+class TestWhatLasts:
+    def test_is_what_belongs_to_the_machine_and_makes_the_next_life_as_wrong(self, faults, hands):
+        faults.apply(
+            {
+                "links": {"127.0.0.1:7402": {"cut": True}},
+                "disk": {"full": True, "eio_at": 3, "torn": True, "sync_error": True},
+                "clock": {"offset_s": 2.0, "rate": 1.5},
+                "points": {"wal.append.before-sync": {}},
+            }
+        )
+        faults.links.shapers[THERE].shape(b"lost", 0.0)
+        lasting = faults.lasting()
+        assert lasting == {
+            "links": {"127.0.0.1:7402": {"cut": True}},
+            "disk": {"full": True},
+            "clock": {"offset_s": 2.0, "rate": 1.5},
+        }
+        points = Failpoints(lambda: None, lambda seconds: None)
+        next_life = Faults(LinkTable(random.Random(1)), DiskFaults(), Hands().clock, points)
+        next_life.apply(lasting)
+        assert next_life.lasting() == lasting
 
 
 class TestAMapThatIsWrong:
