@@ -37,7 +37,7 @@ bench: setup ## every benchmark, beside what people use today where it is instal
 	@$(BIN)/ring bench --peers
 
 sim: setup ## a hundred seeds of the deterministic simulation
-	@$(BIN)/ring sim raft --seeds 100
+	@$(BIN)/ring sim register --seeds 100
 
 clean: ## remove the virtual environment and all caches; .ring stays
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

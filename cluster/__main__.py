@@ -9,6 +9,7 @@ import typer
 
 from cluster.cli import (
     certificates,
+    chaos,
     faults,
     kv,
     lab,
@@ -47,7 +48,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     nodes.crashpoint,
     nodes.restart,
     repair.repair,
-    tools.sim,
+    chaos.chaos,
+    chaos.sim,
     verify.verify,
     tools.bench,
 )

@@ -19,6 +19,8 @@ from cluster.errors import NotInTime, NotRunning, RingError, Unhealthy
 # A Unix socket's path has 107 bytes at the most.
 PATH_BYTES_MAX = 100
 START_S = 10.0
+# A request that is longer makes no sense.
+REQUEST_BYTES_MAX = 16 << 20
 
 
 def socket_path(home: Path) -> Path:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -35,7 +36,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cluster import topology
-from cluster.control import socket_path
+from cluster.control import REQUEST_BYTES_MAX, socket_path
 from cluster.errors import Usage
 from cluster.misfortunes import SilentPort, Strobe, damage
 from cluster.node import BACKOFF, FATAL, PAUSED, RUNNING, STARTING, IllegalTransition, NodeState
@@ -61,8 +62,6 @@ STATUS_S = 0.4
 RENEW_CHECK_S = 3600.0
 # Lines of a failed daemon's output that are shown.
 LAST_LINES = 20
-# A request that is longer makes no sense.
-REQUEST_BYTES_MAX = 16 << 20
 
 # What a request does to a node's state, and which signal it sends.
 SIGNALS: Final[dict[str, tuple[Callable[[NodeState], None], signal.Signals]]] = {
@@ -85,6 +84,7 @@ class Daemon:
         self.admin: AdminClient | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.faults = _no_faults()  # what the next life begins with
+        self.told = True  # the present one knows of them
         self.silence: SilentPort | None = None
         self.strobe: Strobe | None = None
 
@@ -229,7 +229,8 @@ class Supervisor:
             daemon = self._daemon(name)
             try:
                 daemon.faults.apply(change)
-                if daemon.process is None:
+                if daemon.process is None or daemon.state.state == PAUSED:
+                    daemon.told = False
                     return name, daemon.faults.describe()
                 return name, await self._admin(daemon).faults(change)
             except (RpcError, ValueError) as error:
@@ -237,6 +238,13 @@ class Supervisor:
 
         answers = await asyncio.gather(*(apply(name, c) for name, c in changes.items()))
         return {"faults": dict(answers)}
+
+    async def _catch_up(self, daemon: Daemon) -> None:
+        """Tell it what has gone wrong with its machine while it stood still."""
+        daemon.told = True
+        change = {"heal": ["links", "disk", "clock"], **daemon.faults.lasting()}
+        with contextlib.suppress(RpcError):
+            await self._admin(daemon).faults(change)
 
     async def _metrics(self, request: dict[str, Any]) -> dict[str, Any]:
         names = request.get("nodes") or list(self._daemons)
@@ -299,6 +307,8 @@ class Supervisor:
             daemon.full_speed()
             if daemon.process is not None:
                 daemon.process.signal(number)
+            if verb == "resume" and not daemon.told:
+                self._runtime.spawn(self._catch_up(daemon), f"faults of {daemon.state.name}")
             done.append(daemon)
         if refused and not done:
             raise IllegalTransition("; ".join(refused))
@@ -384,6 +394,7 @@ class Supervisor:
         faults = {"RING_FAULTS": json.dumps(daemon.faults.lasting())}
         process = Process.spawn(command, self._home / "nodes" / name / "output.log", faults)
         daemon.process = process
+        daemon.told = True
         daemon.gone.clear()
         daemon.state.starting(process.pid, self._loop.time())
         self._remember_pids()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Final
 
 Edge = tuple[str, str]
@@ -84,6 +84,15 @@ def one_way(nodes: Sequence[str], rng: random.Random) -> Grudge:
     if rng.random() < 0.5:
         return frozenset((other, one) for other in others)
     return frozenset((one, other) for other in others)
+
+
+def largest_group(nodes: Sequence[str], grudge: Grudge) -> frozenset[str]:
+    """As many nodes as possible of whom each hears each: where a quorum may be."""
+    for size in range(len(nodes), 1, -1):
+        for group in combinations(nodes, size):
+            if not any((a, b) in grudge for a in group for b in group):
+                return frozenset(group)
+    return frozenset(nodes[:1])
 
 
 GRUDGES: Final[dict[str, Callable[[Sequence[str], random.Random], Grudge]]] = {

@@ -25,10 +25,22 @@ def repair(
 ) -> None:
     """Replace a damaged raft node's data by a copy from the others. The old data is kept aside."""
     home = topology.home()
-    config = topology.load(home)
-    known = [node.name for node in config.of_service("raft")]
+    known = [node.name for node in topology.load(home).of_service("raft")]
     if name not in known:
         raise Usage(f"there is no raft node {name!r}; there are: {', '.join(known)}")
+    aside = replace_node(home, name, wait)
+    with Control(home) as control:
+        render.show_status(wait_healthy(control, wait))
+    render.say(f"✓ {name} has a new copy; its old data is in {aside}")
+
+
+def replace_node(home: Path, name: str, wait: float) -> Path:
+    """Have the others replace `name` in the membership by itself, empty; where its old data is.
+
+    Raises Unhealthy if they are no majority, NotInTime if it takes longer than `wait` seconds.
+    """
+    config = topology.load(home)
+    known = [node.name for node in config.of_service("raft")]
     with Control(home, timeout_s=wait + 60) as control:
         rows = {row["name"]: row for row in control.ask("status")["nodes"]}
         others = [other for other in known if other != name and rows[other]["health"] == "ok"]
@@ -44,8 +56,7 @@ def repair(
         topology.write(home, dataclasses.replace(config, settings=settings))
         control.ask("restart", nodes=[name])
         change_members(home, {name: config.node(name).address}, [])
-        render.show_status(wait_healthy(control, wait))
-    render.say(f"✓ {name} has a new copy; its old data is in {aside}")
+    return aside
 
 
 def _set_aside(data: Path) -> Path:

@@ -1,9 +1,8 @@
-"""`ring sim` and `ring bench`: many seeds in virtual time; figures beside those of others."""
+"""`ring bench`: figures beside those of others."""
 
 from __future__ import annotations
 
 import shlex
-import time
 from typing import Annotated
 
 import typer
@@ -12,52 +11,6 @@ from cluster import render
 from cluster.errors import Unhealthy, Usage
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-
-
-def sim(
-    scenario: Annotated[str, typer.Argument(help="raft")] = "raft",
-    seed: Annotated[int | None, typer.Option(help="Replay one seed.")] = None,
-    seeds: Annotated[int, typer.Option(help="Run this many seeds.")] = 20,
-    first: Annotated[int, typer.Option(help="Begin with this seed.")] = 0,
-    seconds: Annotated[float, typer.Option(help="Virtual seconds of trouble.")] = 20.0,
-    events: Annotated[bool, typer.Option("--events", help="Print the event log.")] = False,
-    json: Json = False,
-) -> None:
-    """Whole clusters in virtual time under seeded faults; the first failing seed ends it."""
-    if scenario != "raft":
-        raise Usage(f"there is no scenario {scenario!r}; there is: raft")
-    if seed is None and seeds < 1:
-        raise Usage(f"--seeds {seeds} runs nothing; write 1 or more")
-    from cluster.sim.raft import simulate
-
-    wanted = [seed] if seed is not None else list(range(first, first + seeds))
-    verdicts = []
-    began = time.monotonic()
-    for number in wanted:
-        verdict = simulate(number, seconds=seconds)
-        verdicts.append(verdict)
-        if events:
-            print(verdict.log, end="")
-        if not json:
-            render.say(verdict.line())
-        if verdict.outcome == "invalid":
-            break
-    if json:
-        keys = ("seed", "outcome", "why", "operations", "unknown", "leaders", "faults", "virtual_s")
-        render.as_json([{key: getattr(v, key) for key in keys} for v in verdicts])
-    last = verdicts[-1]
-    if last.outcome == "invalid":
-        replay = f"ring sim {scenario} --seed {last.seed} --seconds {seconds:g}"
-        render.say(f"replay   {replay}")
-        raise typer.Exit(1)
-    unknown = [v for v in verdicts if v.outcome == "unknown"]
-    virtual = sum(v.virtual_s for v in verdicts)
-    render.say(
-        f"{len(verdicts) - len(unknown)} valid, {len(unknown)} unknown; "
-        f"{virtual:.0f} virtual seconds in {time.monotonic() - began:.1f}"
-    )
-    if unknown and len(unknown) == len(verdicts):
-        raise typer.Exit(3)
 
 
 def bench(

@@ -22,7 +22,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 OK, FAIL, INFO, INVOKE = "ok", "fail", "info", "invoke"
 TYPES: Final = (INVOKE, OK, FAIL, INFO)
@@ -150,10 +150,10 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
 
 
 class Recorder:
-    """Writes a history while it happens. Time never goes back, whatever the clock does."""
+    """Writes a history into a file while it happens. Time never goes back, whatever the clock."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8")
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
         self._last = 0.0
         self.counts = dict.fromkeys(TYPES, 0)
 
@@ -165,7 +165,3 @@ class Recorder:
         event = {"type": type_, "process": process, "f": f, "key": key, "value": value}
         self._file.write(json.dumps(event | {"time": round(self._last, 9)}) + "\n")
         self.counts[type_] += 1
-
-    def close(self) -> None:
-        """All of it is on its way to the disk."""
-        self._file.close()

@@ -100,7 +100,12 @@ class RpcClient:
         return await self._connected(self._node.runtime.clock.now() + timeout_s)
 
     async def drop_connection(self) -> None:
-        """End the connection; the next call dials anew."""
+        """End the connection, and any dialling: calls that wait for it are Unavailable.
+
+        The next call dials anew.
+        """
+        if self._dialling is not None:
+            self._dialling.cancel()
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()

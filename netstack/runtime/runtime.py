@@ -35,6 +35,9 @@ T = TypeVar("T")
 # Work in the background takes turns of this length with the rest of the process.
 BURST_S = 0.0005
 
+# Nearer deadlines than this are not told apart: a clock that runs fast or slow rounds.
+RESOLUTION_S = 1e-7
+
 
 class Fatal(Exception):
     """The node must not go on, and the message tells the operator why."""
@@ -98,8 +101,11 @@ class Runtime(ABC):
 
     def call_at(self, deadline: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
         """Call back when this node's clock shows `deadline`; a new rate is for later timers."""
-        loop = asyncio.get_running_loop()
-        return loop.call_later(self.clock.true_delay(deadline), callback)
+        delay_s = self.clock.true_delay(deadline)
+        if 0 < delay_s < RESOLUTION_S:
+            # Less than the clock can show: the callback would be early for ever.
+            delay_s = RESOLUTION_S
+        return asyncio.get_running_loop().call_later(delay_s, callback)
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """A task that cannot fail in silence: an error in it is an event, and fatal."""

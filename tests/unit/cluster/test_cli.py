@@ -96,7 +96,7 @@ def test_a_clock_can_be_put_back_as_the_help_says():
         ("kv lease grant 0", "TTL"),
         ("disk error n1 0", "NTH"),
         ("clock rate n1 100", "FACTOR"),
-        ("sim raft --seed x", "--seed"),
+        ("sim register --seed x", "--seed"),
     ],
 )
 def test_what_is_typed_wrong_is_status_2_and_names_the_word(ring, line, word):
@@ -113,7 +113,7 @@ def test_what_is_typed_wrong_is_status_2_and_names_the_word(ring, line, word):
         ("up raft=x", ["'raft=x'", "write raft=N"]),
         ("up mars=3", ["'mars=3'", "write raft=N"]),
         ("up raft=0", ["between 1 and 99"]),
-        ("sim mars", ["'mars'", "there is: raft"]),
+        ("sim mars", ["'mars'", "there are: register"]),
         ("bench mars", ["'mars'", "raft"]),
     ],
 )
@@ -142,7 +142,7 @@ def test_an_unknown_name_or_form_is_answered_with_those_there_are(ring, home, li
     "line",
     [
         "up raft=²",
-        "sim raft --seeds 0",
+        "sim register --seeds 0",
         "kv txn --if version:k=²",
         "kv put \udcff v",
         "kv put k \udcff",

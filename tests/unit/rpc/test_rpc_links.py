@@ -280,6 +280,20 @@ class TestClients:
 
         in_town(scenario)
 
+    def test_calls_that_wait_for_a_connection_are_told_when_it_is_given_up(self):
+        async def scenario(town):
+            node = await town.node("caller", "client")
+            client = node.client(("127.0.0.1", 7999), "echo")  # where nobody is
+            call = asyncio.ensure_future(client.call("echo", timeout_s=30.0))
+            await asyncio.sleep(0.1)
+            began = town.now
+            await client.drop_connection()
+            with pytest.raises(Unavailable):
+                await call
+            assert town.now - began < 0.1
+
+        in_town(scenario)
+
     def test_somebody_else_at_the_address_is_not_called(self):
         async def scenario(town):
             node = await town.node("caller", "client")

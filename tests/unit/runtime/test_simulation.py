@@ -16,7 +16,7 @@ import world_kit
 from world_kit import address, busy, passes
 
 from netstack.runtime.disk import Disk
-from netstack.runtime.runtime import Fatal
+from netstack.runtime.runtime import Fatal, Runtime
 from netstack.runtime.simulation.world import EPOCH, World
 
 
@@ -510,3 +510,27 @@ class TestTheEnd:
         gc.collect()
         assert list(recwarn) == []
         assert world.loop.is_closed()
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.9, 1.1, 3.0, 7.0])
+def test_a_timer_of_a_clock_that_drifts_is_early_a_few_times_at_most(rate):
+    """Else a callback that finds itself early, and asks again, does so for ever at one moment."""
+    world, early = World(1), []
+
+    async def start(runtime: Runtime) -> None:
+        def at(deadline: float) -> None:
+            if runtime.clock.now() < deadline:
+                early.append(deadline)
+                runtime.call_at(deadline, lambda: at(deadline))
+
+        for _ in range(500):
+            deadline = runtime.clock.now() + runtime.rng.random() * 1e-3
+            runtime.call_at(deadline, lambda when=deadline: at(when))
+            await asyncio.sleep(runtime.rng.random() * 1e-2)
+            runtime.clock.set_rate(rate if runtime.rng.random() < 0.5 else 1.0)
+
+    world.add_node("n1", start)
+    world.restart("n1")
+    world.run(asyncio.sleep(10.0))
+    world.close()
+    assert len(early) < 1500

@@ -1,0 +1,367 @@
+"""Carries a plan out on a system, keeps count of what is wrong, and makes all well in the end.
+
+Each episode is begun and ended by a task of its own; faults of different packages overlap. What
+is wrong with links is the union of all episodes that are under way, so that the end of one does
+not heal another. A node that is down, stopped or rotten belongs to one episode until that is over.
+
+Of each fault it is written down what showed that it was there: a process that is gone, datagrams
+that were dropped, a disk that failed, a clock that is off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from cluster.chaos.catalogue import FAULTS_BY_NAME, FILES, PAUSE, PROCESS
+from cluster.chaos.grudges import GRUDGES, Edge, largest_group
+from cluster.chaos.plan import Episode, Plan
+from cluster.chaos.system import NoEffect, Refused, System, View
+from cluster.errors import RingError, Usage
+from cluster.selectors import NodeView, resolve
+from netstack.runtime.policy import LinkPolicy
+
+# Between two attempts to replace a node that cannot be trusted.
+REPLACE_AGAIN_S: Final = 1.0
+
+_LINKS: Final = ("loss", "burst", "delay", "duplicate", "reorder", "corrupt", "rate")
+_DISK: Final = ("full", "slow-disk", "eio", "torn", "lie")
+_CLOCK: Final = ("jump", "drift")
+_ROT: Final = {"bitflip": "flip", "truncate": "truncate", "wipe": "wipe"}
+
+# Which count of a link shows that its fault was there; the others show in what passed.
+_COUNTED: Final = {
+    "loss": "dropped",
+    "burst": "dropped",
+    "duplicate": "duplicated",
+    "reorder": "reordered",
+    "corrupt": "corrupted",
+}
+_STRUCK: Final = {"full": "full", "slow-disk": "slow", "eio": "eio", "torn": "torn", "lie": "lies"}
+
+
+@dataclass(slots=True)
+class Record:
+    """What came of one episode. `took_effect` is None if it could not be begun."""
+
+    fault: str
+    target: str
+    nodes: list[str]
+    values: dict[str, Any]
+    begin: float
+    end: float | None = None
+    took_effect: bool | None = None
+    evidence: str = ""
+    # Of each node: what was seen of it so far, and its lives when it began, which it may end.
+    seen: dict[str, str] = field(default_factory=dict)
+    lives: dict[str, int] = field(default_factory=dict)
+    edges: frozenset[Edge] = frozenset()
+
+    def to_json(self) -> dict[str, Any]:
+        """A line of faults.jsonl."""
+        fields = asdict(self)
+        del fields["seen"], fields["lives"], fields["edges"]
+        return fields
+
+
+class Injector:
+    """Harms one system.
+
+    Args:
+        system: it.
+        rng: decides what the plan leaves open: which node is "one", which edges "halves" cuts.
+        now: seconds since the run began.
+        say: told of each beginning and end, a line each.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        rng: random.Random,
+        now: Callable[[], float],
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._system = system
+        self._rng = rng
+        self._now = now
+        self._say = say
+        self._changing = asyncio.Lock()
+        self._active: list[Record] = []
+        self._held: dict[str, Record] = {}  # nodes whose process an episode has in hand
+        self._broken: dict[str, asyncio.Task[None]] = {}  # being replaced
+        self.records: list[Record] = []
+        # Times at which the set of harmed nodes changed, with the set.
+        self.harmed: list[tuple[float, frozenset[str]]] = [(0.0, frozenset())]
+
+    async def run(self, plan: Plan) -> None:
+        """All episodes; returns when the last is over."""
+        await asyncio.gather(*(self._episode(episode) for episode in plan))
+
+    async def _episode(self, episode: Episode) -> None:
+        await asyncio.sleep(max(0.0, episode.at - self._now()))
+        record = Record(episode.fault, episode.target, [], dict(episode.values), self._now())
+        self.records.append(record)
+        async with self._changing:
+            try:
+                await self._begin(record)
+            except (NoEffect, Refused, RingError, ValueError) as error:
+                record.end, record.evidence = self._now(), f"not begun: {error}"
+        if record.end is not None:
+            return
+        self._say(f"{self._now():7.2f}  {record.fault} {', '.join(record.nodes)}")
+        await asyncio.sleep(max(0.0, episode.until - self._now()))
+        async with self._changing:
+            await self._finish(record)
+
+    async def _finish(self, record: Record) -> None:
+        if record not in self._active:
+            return
+        self._active.remove(record)
+        try:
+            effect = await self._end(record)
+            record.took_effect, record.evidence = True, effect
+        except NoEffect as error:
+            record.took_effect, record.evidence = False, str(error)
+        except (Refused, RingError, ValueError) as error:
+            record.took_effect, record.evidence = False, f"could not be ended: {error}"
+        record.end = self._now()
+        self._held = {name: held for name, held in self._held.items() if held is not record}
+        self._note_harm()
+        self._say(f"{self._now():7.2f}  {record.fault} over: {record.evidence}")
+
+    async def heal(self) -> None:
+        """End everything that is under way; all nodes up, all faults gone. Raises RingError."""
+        async with self._changing:
+            for record in list(self._active):
+                await self._finish(record)
+        await asyncio.gather(*self._broken.values())
+        nodes = self._system.nodes
+        if "faults" in self._system.able:
+            for name in nodes:
+                await self._system.faults(name, {"heal": ["links", "disk", "clock", "points"]})
+        for name, view in (await self._system.look()).items():
+            if view.state in ("killed", "stopped", "fatal"):
+                await self._system.revive(name)
+
+    def _note_harm(self) -> None:
+        harmed = {name for record in self._active for name in record.nodes} | set(self._broken)
+        self.harmed.append((self._now(), frozenset(harmed)))
+
+    # -- who
+
+    async def _choose(self, record: Record, *, hold: bool) -> dict[str, View]:
+        """The nodes that the target means now, and all views; raises Refused if there are none."""
+        views = await self._system.look()
+        free = [
+            NodeView(view.name, "raft", view.role, view.state in ("running", "paused"))
+            for view in views.values()
+            if not hold or (view.name not in self._held and view.name not in self._broken)
+        ]
+        # Where there is no leader now, or too few are left, any one will do; but a name is a name.
+        words = (record.target,) if record.target in views else (record.target, "one")
+        for word in words:
+            with contextlib.suppress(Usage):
+                record.nodes = resolve(word, free, self._rng)
+                break
+        if hold:
+            record.nodes = [name for name in record.nodes if views[name].state == "running"]
+        if not record.nodes:
+            raise Refused("no node is left that it could befall")
+        record.lives = {name: views[name].lives for name in record.nodes}
+        return views
+
+    # -- begin and end
+
+    async def _begin(self, record: Record) -> None:
+        fault, system = record.fault, self._system
+        holds = FAULTS_BY_NAME[fault].needs in (PROCESS, PAUSE, FILES) or fault == "host"
+        if fault in GRUDGES:
+            record.edges = GRUDGES[fault](system.nodes, self._rng)
+            together = largest_group(system.nodes, record.edges)
+            record.nodes = [name for name in system.nodes if name not in together]
+        else:
+            await self._choose(record, hold=holds)
+        if FAULTS_BY_NAME[fault].needs == FILES:
+            self._spare_the_majority(record)
+        self._active.append(record)
+        if holds:
+            self._held.update(dict.fromkeys(record.nodes, record))
+        self._note_harm()
+        if fault in GRUDGES or fault in _LINKS:
+            await self._set_links()
+            return
+        await asyncio.gather(*(self._begin_one(record, name) for name in record.nodes))
+
+    def _spare_the_majority(self, record: Record) -> None:
+        """A majority must never have lost its disks at once: nobody promises to survive that."""
+        lost = {n for r in self._active for n in r.nodes if FAULTS_BY_NAME[r.fault].needs == FILES}
+        bearable = (len(self._system.nodes) - 1) // 2 - len(lost | set(self._broken))
+        record.nodes = record.nodes[: max(0, bearable)]
+        if not record.nodes:
+            raise Refused("as many disks as can be borne are lost already")
+
+    async def _begin_one(self, record: Record, name: str) -> None:
+        fault, system, values = record.fault, self._system, record.values
+        if fault == "kill":
+            record.seen[name] = await system.kill(name)
+        elif fault == "host":
+            record.seen[name] = await system.lose(name)
+        elif fault == "pause":
+            record.seen[name] = await system.pause(name)
+        elif fault == "slow":
+            await system.slow(name, values["duty"])
+        elif fault in _DISK:
+            await system.faults(name, {"disk": values})
+        elif fault in _CLOCK:
+            await system.faults(name, {"clock": values})
+        elif fault == "crashpoint":
+            point = {values["point"]: {"action": "crash", "after": values["after"]}}
+            await system.faults(name, {"points": point})
+        elif fault == "old-copy":
+            await system.kill(name)
+            await system.damage(name, "keep", 0)
+            await system.revive(name)
+        else:
+            await system.kill(name)
+            seed = self._rng.getrandbits(30)
+            record.seen[name] = await system.damage(name, _ROT[fault], seed)
+
+    async def _end(self, record: Record) -> str:
+        """Mend it; returns what showed that it was there, or raises NoEffect."""
+        fault = record.fault
+        if fault in GRUDGES or fault in _LINKS:
+            shown = await self._counts(record)
+            await self._set_links()
+            return _enough(shown, fault)
+        results = await asyncio.gather(*(self._end_one(record, name) for name in record.nodes))
+        told = [text for text in results if text]
+        if not told:
+            raise NoEffect("nothing of it was to be seen")
+        return "; ".join(dict.fromkeys(told))
+
+    async def _end_one(self, record: Record, name: str) -> str:
+        fault, system = record.fault, self._system
+        if fault in ("kill", "host"):
+            await system.revive(name)
+            return record.seen[name]
+        if fault == "pause":
+            await system.resume(name)
+            return record.seen[name]
+        if fault == "slow":
+            return await system.slow(name, 1)
+        if fault in _DISK:
+            return await self._end_disk(record, name)
+        if fault in _CLOCK:
+            return await self._end_clock(record, name)
+        if fault == "crashpoint":
+            await system.faults(name, {"points": {record.values["point"]: None}})
+            return await self._died(record, name)
+        return await self._end_rot(record, name)
+
+    async def _end_disk(self, record: Record, name: str) -> str:
+        struck = (await self._system.faults(name, {}))["struck"]
+        await self._system.faults(name, {"disk": _good(record.values)})
+        count = struck.get(_STRUCK[record.fault], 0)
+        if count:
+            return f"{name}: {_STRUCK[record.fault]} {count} times"
+        return await self._died(record, name)
+
+    async def _died(self, record: Record, name: str) -> str:
+        lives = (await self._system.look())[name].lives - record.lives[name]
+        return f"{name} ended and was started again" if lives else ""
+
+    async def _end_clock(self, record: Record, name: str) -> str:
+        after = _shown(await self._system.faults(name, {}))
+        good = {"offset_s": 0.0} if "offset_s" in record.values else {"rate": 1.0}
+        await self._system.faults(name, {"clock": good})
+        offset, rate = after["offset_s"], after["rate"]
+        return (
+            f"{name}: clock off by {offset:+g} s, rate {rate:g}" if (offset, rate) != (0, 1) else ""
+        )
+
+    async def _end_rot(self, record: Record, name: str) -> str:
+        system = self._system
+        if record.fault == "old-copy":
+            await system.kill(name)
+            record.seen[name] = await system.damage(name, "put-back", 0)
+        if record.fault == "bitflip":
+            # It must notice by itself; then it is replaced, as an operator would.
+            told = await system.revive(name)
+            if told == "running":
+                raise NoEffect(f"{name} did not need what was damaged: {record.seen[name]}")
+        self._broken[name] = asyncio.create_task(self._replace(name))
+        return f"{name}: {record.seen[name]}"
+
+    async def _replace(self, name: str) -> None:
+        while True:
+            try:
+                await self._system.replace(name)
+            except (Refused, RingError):
+                await asyncio.sleep(REPLACE_AGAIN_S)
+            else:
+                break
+        del self._broken[name]
+        self._note_harm()
+
+    # -- links
+
+    async def _set_links(self) -> None:
+        """Each edge is as wrong as all episodes under way make it."""
+        system = self._system
+        wrong: dict[Edge, dict[str, Any]] = {}
+        for record in self._active:
+            if record.fault in GRUDGES:
+                for edge in record.edges:
+                    wrong.setdefault(edge, {})["cut"] = True
+            elif record.fault in _LINKS:
+                for edge in self._edges_of(record):
+                    wrong.setdefault(edge, {}).update(record.values)
+        for a in system.nodes:
+            links = {
+                system.address(b): _policy(wrong.get((a, b), {})) for b in system.nodes if b != a
+            }
+            await system.faults(a, {"links": links})
+
+    def _edges_of(self, record: Record) -> list[Edge]:
+        nodes, chosen = self._system.nodes, set(record.nodes)
+        return [(a, b) for a in nodes for b in nodes if a != b and (a in chosen or b in chosen)]
+
+    async def _counts(self, record: Record) -> dict[str, int]:
+        """What has become of the datagrams of the edges that the fault befell."""
+        edges = record.edges or self._edges_of(record)
+        counted: dict[str, int] = {}
+        for a in {a for a, _ in edges}:
+            links = (await self._system.faults(a, {}))["links"]
+            for b in (b for c, b in edges if c == a):
+                link = links.get(self._system.address(b), {})
+                for what, count in link.get("counts", {}).items():
+                    counted[what] = counted.get(what, 0) + count
+        return counted
+
+
+_PERFECT: Final = asdict(LinkPolicy())
+
+
+def _policy(wrong: dict[str, Any]) -> dict[str, Any]:
+    return _PERFECT | wrong
+
+
+def _good(values: dict[str, Any]) -> dict[str, Any]:
+    """The same fields of a good disk."""
+    return {name: type(value)() for name, value in values.items()}
+
+
+def _shown(answer: dict[str, Any]) -> dict[str, float]:
+    clock = answer["clock"]
+    return {"offset_s": clock.get("offset_s", 0.0), "rate": clock.get("rate", 1.0)}
+
+
+def _enough(counts: dict[str, int], fault: str) -> str:
+    what = "dropped" if fault in GRUDGES else _COUNTED.get(fault, "passed")
+    if not counts.get(what):
+        raise NoEffect(f"no datagram was {what}")
+    return f"{counts[what]} datagrams {what if what != 'passed' else 'were held up'}"

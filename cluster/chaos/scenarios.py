@@ -1,0 +1,34 @@
+"""The scenarios: a workload each, under whatever faults are asked for.
+
+register   read, write and compare-and-swap of registers      linearizable?
+versions   the same with revisions, and deletes                linearizable, revisions too?
+append     transactions that append to lists and read them     strictly serializable?
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Final
+
+from cluster.chaos.workloads.append import Append
+from cluster.chaos.workloads.base import Workload
+from cluster.chaos.workloads.register import Register
+from cluster.chaos.workloads.versions import Versions
+from cluster.errors import Usage
+
+SCENARIOS: Final[dict[str, Callable[[random.Random], Workload]]] = {
+    "register": Register,
+    "versions": Versions,
+    "append": Append,
+}
+
+
+def workload_of(scenario: str, seed: int) -> Workload:
+    """The workload of a scenario; raises Usage."""
+    try:
+        make = SCENARIOS[scenario]
+    except KeyError:
+        known = ", ".join(SCENARIOS)
+        raise Usage(f"there is no scenario {scenario!r}; there are: {known}") from None
+    return make(random.Random(f"workload {seed}"))

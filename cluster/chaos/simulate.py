@@ -1,0 +1,147 @@
+"""A campaign in virtual time: one seed, one run, byte for byte.
+
+The seed decides the size of the cluster, how often it takes snapshots, the plan, and everything
+that happens. So a failure is a number; and because the plan is data, it can be made smaller: parts
+of it are left out as long as the run still fails (ddmin, Zeller and Hildebrandt 2002). What is left
+is usually a story of two or three faults that can be told.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cluster.chaos.campaign import Campaign, Result
+from cluster.chaos.catalogue import DEFAULT
+from cluster.chaos.judge import judge_result
+from cluster.chaos.plan import Episode, Plan, draw_plan
+from cluster.chaos.raft_sim import SimulatedRaft
+from cluster.chaos.scenarios import workload_of
+from cluster.verify.history import operations
+from cluster.verify.linear import INVALID
+from cluster.verify.verdict import Finding, Verdict, judge_history
+from netstack.runtime.simulation.world import World
+from raftd.server import RaftService
+
+# What the search for an order may take; a history of this length takes a fraction of a second.
+LIMIT_S: Final = 60.0
+# Runs that shrinking may cost.
+TRIES_MAX: Final = 80
+
+
+@dataclass(slots=True)
+class SimulatedRun:
+    """What came of one seed."""
+
+    seed: int
+    nodes: tuple[str, ...]
+    plan: Plan
+    verdict: Verdict
+    result: Result | None
+    virtual_s: float
+    history: str
+    events: str
+
+    def line(self) -> str:
+        """For a person."""
+        counts, result = self.verdict.counts, self.result
+        faults = sum(bool(r.took_effect) for r in result.records) if result else 0
+        reigns = result.terms if result else 0
+        wrong = [f for f in self.verdict.findings if f.verdict == self.verdict.verdict]
+        why = "" if self.verdict.verdict == "valid" else f"{wrong[0].check}: {wrong[0].sentence}"
+        return (
+            f"{self.verdict.verdict.upper():8} seed {self.seed}  {counts.get('ok', 0)} ops"
+            f" ({counts.get('info', 0)} unknown)  {reigns} leaders  {faults} faults "
+            f" {self.virtual_s:.0f} s  {why}"
+        ).rstrip()
+
+
+def simulate(
+    scenario: str,
+    seed: int,
+    *,
+    seconds: float = 20.0,
+    packages: Sequence[str] = DEFAULT,
+    plan: Plan | None = None,
+    service: Callable[[], RaftService] = RaftService,
+    say: Callable[[str], None] = lambda line: None,
+) -> SimulatedRun:
+    """One run; raises Usage for an unknown scenario and UnknownFault for an unknown package.
+
+    Args:
+        plan: instead of the one that the seed draws.
+        service: makes a node's service; the zoo passes broken ones.
+    """
+    dice = random.Random(f"plan {seed}")
+    count = dice.choice((3, 3, 3, 5))
+    settings = {"snapshot_every": dice.choice((30, 200, 10_000))}
+    drawn = draw_plan(packages, seconds, dice, nodes=count)
+    workload = workload_of(scenario, seed)
+    world = World(seed)
+    system = SimulatedRaft(world, count, service=service, settings=settings)
+    history = io.StringIO()
+    plan = drawn if plan is None else plan
+
+    async def go() -> Result:
+        await system.start()
+        campaign = Campaign(
+            system,
+            workload,
+            plan,
+            seconds=seconds,
+            seed=seed,
+            history=history,
+            now=world.loop.time,
+            say=say,
+        )
+        result = await campaign.run()
+        if not result.complaints:
+            system.check()
+        await system.stop()
+        return result
+
+    findings: list[Finding] = []
+    result = None
+    try:
+        result = world.run(go())
+    except AssertionError as error:
+        # An invariant of the daemons' own; the first line tells which.
+        findings.append(Finding("invariants", INVALID, str(error).splitlines()[0]))
+    finally:
+        virtual_s, events = world.now, world.log
+        world.close()
+    verdict = judge_history(
+        operations(json.loads(line) for line in history.getvalue().splitlines()),
+        workload.model,
+        limit_s=LIMIT_S,
+    )
+    if result is not None:
+        findings += judge_result(result, system.nodes)
+    verdict.findings = findings + verdict.findings
+    return SimulatedRun(
+        seed, system.nodes, plan, verdict, result, virtual_s, history.getvalue(), events
+    )
+
+
+def shrink(plan: Plan, fails: Callable[[Plan], bool], tries: int = TRIES_MAX) -> Plan:
+    """A part of the plan, as small as `tries` runs can make it, that still fails."""
+    parts = 2
+    while len(plan) >= 1 and tries > 0:
+        size = max(1, len(plan) // parts)
+        for start in range(0, len(plan), size):
+            smaller: list[Episode] = plan[:start] + plan[start + size :]
+            tries -= 1
+            if fails(smaller):
+                plan, parts = smaller, max(2, parts - 1)
+                break
+            if tries == 0:
+                break
+        else:
+            if size == 1:
+                break
+            parts = min(len(plan), parts * 2)
+    return plan

@@ -1,0 +1,286 @@
+"""A campaign on live processes (`ring chaos`), and the same in virtual time (`ring sim`)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cluster import render, topology
+from cluster.errors import Usage
+
+if TYPE_CHECKING:
+    from cluster.chaos.plan import Plan
+    from cluster.chaos.run import Finished
+    from cluster.chaos.simulate import SimulatedRun
+    from cluster.chaos.system import System
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Scenario = Annotated[
+    str, typer.Argument(help="register, versions, append, counter, set, bank, watch, lock, lease")
+]
+Faults = Annotated[
+    str,
+    typer.Option(
+        help="Packages, by comma: kill, host, pause, partition, packets, disk, clock, files,"
+        " crashpoints; or single faults; or none."
+    ),
+]
+
+
+def chaos(
+    scenario: Scenario = "register",
+    seconds: Annotated[float, typer.Option("--time", min=1, help="Seconds of trouble.")] = 60.0,
+    seed: Annotated[int | None, typer.Option(help="Of the fault plan; else drawn.")] = None,
+    faults: Faults = "",
+    nodes: Annotated[int, typer.Option(min=1, max=9, help="Of the fresh cluster.")] = 3,
+    here: Annotated[
+        bool, typer.Option("--here", help="On the cluster that runs in this home.")
+    ] = False,
+    system: Annotated[str, typer.Option(help="raft, or etcd: Debian's.")] = "raft",
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Clients at once.")] = 6,
+    plan: Annotated[Path | None, typer.Option(help="A plan.jsonl instead of a drawn one.")] = None,
+    json: Json = False,
+) -> None:
+    """Harm a cluster while clients use it, then say whether it was right. 0, 1 or 3."""
+    from cluster.chaos.plan import draw_plan
+    from cluster.chaos.run import Wanted, new_folder, run_live, tidy
+    from cluster.chaos.scenarios import workload_of
+
+    seed = random.SystemRandom().randrange(10**6) if seed is None else seed
+    workload_of(scenario, seed)
+    packages = _packages(faults)
+    folder = new_folder(topology.home() / "runs", scenario, seed)
+    judged = _system(system, folder, nodes, here=here)
+    drawn = (
+        _read(plan)
+        if plan is not None
+        else draw_plan(
+            packages,
+            seconds,
+            random.Random(f"plan {seed}"),
+            able=judged.able,
+            nodes=len(judged.nodes),
+        )
+    )
+    command = ["ring", "chaos", scenario, "--time", f"{seconds:g}", "--seed", str(seed)]
+    command += ["--faults", faults] if faults else []
+    command += ["--nodes", str(nodes)] if nodes != 3 else []
+    command += ["--system", system] if system != "raft" else []
+    wanted = Wanted(scenario, packages, drawn, seconds, seed, workers, command)
+    render.say(f"seed {seed}: {len(drawn)} faults in {seconds:g} s; all of it goes to {folder}")
+    try:
+        finished = asyncio.run(run_live(judged, wanted, folder, render.say))
+    except KeyboardInterrupt:
+        render.say(f"stopped; what there is lies in {folder}")
+        raise
+    finished.report = _report(folder)
+    _show(finished, json=json)
+    tidy(finished)
+    raise typer.Exit(_status(finished.verdict.verdict))
+
+
+def _packages(faults: str) -> tuple[str, ...]:
+    from cluster.chaos.catalogue import DEFAULT, UnknownFault, package
+
+    if faults == "none":
+        return ()
+    names = tuple(word.strip() for word in faults.split(",")) if faults else DEFAULT
+    try:
+        for name in names:
+            package(name)
+    except UnknownFault as error:
+        raise Usage(str(error)) from None
+    return names
+
+
+def _read(plan: Path) -> Plan:
+    from cluster.chaos.plan import read_plan
+
+    try:
+        return read_plan(plan)
+    except OSError as error:
+        raise Usage(f"{plan} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise Usage(str(error)) from None
+
+
+def _system(name: str, folder: Path, nodes: int, *, here: bool) -> System:
+    from cluster.chaos.raft_live import LiveRaft
+
+    if name == "raft":
+        return LiveRaft(topology.home()) if here else LiveRaft(folder / "home", nodes)
+    shutil.rmtree(folder)
+    raise Usage(f"there is no system {name!r}; there is: raft")
+
+
+def _report(folder: Path) -> Path | None:
+    return None
+
+
+def _status(verdict: str) -> int:
+    from cluster.verify.verdict import STATUS
+
+    return STATUS[verdict]
+
+
+def _show(finished: Finished, *, json: bool) -> None:
+    verdict, result = finished.verdict, finished.result
+    if json:
+        render.as_json({**verdict.to_json(), "run": str(finished.folder)})
+        return
+    for finding in verdict.findings:
+        print(f"{finding.verdict:8} {finding.check}: {finding.sentence}")
+    effective = sum(record.took_effect is True for record in result.records)
+    counts = verdict.counts
+    report = f" · report {finished.report}" if finished.report else ""
+    print(
+        f"{verdict.verdict.upper()}  {counts['operations']:,} operations · {effective} faults"
+        f" · {result.terms} leaders · run {finished.folder}{report}"
+    )
+
+
+# -- in virtual time
+
+
+def sim(
+    scenario: Annotated[str, typer.Argument(help="The same as those of chaos.")] = "register",
+    seed: Annotated[int | None, typer.Option(help="Replay one seed.")] = None,
+    seeds: Annotated[int, typer.Option(help="Run this many seeds.")] = 20,
+    first: Annotated[int, typer.Option(help="Begin with this seed.")] = 0,
+    seconds: Annotated[float, typer.Option(help="Virtual seconds of trouble.")] = 20.0,
+    faults: Faults = "",
+    plan: Annotated[Path | None, typer.Option(help="A plan.jsonl instead of a drawn one.")] = None,
+    events: Annotated[bool, typer.Option("--events", help="Print the event log.")] = False,
+    history: Annotated[Path | None, typer.Option(help="Write one seed's history here.")] = None,
+    json: Json = False,
+) -> None:
+    """A cluster in virtual time under seeded faults; the first failing seed ends it."""
+    from cluster.chaos.scenarios import workload_of
+
+    if seed is None and seeds < 1:
+        raise Usage(f"--seeds {seeds} runs nothing; write 1 or more")
+    workload_of(scenario, 0)
+    packages = _packages(faults)
+    drawn = _read(plan) if plan is not None else None
+    numbers = [seed] if seed is not None else list(range(first, first + seeds))
+    began = time.monotonic()
+    runs = _simulate_all(scenario, numbers, seconds, packages, drawn, quiet=json)
+    last = runs[-1]
+    if events:
+        print(last.events, end="")
+    if history is not None:
+        history.write_text(last.history)
+    if json:
+        render.as_json([_as_json(run) for run in runs])
+    if last.verdict.verdict == "invalid":
+        _explain(scenario, last, seconds, packages, drawn, faults)
+        raise typer.Exit(1)
+    raise typer.Exit(_conclude(runs, time.monotonic() - began))
+
+
+def _simulate_all(
+    scenario: str,
+    numbers: Sequence[int],
+    seconds: float,
+    packages: Sequence[str],
+    plan: Plan | None,
+    *,
+    quiet: bool,
+) -> list[SimulatedRun]:
+    """In the order of the seeds, on all cores, up to the first that is invalid."""
+    from functools import partial
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from cluster.chaos.simulate import simulate
+
+    run = partial(simulate, scenario, seconds=seconds, packages=packages, plan=plan)
+    found: list[SimulatedRun] = []
+    with (
+        Progress(
+            console=Console(stderr=True), transient=True, disable=len(numbers) < 2
+        ) as progress,
+        ProcessPoolExecutor(min(len(numbers), os.cpu_count() or 1)) as pool,
+    ):
+        task = progress.add_task(f"ring sim {scenario}", total=len(numbers))
+        for outcome in pool.map(run, numbers):
+            found.append(outcome)
+            progress.advance(task)
+            if not quiet:
+                progress.console.print(outcome.line(), highlight=False, markup=False)
+            if outcome.verdict.verdict == "invalid":
+                pool.shutdown(wait=False, cancel_futures=True)
+                break
+    return found
+
+
+def _as_json(run: SimulatedRun) -> dict[str, object]:
+    return {
+        "seed": run.seed,
+        "virtual_s": run.virtual_s,
+        "nodes": list(run.nodes),
+        **run.verdict.to_json(),
+    }
+
+
+def _explain(
+    scenario: str,
+    failed: SimulatedRun,
+    seconds: float,
+    packages: Sequence[str],
+    plan: Plan | None,
+    faults: str,
+) -> None:
+    """How to see it again, and the smallest plan that shows it."""
+    from cluster.chaos.plan import write_plan
+    from cluster.chaos.simulate import shrink, simulate
+
+    again = f"ring sim {scenario} --seed {failed.seed} --seconds {seconds:g}"
+    again += f" --faults {faults}" if faults else ""
+    render.say(f"replay   {again}" + (" --plan …" if plan is not None else ""))
+    for finding in failed.verdict.findings:
+        if finding.verdict == "invalid":
+            render.say(f"         {finding.check}: {finding.sentence}")
+    render.say(f"shrink   from {len(failed.plan)} faults; each try is a run")
+
+    def fails(smaller: Plan) -> bool:
+        run = simulate(scenario, failed.seed, seconds=seconds, packages=packages, plan=smaller)
+        return run.verdict.verdict == "invalid"
+
+    smallest = shrink(failed.plan, fails)
+    runs = topology.home() / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    path = runs / f"{scenario}-seed{failed.seed}.plan.jsonl"
+    write_plan(path, smallest)
+    for episode in smallest:
+        render.say(f"         {episode}")
+    render.say(f"replay   {again} --plan {path}")
+
+
+def _conclude(runs: Sequence[SimulatedRun], took_s: float) -> int:
+    from cluster.chaos.judge import judge_effects
+
+    unknown = sum(run.verdict.verdict == "unknown" for run in runs)
+    records = [record for run in runs if run.result for record in run.result.records]
+    effects = judge_effects(records)
+    virtual_s = sum(run.virtual_s for run in runs)
+    for finding in effects:
+        print(f"{finding.verdict:8} {finding.check}: {finding.sentence}", file=sys.stderr)
+    render.say(
+        f"{len(runs) - unknown} valid, {unknown} unknown; "
+        f"{virtual_s:.0f} virtual seconds in {took_s:.1f}"
+    )
+    if unknown == len(runs) or any(finding.verdict != "valid" for finding in effects):
+        return 3
+    return 0

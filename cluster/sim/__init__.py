@@ -1,1 +1,0 @@
-"""Seeded simulations of whole clusters: the daemons' own services in virtual time."""

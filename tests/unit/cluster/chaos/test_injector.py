@@ -1,0 +1,195 @@
+"""The injector on a system that only remembers: what is done and undone, and what counts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from chaos_kit import FakeSystem, in_virtual_time
+
+from cluster.chaos.injector import Injector
+from cluster.chaos.plan import Episode
+
+
+def inject(system, *plan, seed=1, heal=True):
+    """Carry a plan out and heal; the injector afterwards."""
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        injector = Injector(system, random.Random(seed), loop.time)
+        await injector.run(list(plan))
+        if heal:
+            await injector.heal()
+        return injector
+
+    return in_virtual_time(scenario())
+
+
+def episode(fault, target="one", at=1.0, until=2.0, **values):
+    return Episode(fault, target, values, at, until)
+
+
+def test_who_is_killed_is_started_again_and_what_showed_it_is_told():
+    system = FakeSystem()
+    (record,) = inject(system, episode("kill", "leader")).records
+    assert system.deeds[:2] == [("kill", "n1"), ("revive", "n1")]
+    assert (record.nodes, record.took_effect, record.evidence) == (["n1"], True, "n1 is gone")
+    assert (record.begin, record.end) == (1.0, 2.0)
+
+
+def test_two_faults_never_have_one_process_in_hand():
+    system = FakeSystem(3)
+    records = inject(
+        system,
+        episode("kill", "n1", 1.0, 5.0),
+        episode("pause", "n1", 2.0, 3.0),
+        episode("wipe", "n1", 2.5, 3.5),
+    ).records
+    assert [record.took_effect for record in records] == [True, None, None]
+    others = inject(
+        FakeSystem(3), episode("kill", "leader", 1.0, 5.0), episode("pause", "leader", 2.0, 3.0)
+    ).records
+    assert others[0].nodes != others[1].nodes
+
+
+def test_a_fault_that_befalls_nobody_is_not_begun_and_does_not_count():
+    system = FakeSystem(3)
+    records = inject(
+        system, episode("kill", "all", 1.0, 5.0), episode("pause", "one", 2.0, 3.0)
+    ).records
+    assert (records[1].took_effect, records[1].end) == (None, 2.0)
+    assert "no node is left" in records[1].evidence
+
+
+def test_partitions_and_other_faults_of_links_end_each_for_itself():
+    system = FakeSystem(3)
+    cuts = []
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        injector = Injector(system, random.Random(1), loop.time)
+        running = asyncio.ensure_future(
+            injector.run([episode("isolate", "all", 1, 4), episode("loss", "all", 2, 3, loss=0.5)])
+        )
+        for _ in range(5):
+            await asyncio.sleep(0.9999)
+            losses = {p["loss"] for links in system.links.values() for p in links.values()}
+            cuts.append((len(system.cut()), losses))
+        await running
+
+    in_virtual_time(scenario())
+    assert cuts == [(0, set()), (4, {0.0}), (4, {0.5}), (4, {0.0}), (0, {0.0})]
+
+
+def test_a_fault_of_links_counts_if_datagrams_show_it():
+    system = FakeSystem(3)
+    system.counts = {"passed": 100, "dropped": 0}
+    assert inject(system, episode("loss", loss=0.1)).records[0].took_effect is False
+    system.counts = {"passed": 100, "dropped": 7}
+    (record,) = inject(system, episode("loss", loss=0.1)).records
+    assert record.took_effect
+    assert record.evidence.endswith("datagrams dropped")
+
+
+@pytest.mark.parametrize(
+    ("fault", "values", "struck"),
+    [
+        ("full", {"full": True}, "full"),
+        ("slow-disk", {"slow_s": 0.1}, "slow"),
+        ("eio", {"eio_at": 3}, "eio"),
+        ("torn", {"torn": True}, "torn"),
+        ("lie", {"sync_lies": True}, "lies"),
+    ],
+)
+def test_a_fault_of_disks_counts_if_it_struck_or_ended_the_process(fault, values, struck):
+    system = FakeSystem()
+    (record,) = inject(system, episode(fault, **values)).records
+    assert record.took_effect is False
+    system.struck = {struck: 2}
+    (record,) = inject(system, episode(fault, **values)).records
+    assert record.took_effect
+    good = {name: type(value)() for name, value in values.items()}
+    assert ("disk", record.nodes[0], str(good)) in system.deeds
+
+
+def test_a_damaged_file_must_be_noticed_and_the_node_is_replaced_until_it_works():
+    system = FakeSystem()
+    system.replaceable = False
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        injector = Injector(system, random.Random(1), loop.time)
+        await injector.run([episode("bitflip", "n2")])
+        assert injector.harmed[-1][1] == {"n2"}
+        await asyncio.sleep(5)
+        system.replaceable = True
+        await injector.heal()
+        return injector
+
+    injector = in_virtual_time(scenario())
+    assert injector.records[0].took_effect
+    assert system.deeds.count(("replace", "n2")) > 3
+    assert system.states["n2"] == "running"
+    assert injector.harmed[-1][1] == frozenset()
+
+
+def test_damage_that_nobody_needed_to_notice_proves_nothing():
+    system = FakeSystem()
+    system.notices = False
+    (record,) = inject(system, episode("bitflip", "n2")).records
+    assert record.took_effect is False
+    assert "did not need" in record.evidence
+
+
+def test_never_so_many_disks_are_lost_that_nobody_could_bear_it():
+    system = FakeSystem(3)
+    system.replaceable = False
+    plan = [episode("wipe", "one", t, t + 0.5) for t in (1.0, 2.0, 3.0)]
+    injector_records = []
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        injector = Injector(system, random.Random(1), loop.time)
+        await injector.run(plan)
+        injector_records.extend(injector.records)
+        system.replaceable = True
+        await injector.heal()
+
+    in_virtual_time(scenario())
+    assert [record.took_effect for record in injector_records] == [True, None, None]
+    assert len({deed[1] for deed in system.deeds if deed[0] == "damage"}) == 1
+
+
+def test_healing_ends_what_is_under_way_and_starts_who_is_down():
+    system = FakeSystem()
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        injector = Injector(system, random.Random(1), loop.time)
+        plan = [episode("kill", "n1", 1, 99), episode("halves", "all", 1, 99)]
+        running = asyncio.ensure_future(injector.run(plan))
+        await asyncio.sleep(3)
+        assert system.cut()
+        await injector.heal()
+        running.cancel()
+        return injector
+
+    injector = in_virtual_time(scenario())
+    assert set(system.states.values()) == {"running"}
+    assert not system.cut()
+    assert all(record.end == 3.0 for record in injector.records)
+
+
+def test_a_majority_that_hears_itself_is_not_called_harmed():
+    system = FakeSystem(5)
+    system.counts = {"dropped": 1}
+    injector = inject(system, episode("isolate", "all"))
+    assert [len(harmed) for _, harmed in injector.harmed] == [0, 1, 0]
+
+
+def test_a_leader_that_is_not_there_is_made_up_for():
+    system = FakeSystem()
+    system.leader = ""
+    (record,) = inject(system, episode("kill", "leader")).records
+    assert record.took_effect
