@@ -87,7 +87,7 @@ def create(
     """A new cluster: authority, identities and cluster.toml; raises Conflict for taken ports."""
     counts = counts or {"raft": SERVICES["raft"][2]}
     total = sum(counts.values())
-    ports = _free_ports(total) if any_port else list(range(BASE_PORT + 1, BASE_PORT + 1 + total))
+    ports = free_ports(total) if any_port else list(range(BASE_PORT + 1, BASE_PORT + 1 + total))
     names = [
         (f"{SERVICES[service][0]}{i}", service)
         for service, count in counts.items()
@@ -239,8 +239,9 @@ def _issue(folder: Path, authority: Authority, names: list[tuple[str, str]]) -> 
         keystore.save_identity(folder, identity)
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
+def free_ports(count: int, kind: socket.SocketKind = socket.SOCK_DGRAM) -> list[int]:
+    """So many ports that nobody holds at the moment."""
+    sockets = [socket.socket(socket.AF_INET, kind) for _ in range(count)]
     try:
         for sock in sockets:
             sock.bind((HOST, 0))

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.bench.harness import Load
+from cluster.etcd import member_command
 
 CLIENT_PORT, PEER_PORT = 23790, 23890
 MEMBERS = 3
@@ -45,7 +46,7 @@ class EtcdCluster:
 
     def __enter__(self) -> EtcdCluster:
         for i in range(MEMBERS):
-            self.start(i, "new")
+            self.start(i)
         deadline = time.monotonic() + START_S
         while self.leader() is None:
             if time.monotonic() > deadline:
@@ -60,23 +61,12 @@ class EtcdCluster:
             process.wait()
         self._folder.cleanup()
 
-    def start(self, i: int, state: str = "existing") -> None:
+    def start(self, i: int) -> None:
         """Start member `i`."""
-        peers = ",".join(f"m{j}=http://127.0.0.1:{PEER_PORT + j}" for j in range(MEMBERS))
-        client, peer = f"http://127.0.0.1:{CLIENT_PORT + i}", f"http://127.0.0.1:{PEER_PORT + i}"
+        peers = {f"m{j}": f"http://127.0.0.1:{PEER_PORT + j}" for j in range(MEMBERS)}
+        client = f"http://127.0.0.1:{CLIENT_PORT + i}"
         self._members[i] = subprocess.Popen(
-            [
-                "etcd",
-                f"--name=m{i}",
-                f"--data-dir={self._folder.name}/m{i}",
-                f"--listen-client-urls={client}",
-                f"--advertise-client-urls={client}",
-                f"--listen-peer-urls={peer}",
-                f"--initial-advertise-peer-urls={peer}",
-                f"--initial-cluster={peers}",
-                f"--initial-cluster-state={state}",
-                "--log-level=error",
-            ],
+            member_command(f"m{i}", Path(self._folder.name), client, peers),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -106,6 +106,7 @@ class Injector:
         record = Record(episode.fault, episode.target, [], dict(episode.values), self._now())
         self.records.append(record)
         async with self._changing:
+            record.begin = self._now()
             try:
                 await self._begin(record)
             except (NoEffect, Refused, RingError, ValueError) as error:

@@ -94,6 +94,14 @@ def draw_plan(
     return sorted(plan, key=lambda episode: episode.at)
 
 
+def possible(packages: Sequence[str], able: Iterable[str]) -> tuple[str, ...]:
+    """Those of the packages of which a system can suffer something."""
+    known = set(able)
+    return tuple(
+        name for name in packages if any(FAULTS_BY_NAME[f].needs in known for f in package(name))
+    )
+
+
 def write_plan(path: Path, plan: Plan) -> None:
     """JSON lines, an episode a line."""
     path.write_text("".join(json.dumps(asdict(episode)) + "\n" for episode in plan))

@@ -3,6 +3,7 @@
 register   read, write and compare-and-swap of registers      linearizable?
 versions   the same with revisions, and deletes                linearizable, revisions too?
 append     transactions that append to lists and read them     strictly serializable?
+lock       a lock, with fencing tokens                         one holder at a time?
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Final
 
 from cluster.chaos.workloads.append import Append
 from cluster.chaos.workloads.base import Workload
+from cluster.chaos.workloads.lock import Lock
 from cluster.chaos.workloads.register import Register
 from cluster.chaos.workloads.versions import Versions
 from cluster.errors import Usage
@@ -21,6 +23,7 @@ SCENARIOS: Final[dict[str, Callable[[random.Random], Workload]]] = {
     "register": Register,
     "versions": Versions,
     "append": Append,
+    "lock": Lock,
 }
 
 

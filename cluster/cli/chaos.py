@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster import render, topology
-from cluster.errors import Usage
+from cluster.errors import RingError, Usage
 
 if TYPE_CHECKING:
     from cluster.chaos.plan import Plan
@@ -52,25 +52,27 @@ def chaos(
     json: Json = False,
 ) -> None:
     """Harm a cluster while clients use it, then say whether it was right. 0, 1 or 3."""
-    from cluster.chaos.plan import draw_plan
+    from cluster.chaos.plan import draw_plan, possible
     from cluster.chaos.run import Wanted, new_folder, run_live, tidy
     from cluster.chaos.scenarios import workload_of
 
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     workload_of(scenario, seed)
     packages = _packages(faults)
+    given = None if plan is None else _read(plan)
     folder = new_folder(topology.home() / "runs", scenario, seed)
-    judged = _system(system, folder, nodes, here=here)
-    drawn = (
-        _read(plan)
-        if plan is not None
-        else draw_plan(
-            packages,
-            seconds,
-            random.Random(f"plan {seed}"),
-            able=judged.able,
-            nodes=len(judged.nodes),
-        )
+    try:
+        judged = _system(system, folder, nodes, here=here)
+    except RingError:
+        shutil.rmtree(folder)
+        raise
+    packages = possible(packages, judged.able)
+    drawn = given or draw_plan(
+        packages,
+        seconds,
+        random.Random(f"plan {seed}"),
+        able=judged.able,
+        nodes=len(judged.nodes),
     )
     command = ["ring", "chaos", scenario, "--time", f"{seconds:g}", "--seed", str(seed)]
     command += ["--faults", faults] if faults else []
@@ -115,12 +117,16 @@ def _read(plan: Path) -> Plan:
 
 
 def _system(name: str, folder: Path, nodes: int, *, here: bool) -> System:
+    from cluster.chaos.etcd import LiveEtcd
     from cluster.chaos.raft_live import LiveRaft
 
     if name == "raft":
         return LiveRaft(topology.home()) if here else LiveRaft(folder / "home", nodes)
-    shutil.rmtree(folder)
-    raise Usage(f"there is no system {name!r}; there is: raft")
+    if name == "etcd" and not here:
+        return LiveEtcd(folder / "home", nodes)
+    if name == "etcd":
+        raise Usage("--here means a cluster of ours; leave it away with --system etcd")
+    raise Usage(f"there is no system {name!r}; there are: raft, etcd")
 
 
 def _report(folder: Path) -> Path | None:
@@ -218,7 +224,9 @@ def _simulate_all(
             found.append(outcome)
             progress.advance(task)
             if not quiet:
-                progress.console.print(outcome.line(), highlight=False, markup=False)
+                progress.console.print(
+                    outcome.line(), highlight=False, markup=False, soft_wrap=True
+                )
             if outcome.verdict.verdict == "invalid":
                 pool.shutdown(wait=False, cancel_futures=True)
                 break
