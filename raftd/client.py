@@ -229,9 +229,11 @@ class RaftClient:
 
     # -- reads
 
-    async def get(self, key: bytes, *, timeout_s: float = 10.0) -> KeyValue | None:
+    async def get(
+        self, key: bytes, *, at: str | None = None, timeout_s: float = 10.0
+    ) -> KeyValue | None:
         """The pair, linearizably; None if there is none."""
-        pairs = (await self.range(key, timeout_s=timeout_s)).pairs
+        pairs = (await self.range(key, at=at, timeout_s=timeout_s)).pairs
         return pairs[0] if pairs else None
 
     async def range(
@@ -245,12 +247,21 @@ class RaftClient:
         keys_only: bool = False,
         count_only: bool = False,
         serializable: bool = False,
+        at: str | None = None,
         timeout_s: float = 10.0,
     ) -> RangeResult:
-        """Pairs of a key, a range or a prefix. `serializable`: as the node asked has it."""
+        """Pairs of a key, a range or a prefix.
+
+        Args:
+            serializable: as the node that is asked has it, be it old.
+            at: the node to ask, once; None: the leader, until it answers.
+        """
         range_end = c.prefix_end(key) if prefix else range_end
         body = [key, range_end, revision, limit, keys_only, count_only, serializable]
-        answer = await self._ask_leader("kv.range", body, timeout_s)
+        if at is None:
+            answer = await self._ask_leader("kv.range", body, timeout_s)
+        else:
+            answer = await self._ask_one(at, "kv.range", body, timeout_s)
         if answer[2] and not count_only:
             await self._further_pages(body, answer, timeout_s)
         revision, pairs, more, count = answer
@@ -396,6 +407,21 @@ class RaftClient:
                 await self._not_leader(error)
             except Definite as error:
                 raise Refused(error.code, error.message) from None
+
+    async def _ask_one(self, name: str, method: str, body: Any, timeout_s: float) -> Any:
+        """A read of one node; raises NotReached for whatever keeps it from answering."""
+        if name not in self._clients:
+            raise NotReached(f"there is no node {name!r}")
+        try:
+            return await self._clients[name].call(method, body, timeout_s=timeout_s)
+        except Failed as error:
+            if error.reason == "not-leader":
+                raise NotReached(str(error)) from None
+            raise Refused(error.reason, error.message, error.details) from None
+        except (BadRequest, Forbidden) as error:
+            raise Refused(error.code, error.message) from None
+        except RpcError as error:
+            raise NotReached(str(error)) from None
 
     async def _call(self, client: RpcClient, method: str, body: Any, timeout_s: float) -> Any:
         self._waiting += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import TypeVar
 
@@ -12,17 +13,26 @@ T = TypeVar("T")
 
 # A request that takes longer is given up, and nobody knows what became of it.
 TIMEOUT_S = 4.0
+# Of one node that may be down.
+ONE_NODE_S = 0.5
 
 
 class RaftStore:
-    """Requests of one session, in text. Implements chaos.system.Client."""
+    """Requests of one session, in text. Implements chaos.system.Client.
 
-    def __init__(self, client: rc.RaftClient) -> None:
+    Every node accepts every read, so every other read goes to the nodes in turn: also to one that
+    was leader a moment ago, or has never heard of what it is asked for.
+    """
+
+    def __init__(self, client: rc.RaftClient, nodes: Sequence[str]) -> None:
         self.raft = client
+        self._turns = itertools.cycle([place for node in nodes for place in (None, node)])
 
     async def get(self, key: str) -> Pair | None:
         """See Client."""
-        found = await _told(self.raft.get(key.encode(), timeout_s=TIMEOUT_S))
+        at = next(self._turns)
+        timeout_s = TIMEOUT_S if at is None else ONE_NODE_S
+        found = await _told(self.raft.get(key.encode(), at=at, timeout_s=timeout_s))
         return None if found is None else _pair(found)
 
     async def put(self, key: str, value: str) -> int:

@@ -101,7 +101,7 @@ class LiveRaft:
         members = {node.name: node.address for node in self._config.of_service("raft")}
         client = RaftClient(self._rpc, members)
         try:
-            yield RaftStore(client)
+            yield RaftStore(client, self.nodes)
         finally:
             client.close()
 

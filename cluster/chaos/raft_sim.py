@@ -173,7 +173,7 @@ class SimulatedRaft:
         node.begin()
         client = await ready
         try:
-            yield RaftStore(client)
+            yield RaftStore(client, self.nodes)
         finally:
             client.close()
             self._world.crash(name)

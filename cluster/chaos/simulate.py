@@ -1,7 +1,7 @@
 """A campaign in virtual time: one seed, one run, byte for byte.
 
-The seed decides the size of the cluster, how often it takes snapshots, the plan, and everything
-that happens. So a failure is a number; and because the plan is data, it can be made smaller: parts
+The seed decides the size of the cluster, how far its nodes are from one another, how often it takes
+snapshots, the plan, and everything that happens. So a failure is a number; and because the plan is data, it can be made smaller: parts
 of it are left out as long as the run still fails (ddmin, Zeller and Hildebrandt 2002). What is left
 is usually a story of two or three faults that can be told.
 """
@@ -24,6 +24,7 @@ from cluster.chaos.scenarios import workload_of
 from cluster.verify.history import operations
 from cluster.verify.linear import INVALID
 from cluster.verify.verdict import Finding, Verdict, judge_history
+from netstack.runtime.policy import LinkPolicy
 from netstack.runtime.simulation.world import World
 from raftd.server import RaftService
 
@@ -67,6 +68,7 @@ def simulate(
     seconds: float = 20.0,
     packages: Sequence[str] = DEFAULT,
     plan: Plan | None = None,
+    interval_s: float | None = None,
     service: Callable[[], RaftService] = RaftService,
     say: Callable[[str], None] = lambda line: None,
 ) -> SimulatedRun:
@@ -74,14 +76,17 @@ def simulate(
 
     Args:
         plan: instead of the one that the seed draws.
+        interval_s: mean time of quiet between two faults of a package.
         service: makes a node's service; the zoo passes broken ones.
     """
     dice = random.Random(f"plan {seed}")
     count = dice.choice((3, 3, 3, 5))
     settings = {"snapshot_every": dice.choice((30, 200, 10_000))}
-    drawn = draw_plan(packages, seconds, dice, nodes=count)
+    latency_s = dice.choice((0.0001, 0.0001, 0.005, 0.03))
+    drawn = draw_plan(packages, seconds, dice, interval_s=interval_s, nodes=count)
     workload = workload_of(scenario, seed)
     world = World(seed)
+    world.network.base_policy = LinkPolicy(delay_s=latency_s, jitter_s=latency_s / 2)
     system = SimulatedRaft(world, count, service=service, settings=settings)
     history = io.StringIO()
     plan = drawn if plan is None else plan
