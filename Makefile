@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup cluster-up cluster-down cluster-status test test-all check bench sim clean
+.PHONY: help setup cluster-up cluster-down cluster-status test test-all check bench sim zoo clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ bench: setup ## every benchmark, beside what people use today where it is instal
 
 sim: setup ## a hundred seeds of the deterministic simulation
 	@$(BIN)/ring sim register --seeds 100
+
+zoo: setup ## planted bugs: every one must be caught (docs/zoo.md)
+	@$(BIN)/python -m pytest -m '' tests/zoo
 
 clean: ## remove the virtual environment and all caches; .ring stays
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

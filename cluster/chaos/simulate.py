@@ -116,6 +116,10 @@ def simulate(
     except AssertionError as error:
         # An invariant of the daemons' own; the first line tells which.
         findings.append(Finding("invariants", INVALID, str(error).splitlines()[0]))
+    except Exception as error:
+        if error not in world.failures:
+            raise
+        findings.append(Finding("no node fails", INVALID, f"{type(error).__name__}: {error}"))
     finally:
         virtual_s, events = world.now, world.log
         world.close()
