@@ -61,6 +61,7 @@ SHELLS = {
     "raftd/__main__.py",
     "raftd/server.py",
     "raftd/client.py",
+    "raftd/leader_seeker.py",
     "raftd/config.py",
 }
 

@@ -1,9 +1,9 @@
 """A campaign in virtual time: one seed, one run, byte for byte.
 
-The seed decides the size of the cluster, how far its nodes are from one another, how often it takes
-snapshots, the plan, and everything that happens. So a failure is a number; and because the plan is data, it can be made smaller: parts
-of it are left out as long as the run still fails (ddmin, Zeller and Hildebrandt 2002). What is left
-is usually a story of two or three faults that can be told.
+The seed decides the size of the cluster, how far its nodes are from one another, how often they
+take snapshots, the plan, and everything that happens. So a failure is a number; and because the
+plan is data, it can be made smaller: parts of it are left out as long as the run still fails
+(ddmin, Zeller and Hildebrandt 2002). What is left is usually a story of two or three faults.
 """
 
 from __future__ import annotations
@@ -79,15 +79,10 @@ def simulate(
         interval_s: mean time of quiet between two faults of a package.
         service: makes a node's service; the zoo passes broken ones.
     """
-    dice = random.Random(f"plan {seed}")
-    count = dice.choice((3, 3, 3, 5))
-    settings = {"snapshot_every": dice.choice((30, 200, 10_000))}
-    latency_s = dice.choice((0.0001, 0.0001, 0.005, 0.03))
-    drawn = draw_plan(packages, seconds, dice, interval_s=interval_s, nodes=count)
     workload = workload_of(scenario, seed)
-    world = World(seed)
-    world.network.base_policy = LinkPolicy(delay_s=latency_s, jitter_s=latency_s / 2)
-    system = SimulatedRaft(world, count, service=service, settings=settings)
+    world, dice = World(seed), random.Random(f"plan {seed}")
+    system = _system(world, dice, service)
+    drawn = draw_plan(packages, seconds, dice, interval_s=interval_s, nodes=len(system.nodes))
     history = io.StringIO()
     plan = drawn if plan is None else plan
 
@@ -134,6 +129,15 @@ def simulate(
     return SimulatedRun(
         seed, system.nodes, plan, verdict, result, virtual_s, history.getvalue(), events
     )
+
+
+def _system(world: World, dice: random.Random, service: Callable[[], RaftService]) -> SimulatedRaft:
+    """A cluster as the seed has it: how many nodes, how far apart, how often they snapshot."""
+    count = dice.choice((3, 3, 3, 5))
+    settings = {"snapshot_every": dice.choice((30, 200, 10_000))}
+    latency_s = dice.choice((0.0001, 0.0001, 0.005, 0.03))
+    world.network.base_policy = LinkPolicy(delay_s=latency_s, jitter_s=latency_s / 2)
+    return SimulatedRaft(world, count, service=service, settings=settings)
 
 
 def shrink(plan: Plan, fails: Callable[[Plan], bool], tries: int = TRIES_MAX) -> Plan:

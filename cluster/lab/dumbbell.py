@@ -146,7 +146,7 @@ class Dumbbell:
             entropy=self._entropy,
             wall=WALL,
             local_id=local_id,
-            parameters=Parameters.of(config, bytes(16)),
+            parameters=Parameters.of(config, bytes(16), local_id),
         )
 
     def _start(self, flow: Flow) -> None:

@@ -34,7 +34,8 @@ from security.noise import Entropy
 # in circles. The resend asks again, and the true RETRY has its chance.
 RETRIES_MAX: Final = 2
 
-# A RESPONSE that does not open was damaged, or is of another cluster: after so many, of another.
+# A RESPONSE that does not open was damaged, or is of another cluster: the same one so often, of
+# another.
 BAD_RESPONSES_MAX: Final = 4
 
 # First messages of one initiator that are answered: the true one, and damaged copies of it.
@@ -46,9 +47,13 @@ BACK_OFF_MAX: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What each side tells the other, encrypted, in its first message that is."""
+    """What each side tells the other, encrypted, in its first message that is.
+
+    The id of the connection is among them: that in a packet's head is open to damage.
+    """
 
     reset_token: bytes
+    connection_id: int
     stream_window: int
     connection_window: int
     max_streams: int
@@ -59,6 +64,7 @@ class Parameters:
         packed: bytes = msgpack.packb(
             [
                 self.reset_token,
+                self.connection_id,
                 self.stream_window,
                 self.connection_window,
                 self.max_streams,
@@ -72,7 +78,7 @@ class Parameters:
         """Raises HandshakeFailed for what is no such list."""
         try:
             fields: Any = msgpack.unpackb(data)
-            token, *numbers = fields
+            token, connection_id, *numbers = fields
         except Exception:
             raise HandshakeFailed("the transport parameters cannot be read") from None
         if (
@@ -80,15 +86,18 @@ class Parameters:
             or len(token) != RESET_TOKEN_BYTES
             or len(numbers) != 4
             or not all(type(n) is int and 0 <= n < 2**62 for n in numbers)
+            or type(connection_id) is not int
+            or not 0 <= connection_id < 2**64
         ):
             raise HandshakeFailed("the transport parameters cannot be read")
-        return cls(token, *numbers)
+        return cls(token, connection_id, *numbers)
 
     @classmethod
-    def of(cls, config: TransportConfig, reset_token: bytes) -> Parameters:
+    def of(cls, config: TransportConfig, reset_token: bytes, connection_id: int) -> Parameters:
         """What `config` allows a peer."""
         return cls(
             reset_token,
+            connection_id,
             config.stream_window,
             config.connection_window,
             config.max_streams,
@@ -120,6 +129,7 @@ class Initiator:
         self._retries = 0
         self._resends = 0
         self._bad_responses = 0
+        self._bad_response = b""
         self._give_up_at = now + context.config.handshake_timeout_s
         self._out: list[bytes] = []
         self._deadline: float | None = None
@@ -189,12 +199,15 @@ class Initiator:
         except CertificateRejected as error:
             raise PeerRejected(str(error)) from None
         except HandshakeFailed as error:
-            self._bad_responses += 1
+            # Damage differs from one time to the next; another cluster answers the same each time.
+            same = data == self._bad_response
+            self._bad_response = data
+            self._bad_responses = self._bad_responses + 1 if same else 1
             if self._bad_responses < BAD_RESPONSES_MAX:
                 raise
             raise PeerRejected(str(error)) from None
-        self.remote_id = int.from_bytes(data[offset : offset + 8], "big")
         self.parameters = Parameters.unpack(payload)
+        self.remote_id = self.parameters.connection_id
         self._deadline = None
         if self._pattern == "XX":
             message = self._noise.write_message(self._context.parameters.pack())
@@ -283,6 +296,7 @@ class Responder:
 
     def _agreed(self, noise: Handshake, payload: bytes) -> None:
         self.parameters = Parameters.unpack(payload)
+        self.remote_id = self.parameters.connection_id
         self.peer = noise.peer
         self.session = noise.session()
 

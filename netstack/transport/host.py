@@ -333,7 +333,7 @@ class Host:
             entropy=self._runtime.entropy,
             wall=self._runtime.clock.wall(),
             local_id=local_id,
-            parameters=Parameters.of(self._config, self._mint.reset(local_id)),
+            parameters=Parameters.of(self._config, self._mint.reset(local_id), local_id),
         )
 
     def _trace(self, peer: Peer, role: str) -> None:

@@ -16,6 +16,7 @@ range is a run of pops, and nothing is ever sorted.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 from netstack.transport.congestion.base import Acked, CongestionController
@@ -35,6 +36,7 @@ class SentPacket:
         "delivered_at",
         "frames",
         "number",
+        "order",
         "probe_size",
         "sent_at",
         "size",
@@ -48,6 +50,7 @@ class SentPacket:
         self.size = size
         self.frames = frames
         self.probe_size = probe_size  # of a path-MTU probe; else 0
+        self.order = 0  # among those that ask for an answer
         self.delivered = 0  # by the connection, in bytes, when this left
         self.delivered_at = 0.0  # when the last of these were acknowledged
 
@@ -56,6 +59,7 @@ class Recovery:
     """Packets in flight, and the timers over them."""
 
     __slots__ = (
+        "_asked",
         "_last_eliciting_at",
         "_limited",
         "bytes_in_flight",
@@ -89,6 +93,7 @@ class Recovery:
         self.probes_sent = 0
         self._last_eliciting_at = 0.0
         self._limited = False
+        self._asked = 0  # packets that ask for an answer, so far
 
     def __repr__(self) -> str:
         return (
@@ -110,11 +115,15 @@ class Recovery:
         if not in_flight:
             self.delivered_at = now  # idle time is not the path's
         delivered, delivered_at, size = self.delivered, self.delivered_at, 0
+        order = self._asked
         for packet in packets:
+            packet.order = order
+            order += 1
             packet.delivered = delivered
             packet.delivered_at = delivered_at
             in_flight[packet.number] = packet
             size += packet.size
+        self._asked = order
         self.bytes_in_flight += size
         self._last_eliciting_at = now
 
@@ -211,8 +220,10 @@ class Recovery:
                 continue  # a probe's loss speaks of the path's MTU, not of congestion (RFC 8899 §3)
             self.losses += 1
             self.congestion.on_lost(packet.sent_at, now, self.bytes_in_flight)
-        span_s = lost[-1].sent_at - lost[0].sent_at
-        if self.rtt.samples and span_s > PERSISTENT_TIMEOUTS * self.probe_timeout(back_off=0):
+        limit_s = PERSISTENT_TIMEOUTS * self.probe_timeout(back_off=0)
+        # Looked at only where it can be: the losses of one moment are mostly close together.
+        far_apart = lost[-1].sent_at - lost[0].sent_at > limit_s
+        if far_apart and self.rtt.samples and _longest_outage(lost) > limit_s:
             self.congestion.on_persistent_congestion()
 
     def probe_timeout(self, back_off: int | None = None) -> float:
@@ -231,11 +242,23 @@ class Recovery:
         return self._last_eliciting_at + self.probe_timeout()
 
     def overdue(self, now: float) -> SentPacket | None:
-        """The oldest packet, if an answer is overdue: send its frames again, as a probe."""
+        """If an answer is overdue, the oldest packet with frames: they go again, as a probe."""
         if self.loss_at is not None or not self.in_flight:
             return None
         if now < self._last_eliciting_at + self.probe_timeout():
             return None
         self.timeouts += 1
         self.probes_sent += 1
-        return next(iter(self.in_flight.values()))
+        packets = self.in_flight.values()
+        # What an earlier probe took over has left its packet: the next one's is older now.
+        return next((packet for packet in packets if packet.frames), next(iter(packets)))
+
+
+def _longest_outage(lost: list[SentPacket]) -> float:
+    """The longest time of which everything was lost: no packet between them arrived."""
+    longest, begin = 0.0, lost[0]
+    for before, packet in pairwise(lost):
+        if packet.order != before.order + 1:
+            begin = packet
+        longest = max(longest, packet.sent_at - begin.sent_at)
+    return longest

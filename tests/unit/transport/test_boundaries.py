@@ -303,17 +303,17 @@ def parameters(*fields):
 
 @refuses(HandshakeFailed)
 def reset_token_of(length):
-    handshake.Parameters.unpack(parameters(bytes(length), 1, 1, 1, 1200))
+    handshake.Parameters.unpack(parameters(bytes(length), 7, 1, 1, 1, 1200))
 
 
 @refuses(HandshakeFailed)
 def parameter(value):
-    handshake.Parameters.unpack(parameters(bytes(RESET_TOKEN_BYTES), value, 1, 1, 1200))
+    handshake.Parameters.unpack(parameters(bytes(RESET_TOKEN_BYTES), 7, value, 1, 1, 1200))
 
 
 @refuses(HandshakeFailed)
 def numbers_of_parameters(count):
-    handshake.Parameters.unpack(parameters(bytes(RESET_TOKEN_BYTES), *[1] * count))
+    handshake.Parameters.unpack(parameters(bytes(RESET_TOKEN_BYTES), 7, *[1] * count))
 
 
 def dialling():

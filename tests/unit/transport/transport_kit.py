@@ -89,7 +89,7 @@ class Pair:
             entropy=entropy(local_id),
             wall=NOW,
             local_id=local_id,
-            parameters=Parameters.of(self.config, bytes([local_id]) * 16),
+            parameters=Parameters.of(self.config, bytes([local_id]) * 16, local_id),
         )
 
     @property
