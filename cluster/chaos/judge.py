@@ -18,8 +18,8 @@ from typing import Final
 from cluster.chaos.campaign import Result
 from cluster.chaos.catalogue import FAULTS_BY_NAME, package_of
 from cluster.chaos.injector import Record
+from cluster.verify.finding import Finding
 from cluster.verify.linear import INVALID, UNSURE, VALID
-from cluster.verify.verdict import Finding
 
 # With a quorum unharmed for this long, somebody must have been answered.
 STALL_S: Final = 10.0

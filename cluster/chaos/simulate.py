@@ -21,9 +21,10 @@ from cluster.chaos.judge import judge_result
 from cluster.chaos.plan import Episode, Plan, draw_plan
 from cluster.chaos.raft_sim import SimulatedRaft
 from cluster.chaos.scenarios import workload_of
+from cluster.verify.finding import Finding
 from cluster.verify.history import operations
 from cluster.verify.linear import INVALID
-from cluster.verify.verdict import Finding, Verdict, judge_history
+from cluster.verify.verdict import Verdict, judge_history
 from netstack.runtime.policy import LinkPolicy
 from netstack.runtime.simulation.world import World
 from raftd.server import RaftService

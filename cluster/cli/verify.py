@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_module
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +16,15 @@ SHOWN_MAX = 10
 
 
 def verify(
-    history: Annotated[Path, typer.Argument(help="A history: .jsonl, .edn or .log.")],
+    history: Annotated[
+        Path, typer.Argument(help="A history (.jsonl, .edn, .log), or the folder of a run.")
+    ],
     model: Annotated[
-        str, typer.Option(help="register, kv, set, queue, lock, appends; else by the operations.")
+        str,
+        typer.Option(
+            help="register, kv, set, queue, lock, appends, counter, set-full, bank;"
+            " else by its operations."
+        ),
     ] = "",
     limit: Annotated[float, typer.Option(min=0, help="Seconds until the verdict is unknown.")] = 60,
     json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
@@ -25,12 +32,14 @@ def verify(
     """The verdict on a recorded history. Exit status 0 valid, 1 invalid, 3 unknown."""
     from cluster.verify.foreign import read_history
     from cluster.verify.history import HistoryError
-    from cluster.verify.models import MODELS
-    from cluster.verify.verdict import APPENDS, STATUS, NoModel, judge_history, model_of
+    from cluster.verify.verdict import KNOWN, STATUS, NoModel, judge_history, model_of
 
-    known = [*MODELS, APPENDS]
-    if model and model not in known:
-        raise Usage(f"there is no model {model!r}; there are: {', '.join(known)}")
+    if model and model not in KNOWN:
+        raise Usage(f"there is no model {model!r}; there are: {', '.join(KNOWN)}")
+    if history.is_dir():
+        # The folder of a run: it says by what it is to be judged.
+        described = _described(history)
+        model, history = model or described, history / "history.jsonl"
     try:
         operations = read_history(history)
         found = judge_history(operations, model or model_of(operations), limit_s=limit)
@@ -51,3 +60,10 @@ def verify(
             f" · {counts['fail']:,} failed · {counts['info']:,} unknown"
         )
     raise typer.Exit(STATUS[found.verdict])
+
+
+def _described(run: Path) -> str:
+    try:
+        return str(json_module.loads((run / "run.json").read_text())["model"])
+    except (OSError, ValueError, KeyError):
+        raise Usage(f"{run} is not the folder of a run: there is no run.json in it") from None

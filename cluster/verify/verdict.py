@@ -7,14 +7,18 @@ a fault that never took effect: then nobody knows, and that is the verdict.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cluster.verify.appends import judge_appends
+from cluster.verify.bank import judge_bank
+from cluster.verify.counters import judge_counter
+from cluster.verify.finding import Finding
 from cluster.verify.history import FAIL, INFO, OK, Operation
 from cluster.verify.linear import INVALID, UNSURE, VALID, judge_all
 from cluster.verify.models import MODELS, Model
+from cluster.verify.sets import judge_set
 
 # With fewer answers than this nothing was tested.
 ANSWERS_MIN: Final = 10
@@ -32,21 +36,23 @@ _WORDS: Final = {
     "queue": {"enqueue", "dequeue"},
     "lock": {"acquire", "release"},
     APPENDS: {"txn"},
+    "counter": {"add", "read"},
+    "bank": {"transfer", "read"},
 }
+
+# What is judged otherwise than by a model that is stepped through: by what adds up.
+_ACCOUNTS: Final[dict[str, Callable[[Sequence[Operation]], list[Finding]]]] = {
+    "counter": judge_counter,
+    "set-full": judge_set,
+    "bank": judge_bank,
+}
+
+# All that a history can be judged by.
+KNOWN: Final = (*MODELS, APPENDS, *_ACCOUNTS)
 
 
 class NoModel(ValueError):
     """No specification knows these operations."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `sentence` says what was found, `where` the operations."""
-
-    check: str
-    verdict: str
-    sentence: str
-    where: Sequence[Operation] = ()
 
 
 @dataclass(slots=True)
@@ -80,7 +86,7 @@ class Verdict:
 
 
 def model_of(history: Sequence[Operation]) -> str:
-    """The name of what knows these operations: a model's, or APPENDS; raises NoModel."""
+    """The name of what knows these operations, one of KNOWN; raises NoModel."""
     words = {operation.f for operation in history}
     for name, known in _WORDS.items():
         if words <= known:
@@ -95,13 +101,15 @@ def judge_history(history: Sequence[Operation], model: str, *, limit_s: float) -
     """The verdict on a history alone: whether it could be right, and whether it says enough.
 
     Args:
-        model: a name of MODELS, or APPENDS.
+        model: a name of KNOWN.
         limit_s: what takes longer is unknown.
     """
     counts = Counter(operation.outcome for operation in history)
     findings = [_enough(counts[OK])]
     if model == APPENDS:
         findings += _serializable(history)
+    elif model in _ACCOUNTS:
+        findings += _ACCOUNTS[model](history)
     else:
         findings += _linearizable(history, MODELS[model], limit_s)
     tally = {"operations": len(history), OK: counts[OK], FAIL: counts[FAIL], INFO: counts[INFO]}
