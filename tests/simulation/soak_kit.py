@@ -228,7 +228,12 @@ class Soak:
             "half open": sum(host._half_open + len(host._by_initial) for host in hosts),
             "known": sum(len(host._known) for host in hosts),
             "streams": sum(len(c.streams) for c in connections),
-            "in flight": sum(len(c.recovery.in_flight) for c in connections),
+            # A sign of life may have left just now.
+            "in flight": sum(
+                self.world.now - packet.sent_at > 1.0
+                for connection in connections
+                for packet in connection.recovery.in_flight.values()
+            ),
             "sockets": len(network._sockets),
             "timers": len(loop._scheduled),
         }
