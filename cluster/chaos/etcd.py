@@ -301,6 +301,10 @@ class EtcdClient:
         if int(answer["result"].get("TTL", 0)) <= 0:
             raise Refused("the lease has run out")
 
+    async def revoke(self, lease: int) -> None:
+        """See Client."""
+        await self.post("/v3/lease/revoke", {"ID": str(lease)})
+
     async def claim(self, key: str, value: str, lease: int) -> int | None:
         """See Client."""
         compare = {"key": _b64(key), "result": "EQUAL", "target": "VERSION", "version": "0"}
@@ -309,7 +313,7 @@ class EtcdClient:
         answer = await self.post("/v3/kv/txn", body)
         return _revision(answer) if answer.get("succeeded") else None
 
-    async def watch(self, prefix: str, revision: int) -> AsyncIterator[list[Change]]:
+    async def watch(self, prefix: str, revision: int) -> AsyncGenerator[list[Change]]:
         """See Client; a stream that ends is taken up again with the next member."""
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
         while True:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from contextlib import aclosing
 from typing import TypeVar
 
 from cluster.chaos.system import Change, Pair, Refused, Unsure
@@ -72,13 +73,13 @@ class RaftStore:
         wanted = self.raft.range(prefix.encode(), prefix=True, timeout_s=TIMEOUT_S)
         return {pair.key.decode(): _pair(pair) for pair in (await _told(wanted)).pairs}
 
-    async def watch(self, prefix: str, revision: int) -> AsyncIterator[list[Change]]:
+    async def watch(self, prefix: str, revision: int) -> AsyncGenerator[list[Change]]:
         """See Client."""
-        async for batch in self.raft.watch(prefix.encode(), prefix=True, revision=revision):
-            yield [
-                Change(pair.mod, pair.key.decode(), pair.value.decode() if pair.version else None)
-                for pair, _ in batch.events
-            ]
+        batches = self.raft.watch(prefix.encode(), prefix=True, revision=revision)
+        async with aclosing(batches):
+            while True:
+                batch = await _told(anext(batches))
+                yield [_change(pair) for pair, _ in batch.events]
 
     async def grant(self, ttl_s: int) -> int:
         """See Client."""
@@ -87,6 +88,10 @@ class RaftStore:
     async def keep_alive(self, lease: int) -> None:
         """See Client."""
         await _told(self.raft.lease_keep_alive(lease, timeout_s=TIMEOUT_S))
+
+    async def revoke(self, lease: int) -> None:
+        """See Client."""
+        await _told(self.raft.lease_revoke(lease, timeout_s=TIMEOUT_S))
 
     async def claim(self, key: str, value: str, lease: int) -> int | None:
         """See Client."""
@@ -103,6 +108,10 @@ class RaftStore:
 
 def _put(key: str, value: str) -> list[object]:
     return [rc.PUT, key.encode(), value.encode(), 0, False]
+
+
+def _change(pair: rc.KeyValue) -> Change:
+    return Change(pair.mod, pair.key.decode(), pair.value.decode() if pair.version else None)
 
 
 def _pair(found: rc.KeyValue) -> Pair:

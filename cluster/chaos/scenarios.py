@@ -3,10 +3,12 @@
 register   read, write and compare-and-swap of registers      linearizable?
 versions   the same with revisions, and deletes                linearizable, revisions too?
 append     transactions that append to lists and read them     strictly serializable?
-lock       a lock, with fencing tokens                         one holder at a time?
 counter    increments with retries                             each counted once?
 set        a set that grows                                    anything lost, or late?
 bank       transfers between accounts                          does money stay?
+watch      followers of a range that others write              all of it, in order, once?
+lock       a lock, with fencing tokens                         one holder at a time?
+lease      holders by lease, who work while they believe so    never two? (trusts clocks)
 """
 
 from __future__ import annotations
@@ -15,25 +17,38 @@ import random
 from collections.abc import Callable
 from typing import Final
 
+from cluster.chaos.catalogue import DEFAULT
 from cluster.chaos.workloads.append import Append
 from cluster.chaos.workloads.bank import Bank
 from cluster.chaos.workloads.base import Workload
 from cluster.chaos.workloads.counter import Counter
 from cluster.chaos.workloads.grow_set import GrowSet
+from cluster.chaos.workloads.lease import Lease
 from cluster.chaos.workloads.lock import Lock
 from cluster.chaos.workloads.register import Register
 from cluster.chaos.workloads.versions import Versions
+from cluster.chaos.workloads.watch import Watch
 from cluster.errors import Usage
 
 SCENARIOS: Final[dict[str, Callable[[random.Random], Workload]]] = {
     "register": Register,
     "versions": Versions,
     "append": Append,
-    "lock": Lock,
     "counter": Counter,
     "set": GrowSet,
     "bank": Bank,
+    "watch": Watch,
+    "lock": Lock,
+    "lease": Lease,
 }
+
+# A lease is a promise about clocks: it cannot be kept where they jump, or run at another rate.
+_TRUST_CLOCKS: Final = ("lease",)
+
+
+def default_faults(scenario: str) -> tuple[str, ...]:
+    """The packages that a correct system must bear in this scenario, all at once."""
+    return tuple(name for name in DEFAULT if name != "clock" or scenario not in _TRUST_CLOCKS)
 
 
 def workload_of(scenario: str, seed: int) -> Workload:

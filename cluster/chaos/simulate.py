@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from cluster.chaos.campaign import Campaign, Result
-from cluster.chaos.catalogue import DEFAULT
 from cluster.chaos.judge import judge_result
 from cluster.chaos.plan import Episode, Plan, draw_plan
 from cluster.chaos.raft_sim import SimulatedRaft
-from cluster.chaos.scenarios import workload_of
+from cluster.chaos.scenarios import default_faults, workload_of
 from cluster.verify.finding import Finding
 from cluster.verify.history import operations
 from cluster.verify.linear import INVALID
@@ -67,7 +66,7 @@ def simulate(
     seed: int,
     *,
     seconds: float = 20.0,
-    packages: Sequence[str] = DEFAULT,
+    packages: Sequence[str] | None = None,
     plan: Plan | None = None,
     interval_s: float | None = None,
     service: Callable[[], RaftService] = RaftService,
@@ -76,6 +75,7 @@ def simulate(
     """One run; raises Usage for an unknown scenario and UnknownFault for an unknown package.
 
     Args:
+        packages: of faults; None: what the scenario must bear.
         plan: instead of the one that the seed draws.
         interval_s: mean time of quiet between two faults of a package.
         service: makes a node's service; the zoo passes broken ones.
@@ -83,6 +83,7 @@ def simulate(
     workload = workload_of(scenario, seed)
     world, dice = World(seed), random.Random(f"plan {seed}")
     system = _system(world, dice, service)
+    packages = default_faults(scenario) if packages is None else packages
     drawn = draw_plan(packages, seconds, dice, interval_s=interval_s, nodes=len(system.nodes))
     history = io.StringIO()
     plan = drawn if plan is None else plan

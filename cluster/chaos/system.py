@@ -17,7 +17,7 @@ example of 200 lines for a foreign system.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -75,7 +75,7 @@ class Client(Protocol):
     async def range(self, prefix: str) -> dict[str, Pair]:
         """All keys that begin so, at one moment."""
 
-    def watch(self, prefix: str, revision: int) -> AsyncIterator[list[Change]]:
+    def watch(self, prefix: str, revision: int) -> AsyncGenerator[list[Change]]:
         """Changes of such keys from `revision` on, a list a revision, without end."""
 
     async def grant(self, ttl_s: int) -> int:
@@ -83,6 +83,9 @@ class Client(Protocol):
 
     async def keep_alive(self, lease: int) -> None:
         """Its full time again."""
+
+    async def revoke(self, lease: int) -> None:
+        """End it, and with it the keys under it."""
 
     async def claim(self, key: str, value: str, lease: int) -> int | None:
         """Set it under a lease if it is not there: the revision of that, or None."""

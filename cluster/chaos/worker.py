@@ -111,3 +111,8 @@ class Worker:
         """Something that came without being asked for, as an operation that took no time."""
         self._scribe.event(INVOKE, self.process, f, key, value)
         self._scribe.event(OK, self.process, f, key, result)
+        self.answered += 1
+
+    def now(self) -> float:
+        """Seconds since the run began, as in the history."""
+        return self._scribe.now()

@@ -58,7 +58,7 @@ def chaos(
 
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     workload_of(scenario, seed)
-    packages = _packages(faults)
+    packages = _packages(scenario, faults)
     given = None if plan is None else _read(plan)
     folder = new_folder(topology.home() / "runs", scenario, seed)
     try:
@@ -91,12 +91,15 @@ def chaos(
     raise typer.Exit(_status(finished.verdict.verdict))
 
 
-def _packages(faults: str) -> tuple[str, ...]:
-    from cluster.chaos.catalogue import DEFAULT, UnknownFault, package
+def _packages(scenario: str, faults: str) -> tuple[str, ...]:
+    from cluster.chaos.catalogue import UnknownFault, package
+    from cluster.chaos.scenarios import default_faults
 
     if faults == "none":
         return ()
-    names = tuple(word.strip() for word in faults.split(",")) if faults else DEFAULT
+    names = (
+        tuple(word.strip() for word in faults.split(",")) if faults else default_faults(scenario)
+    )
     try:
         for name in names:
             package(name)
@@ -176,7 +179,7 @@ def sim(
     if seed is None and seeds < 1:
         raise Usage(f"--seeds {seeds} runs nothing; write 1 or more")
     workload_of(scenario, 0)
-    packages = _packages(faults)
+    packages = _packages(scenario, faults)
     drawn = _read(plan) if plan is not None else None
     numbers = [seed] if seed is not None else list(range(first, first + seeds))
     began = time.monotonic()

@@ -1,58 +1,92 @@
-"""A counter: every read must lie between what was surely added and what may have been.
+"""Counters: every read lies between what was surely added and what may have been (totals.py).
 
-    {"f": "add", "value": 3}          may be negative
+    {"f": "add", "value": 3}          a whole number, also below zero
     {"f": "read"}  ->  42             the total
 
-An addition that was answered before a read began is in it. One that was asked for before the read
-ended may be in it, unless it failed. Everything between is possible, nothing else: a total that is
-too low has lost an addition, one that is too high has counted one twice.
+A counter, one for each `key`, begins at 0. A total that is too low has lost an addition; one that
+is too high has counted one twice, as happens when a request is sent again without being known.
 """
 
 from __future__ import annotations
 
-import itertools
-from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 
-from cluster.verify.finding import Finding
-from cluster.verify.history import FAIL, OK, Operation
-from cluster.verify.linear import INVALID, VALID
+from cluster.verify.finding import Finding, told
+from cluster.verify.history import FAIL, OK, HistoryError, Operation
+from cluster.verify.linear import INVALID, UNSURE, VALID
+from cluster.verify.totals import Change, Misfit, Total, misfits
 
 CHECK = "counter"
 
+# Of the adds that a read may have seen or not so many are named, out of so many.
+NAMED_MAX = 3
+LOOK_BACK = 100
+
 
 def judge_counter(history: Sequence[Operation]) -> list[Finding]:
-    """Findings about all reads; O(n log n). The counter begins at 0."""
-    adds = [op for op in history if op.f == "add" and op.outcome != FAIL]
-    reads = [op for op in history if op.f == "read" and op.outcome == OK]
-    sure = [op for op in adds if op.outcome == OK]
-    more_sure = _Sums(sure, lambda op: op.returned, lambda op: max(0, op.value))
-    less_sure = _Sums(sure, lambda op: op.returned, lambda op: min(0, op.value))
-    more_asked = _Sums(adds, lambda op: op.called, lambda op: max(0, op.value))
-    less_asked = _Sums(adds, lambda op: op.called, lambda op: min(0, op.value))
-    findings = []
-    for read in reads:
-        low = more_sure.before(read.called) + less_asked.before(read.returned)
-        high = more_asked.before(read.returned) + less_sure.before(read.called)
-        if not low <= read.result <= high:
-            what = "an addition was lost" if read.result < low else "one was counted twice"
-            sentence = f"{read} should be {low} to {high}: {what}"
-            findings.append(Finding(CHECK, INVALID, sentence, [read]))
-    return findings or [Finding(CHECK, VALID, f"{len(reads):,} reads of {len(adds):,} additions")]
+    """Findings about all reads of all counters; raises HistoryError for what is no number."""
+    by_key: dict[object, list[Operation]] = {}
+    for op in history:
+        by_key.setdefault(op.key, []).append(op)
+    return [finding for operations in by_key.values() for finding in _judge_one(operations)]
 
 
-class _Sums:
-    """Sums of amounts of all operations before a time."""
+def _judge_one(history: Sequence[Operation]) -> list[Finding]:
+    adds = _Adds([op for op in history if op.f == "add" and op.outcome != FAIL])
+    changes = [Change(op, _number(op, op.value)) for op in adds.by_call]
+    totals = [
+        Total(op, _number(op, op.result)) for op in history if op.f == "read" and op.outcome == OK
+    ]
+    findings = told(CHECK, (_wrong(misfit, adds) for misfit in misfits(changes, totals)))
+    summary = f"{len(totals):,} reads of {len(changes):,} additions"
+    return findings or [Finding(CHECK, VALID if totals else UNSURE, summary)]
 
-    def __init__(
-        self,
-        operations: Sequence[Operation],
-        time: Callable[[Operation], float],
-        amount: Callable[[Operation], int],
-    ) -> None:
-        ordered = sorted(operations, key=time)
-        self._times = [time(op) for op in ordered]
-        self._sums = [0, *itertools.accumulate(amount(op) for op in ordered)]
 
-    def before(self, time: float) -> int:
-        return self._sums[bisect_left(self._times, time)]
+class _Adds:
+    """The additions of one counter: how many a read may have seen, and which."""
+
+    def __init__(self, adds: Sequence[Operation]) -> None:
+        self.by_call = sorted(adds, key=lambda op: op.called)
+        self._returns = sorted(op.returned for op in adds if op.outcome == OK)
+        self.only_more = all(op.value >= 0 for op in adds)
+
+    def sure(self, read: Operation) -> int:
+        """How many had been acknowledged when it began."""
+        return bisect_left(self._returns, read.called)
+
+    def asked(self, read: Operation) -> int:
+        """How many had been asked for when it ended."""
+        return bisect_right(self.by_call, read.returned, key=lambda op: op.called)
+
+    def unsure(self, read: Operation) -> list[Operation]:
+        """The last few that it may have seen or not."""
+        last = self.by_call[max(0, self.asked(read) - LOOK_BACK) : self.asked(read)]
+        return [op for op in last if op.returned >= read.called][-NAMED_MAX:]
+
+
+def _wrong(misfit: Misfit, adds: _Adds) -> Finding:
+    """What was sure by then, what was not, what follows, and what was read."""
+    read, low, high = misfit.read, misfit.low, misfit.high
+    sure, unsure = adds.sure(read), adds.asked(read) - adds.sure(read)
+    named = adds.unsure(read)
+    which = f" ({', '.join(map(repr, named))})" if named else ""
+    after = f" after {misfit.after}" if misfit.after else ""
+    may_be = f"must be {low}" if low == high else f"may be {low} to {high}"
+    sentence = (
+        f"{read}: {sure:,} adds were acknowledged and {unsure:,} unsure{which}:"
+        f" the total{after} {may_be}, and is {misfit.total}: {_fate(misfit, adds)}"
+    )
+    return Finding(CHECK, INVALID, sentence, [*named, read])
+
+
+def _fate(misfit: Misfit, adds: _Adds) -> str:
+    if misfit.total < misfit.low:
+        return "one was lost" if adds.only_more else "one was lost, or one below zero repeated"
+    return "one was counted twice" if adds.only_more else "one was repeated, or one below zero lost"
+
+
+def _number(op: Operation, value: object) -> int:
+    if type(value) is not int:
+        raise HistoryError(f"{op!r}: a counter adds and reads whole numbers, not {value!r}")
+    return value

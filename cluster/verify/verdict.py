@@ -12,13 +12,18 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cluster.verify.appends import judge_appends
+from cluster.verify.atmost import judge_at_most_once
 from cluster.verify.bank import judge_bank
 from cluster.verify.counters import judge_counter
 from cluster.verify.finding import Finding
 from cluster.verify.history import FAIL, INFO, OK, Operation
+from cluster.verify.ids import judge_ids
+from cluster.verify.leases import judge_leases
 from cluster.verify.linear import INVALID, UNSURE, VALID, judge_all
 from cluster.verify.models import MODELS, Model
+from cluster.verify.queues import judge_total_queue
 from cluster.verify.sets import judge_set
+from cluster.verify.watches import judge_watches
 
 # With fewer answers than this nothing was tested.
 ANSWERS_MIN: Final = 10
@@ -38,6 +43,11 @@ _WORDS: Final = {
     APPENDS: {"txn"},
     "counter": {"add", "read"},
     "bank": {"transfer", "read"},
+    "watches": {"watch", "put", "delete"},
+    "leases": {"acquire", "renew", "work", "release"},
+    "total-queue": {"enqueue", "dequeue", "drain"},
+    "at-most-once": {"request", "executed"},
+    "ids": {"generate"},
 }
 
 # What is judged otherwise than by a model that is stepped through: by what adds up.
@@ -45,6 +55,11 @@ _ACCOUNTS: Final[dict[str, Callable[[Sequence[Operation]], list[Finding]]]] = {
     "counter": judge_counter,
     "set-full": judge_set,
     "bank": judge_bank,
+    "watches": judge_watches,
+    "leases": judge_leases,
+    "total-queue": judge_total_queue,
+    "at-most-once": judge_at_most_once,
+    "ids": judge_ids,
 }
 
 # All that a history can be judged by.
