@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -110,7 +110,8 @@ class Injector:
             try:
                 await self._begin(record)
             except (NoEffect, Refused, RingError, ValueError) as error:
-                record.end, record.evidence = self._now(), f"not begun: {error}"
+                record.evidence = f"not begun: {error}"
+                await self._give_up(record)
         if record.end is not None:
             return
         self._say(f"{self._now():7.2f}  {record.fault} {', '.join(record.nodes)}")
@@ -129,10 +130,23 @@ class Injector:
             record.took_effect, record.evidence = False, str(error)
         except (Refused, RingError, ValueError) as error:
             record.took_effect, record.evidence = False, f"could not be ended: {error}"
+        self._let_go(record)
+        self._say(f"{self._now():7.2f}  {record.fault} over: {record.evidence}")
+
+    async def _give_up(self, record: Record) -> None:
+        """It could not be begun, or only in part: a node that was stopped for it goes on."""
+        record.end = self._now()
+        if record in self._active:
+            self._active.remove(record)
+            with contextlib.suppress(Refused, RingError):
+                await self._wake(record.nodes)
+            self._let_go(record)
+
+    def _let_go(self, record: Record) -> None:
+        """Nothing of it is under way any more."""
         record.end = self._now()
         self._held = {name: held for name, held in self._held.items() if held is not record}
         self._note_harm()
-        self._say(f"{self._now():7.2f}  {record.fault} over: {record.evidence}")
 
     async def heal(self) -> None:
         """End everything that is under way; all nodes up, all faults gone. Raises RingError."""
@@ -144,9 +158,15 @@ class Injector:
         if "faults" in self._system.able:
             for name in nodes:
                 await self._system.faults(name, {"heal": ["links", "disk", "clock", "points"]})
+        await self._wake(nodes)
+
+    async def _wake(self, nodes: Sequence[str]) -> None:
+        """Whichever of them was stopped goes on."""
         for name, view in (await self._system.look()).items():
-            if view.state in ("killed", "stopped", "fatal"):
+            if name in nodes and view.state in ("killed", "stopped", "fatal"):
                 await self._system.revive(name)
+            elif name in nodes and view.state == "paused":
+                await self._system.resume(name)
 
     def _note_harm(self) -> None:
         harmed = {name for record in self._active for name in record.nodes} | set(self._broken)

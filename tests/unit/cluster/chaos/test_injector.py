@@ -10,6 +10,7 @@ from chaos_kit import FakeSystem, in_virtual_time
 
 from cluster.chaos.injector import Injector
 from cluster.chaos.plan import Episode
+from cluster.chaos.system import Refused
 
 
 def inject(system, *plan, seed=1, heal=True):
@@ -60,6 +61,24 @@ def test_a_fault_that_befalls_nobody_is_not_begun_and_does_not_count():
     ).records
     assert (records[1].took_effect, records[1].end) == (None, 2.0)
     assert "no node is left" in records[1].evidence
+
+
+def test_a_fault_that_fails_half_way_is_given_up_and_its_node_goes_on():
+    """Killed for the damage that then could not be done."""
+
+    class Undamageable(FakeSystem):
+        async def damage(self, node, how, seed):
+            raise Refused("there is no file to damage")
+
+    system = Undamageable(3)
+    rot, kill = inject(
+        system, episode("truncate", "n1"), episode("kill", "n1", 3.0, 4.0), heal=True
+    ).records
+    assert (rot.took_effect, rot.evidence) == (None, "not begun: there is no file to damage")
+    assert (rot.begin, rot.end) == (1.0, 1.0)
+    assert kill.took_effect is True
+    deeds = [deed for deed in system.deeds if deed[:2] in (("kill", "n1"), ("revive", "n1"))]
+    assert [word for word, _ in deeds] == ["kill", "revive", "kill", "revive"]
 
 
 def test_partitions_and_other_faults_of_links_end_each_for_itself():
