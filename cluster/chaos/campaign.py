@@ -87,7 +87,7 @@ class Campaign:
         self._workers = workers
         self._limit_s = PEACE_S * slowness
         self._clock = now
-        self._began = now()
+        self.began = now()  # on its clock; again when it runs
         self._scribe = Scribe(Recorder(history), self._now)
         dice = random.Random(f"injector {seed}")
         self._injector = Injector(system, dice, self._now, say)
@@ -96,10 +96,11 @@ class Campaign:
 
     def _now(self) -> float:
         """Seconds since the run began."""
-        return self._clock() - self._began
+        return self._clock() - self.began
 
     async def run(self) -> Result:
         """From beginning to end; raises what is wrong with the campaign itself."""
+        self.began = self._clock()
         async with AsyncExitStack() as clients:
             workers = []
             for index in range(self._workers):

@@ -1,39 +1,29 @@
-"""A campaign on live processes, and the folder that it leaves: all that a verdict rests on.
+"""A campaign on live processes, from the first process to the verdict.
 
-    .ring/runs/2026-11-23T19-06-40-register-seed42/
-        run.json        what was run, and the command that runs it again
-        plan.jsonl      the fault plan               faults.jsonl   what came of it
-        history.jsonl   what clients asked and were told
-        events/n1.jsonl the nodes' own logs          home/   the cluster, if it was a fresh one
-        verdict.json    report.html
-
-`latest` beside it points to the newest. The folder of a fresh cluster is deleted when the verdict
-is valid, and kept for who wants to see what happened otherwise.
+The folder of a fresh cluster is deleted when the verdict is valid, and kept for who wants to see
+what happened otherwise.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import shlex
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cluster.chaos.campaign import Campaign, Result
+from cluster.chaos.folder import Described, conclude, describe
 from cluster.chaos.judge import judge_effects, judge_result
-from cluster.chaos.plan import Plan, write_plan
+from cluster.chaos.plan import Plan
 from cluster.chaos.scenarios import workload_of
 from cluster.chaos.system import System
 from cluster.verify.history import operations, read_events
 from cluster.verify.linear import VALID
 from cluster.verify.verdict import Verdict, judge_history
 
-VERSION: Final = 1
 # What the search for an order may take.
 LIMIT_S: Final = 120.0
 # A timer that is this late shows a machine that keeps up; limits grow with what is later.
@@ -54,32 +44,14 @@ class Wanted:
     command: Sequence[str]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Finished:
     """What came of it."""
 
     folder: Path
     verdict: Verdict
     result: Result
-    slowness: float = 1.0
-    report: Path | None = None
-    notes: list[str] = field(default_factory=list)
-
-
-def new_folder(runs: Path, scenario: str, seed: int) -> Path:
-    """A folder for a run that begins now; `latest` points to it."""
-    stamp = time.strftime("%Y-%m-%dT%H-%M-%S")
-    folder = runs / f"{stamp}-{scenario}-seed{seed}"
-    number = 2
-    while folder.exists():
-        folder = runs / f"{stamp}-{scenario}-seed{seed}-{number}"
-        number += 1
-    folder.mkdir(parents=True)
-    latest = runs / "latest"
-    with suppress(OSError):
-        latest.unlink(missing_ok=True)
-        latest.symlink_to(folder.name)
-    return folder
+    report: Path
 
 
 async def run_live(
@@ -87,14 +59,23 @@ async def run_live(
 ) -> Finished:
     """Start the system, run the campaign, judge it, write everything down, stop the system."""
     workload = workload_of(wanted.scenario, wanted.seed)
-    began_wall = time.time()
     try:
         await system.start()
         slowness = await measure_slowness()
         if slowness > 1:
             say(f"this machine is busy: all limits are {slowness:.1f} times as long")
-        _describe(folder, system, wanted, workload.model, began_wall)
-        write_plan(folder / "plan.jsonl", wanted.plan)
+        described = Described(
+            wanted.scenario,
+            workload.model,
+            system.name,
+            system.nodes,
+            wanted.packages,
+            wanted.seed,
+            wanted.seconds,
+            wanted.command,
+            time.monotonic(),
+        )
+        describe(folder, described, wanted.plan)
         with (folder / "history.jsonl").open("w", encoding="utf-8") as history:
             campaign = Campaign(
                 system,
@@ -108,14 +89,10 @@ async def run_live(
                 slowness=slowness,
                 say=say,
             )
-            began_wall = time.time()
-            _describe(folder, system, wanted, workload.model, began_wall)
             result = await campaign.run()
     finally:
         await system.stop()
-    faults = [json.dumps(record.to_json()) for record in result.records]
-    (folder / "faults.jsonl").write_text("".join(line + "\n" for line in faults))
-    _keep_events(folder, system, began_wall)
+    _keep_events(folder, system)
     verdict = judge_history(
         operations(read_events(folder / "history.jsonl")), workload.model, limit_s=LIMIT_S
     )
@@ -124,8 +101,7 @@ async def run_live(
         *judge_effects(result.records),
         *verdict.findings,
     ]
-    (folder / "verdict.json").write_text(json.dumps(verdict.to_json(), indent=2))
-    return Finished(folder, verdict, result, slowness)
+    return Finished(folder, verdict, result, conclude(folder, result, verdict))
 
 
 async def measure_slowness() -> float:
@@ -138,26 +114,8 @@ async def measure_slowness() -> float:
     return max(1.0, worst / LATE_S)
 
 
-def _describe(folder: Path, system: System, wanted: Wanted, model: str, began: float) -> None:
-    described: dict[str, Any] = {
-        "version": VERSION,
-        "scenario": wanted.scenario,
-        "workload": wanted.scenario,
-        "model": model,
-        "faults": list(wanted.packages),
-        "system": system.name,
-        "nodes": list(system.nodes),
-        "seed": wanted.seed,
-        "seconds": wanted.seconds,
-        "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
-        "began_wall": began,
-        "command": shlex.join(wanted.command),
-    }
-    (folder / "run.json").write_text(json.dumps(described, indent=2))
-
-
-def _keep_events(folder: Path, system: System, began_wall: float) -> None:
-    """The nodes' logs of this time; a wall clock that was put off must not lose a line."""
+def _keep_events(folder: Path, system: System) -> None:
+    """The nodes' own logs, if they are ours."""
     home = getattr(system, "home", None)
     if home is None:
         return

@@ -13,9 +13,12 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from cluster.chaos.campaign import Campaign, Result
+from cluster.chaos.catalogue import package_of
+from cluster.chaos.folder import Described, conclude, describe
 from cluster.chaos.judge import judge_result
 from cluster.chaos.plan import Episode, Plan, draw_plan
 from cluster.chaos.raft_sim import SimulatedRaft
@@ -43,6 +46,7 @@ class SimulatedRun:
     plan: Plan
     verdict: Verdict
     result: Result | None
+    began_s: float  # when the campaign began, in virtual time
     virtual_s: float
     history: str
     events: str
@@ -87,36 +91,18 @@ def simulate(
     drawn = draw_plan(packages, seconds, dice, interval_s=interval_s, nodes=len(system.nodes))
     history = io.StringIO()
     plan = drawn if plan is None else plan
-
-    async def go() -> Result:
-        await system.start()
-        campaign = Campaign(
-            system,
-            workload,
-            plan,
-            seconds=seconds,
-            seed=seed,
-            history=history,
-            now=world.loop.time,
-            say=say,
-        )
-        result = await campaign.run()
-        if not result.complaints:
-            system.check()
-        await system.stop()
-        return result
-
-    findings: list[Finding] = []
-    result = None
+    campaign = Campaign(
+        system,
+        workload,
+        plan,
+        seconds=seconds,
+        seed=seed,
+        history=history,
+        now=world.loop.time,
+        say=say,
+    )
     try:
-        result = world.run(go())
-    except AssertionError as error:
-        # An invariant of the daemons' own; the first line tells which.
-        findings.append(Finding("invariants", INVALID, str(error).splitlines()[0]))
-    except Exception as error:
-        if error not in world.failures:
-            raise
-        findings.append(Finding("no node fails", INVALID, f"{type(error).__name__}: {error}"))
+        result, findings = _carry_out(world, system, campaign)
     finally:
         virtual_s, events = world.now, world.log
         world.close()
@@ -129,8 +115,63 @@ def simulate(
         findings += judge_result(result, system.nodes)
     verdict.findings = findings + verdict.findings
     return SimulatedRun(
-        seed, system.nodes, plan, verdict, result, virtual_s, history.getvalue(), events
+        seed,
+        system.nodes,
+        plan,
+        verdict,
+        result,
+        campaign.began,
+        virtual_s,
+        history.getvalue(),
+        events,
     )
+
+
+def _carry_out(
+    world: World, system: SimulatedRaft, campaign: Campaign
+) -> tuple[Result | None, list[Finding]]:
+    """What came of it; or nothing, and what the daemons themselves found to be wrong."""
+
+    async def go() -> Result:
+        await system.start()
+        result = await campaign.run()
+        if not result.complaints:
+            system.check()
+        await system.stop()
+        return result
+
+    try:
+        return world.run(go()), []
+    except AssertionError as error:
+        # An invariant of the daemons' own; the first line tells which.
+        return None, [Finding("invariants", INVALID, str(error).splitlines()[0])]
+    except Exception as error:
+        if error not in world.failures:
+            raise
+        return None, [Finding("no node fails", INVALID, f"{type(error).__name__}: {error}")]
+
+
+def keep(run: SimulatedRun, folder: Path, scenario: str, seconds: float, faults: str) -> Path:
+    """Write a run down as one of live processes is; the page about it."""
+    command = ["ring", "sim", scenario, "--seed", str(run.seed), "--seconds", f"{seconds:g}"]
+    command += ["--faults", faults] if faults else []
+    command += ["--plan", str(folder / "plan.jsonl")]
+    described = Described(
+        scenario,
+        workload_of(scenario, run.seed).model,
+        "simulated raft",
+        run.nodes,
+        tuple(dict.fromkeys(package_of(episode.fault) for episode in run.plan)),
+        run.seed,
+        seconds,
+        command,
+        run.began_s,
+    )
+    describe(folder, described, run.plan)
+    (folder / "history.jsonl").write_text(run.history)
+    (folder / "events").mkdir()
+    (folder / "events" / "all.jsonl").write_text(run.events)
+    return conclude(folder, run.result, run.verdict)
 
 
 def _system(world: World, dice: random.Random, service: Callable[[], RaftService]) -> SimulatedRaft:

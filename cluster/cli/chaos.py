@@ -52,8 +52,9 @@ def chaos(
     json: Json = False,
 ) -> None:
     """Harm a cluster while clients use it, then say whether it was right. 0, 1 or 3."""
+    from cluster.chaos.folder import new_folder
     from cluster.chaos.plan import draw_plan, possible
-    from cluster.chaos.run import Wanted, new_folder, run_live, tidy
+    from cluster.chaos.run import Wanted, run_live, tidy
     from cluster.chaos.scenarios import workload_of
 
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
@@ -85,7 +86,6 @@ def chaos(
     except KeyboardInterrupt:
         render.say(f"stopped; what there is lies in {folder}")
         raise
-    finished.report = _report(folder)
     _show(finished, json=json)
     tidy(finished)
     raise typer.Exit(_status(finished.verdict.verdict))
@@ -132,10 +132,6 @@ def _system(name: str, folder: Path, nodes: int, *, here: bool) -> System:
     raise Usage(f"there is no system {name!r}; there are: raft, etcd")
 
 
-def _report(folder: Path) -> Path | None:
-    return None
-
-
 def _status(verdict: str) -> int:
     from cluster.verify.verdict import STATUS
 
@@ -151,10 +147,9 @@ def _show(finished: Finished, *, json: bool) -> None:
         print(f"{finding.verdict:8} {finding.check}: {finding.sentence}")
     effective = sum(record.took_effect is True for record in result.records)
     counts = verdict.counts
-    report = f" · report {finished.report}" if finished.report else ""
     print(
         f"{verdict.verdict.upper()}  {counts['operations']:,} operations · {effective} faults"
-        f" · {result.terms} leaders · run {finished.folder}{report}"
+        f" · {result.terms} leaders · report {finished.report}"
     )
 
 
@@ -253,9 +248,9 @@ def _explain(
     plan: Plan | None,
     faults: str,
 ) -> None:
-    """How to see it again, and the smallest plan that shows it."""
-    from cluster.chaos.plan import write_plan
-    from cluster.chaos.simulate import shrink, simulate
+    """How to see it again; the smallest plan that shows it, and a page about that."""
+    from cluster.chaos.folder import new_folder
+    from cluster.chaos.simulate import keep, shrink, simulate
 
     again = f"ring sim {scenario} --seed {failed.seed} --seconds {seconds:g}"
     again += f" --faults {faults}" if faults else ""
@@ -265,18 +260,16 @@ def _explain(
             render.say(f"         {finding.check}: {finding.sentence}")
     render.say(f"shrink   from {len(failed.plan)} faults; each try is a run")
 
-    def fails(smaller: Plan) -> bool:
-        run = simulate(scenario, failed.seed, seconds=seconds, packages=packages, plan=smaller)
-        return run.verdict.verdict == "invalid"
+    def run(smaller: Plan) -> SimulatedRun:
+        return simulate(scenario, failed.seed, seconds=seconds, packages=packages, plan=smaller)
 
-    smallest = shrink(failed.plan, fails)
-    runs = topology.home() / "runs"
-    runs.mkdir(parents=True, exist_ok=True)
-    path = runs / f"{scenario}-seed{failed.seed}.plan.jsonl"
-    write_plan(path, smallest)
-    for episode in smallest:
+    smallest = run(shrink(failed.plan, lambda plan: run(plan).verdict.verdict == "invalid"))
+    folder = new_folder(topology.home() / "runs", scenario, failed.seed)
+    report = keep(smallest, folder, scenario, seconds, faults)
+    for episode in smallest.plan:
         render.say(f"         {episode}")
-    render.say(f"replay   {again} --plan {path}")
+    render.say(f"replay   {again} --plan {folder / 'plan.jsonl'}")
+    render.say(f"report   {report}")
 
 
 def _conclude(runs: Sequence[SimulatedRun], took_s: float) -> int:

@@ -22,6 +22,9 @@ class Finding:
     verdict: str
     sentence: str
     where: Sequence[Operation] = ()
+    # The longest order that explains a beginning, and what it led to.
+    order: Sequence[Operation] = ()
+    state: str = ""
 
 
 def told(check: str, wrong: Iterable[Finding]) -> list[Finding]:

@@ -94,6 +94,8 @@ class Verdict:
                     "verdict": finding.verdict,
                     "sentence": finding.sentence,
                     "operations": [operation.index for operation in finding.where],
+                    "order": [operation.index for operation in finding.order],
+                    "state": finding.state,
                 }
                 for finding in self.findings
             ],
@@ -136,7 +138,9 @@ def _linearizable(history: Sequence[Operation], model: Model, limit_s: float) ->
     judged = judge_all(history, model, limit_s=limit_s)
     wrong = [judgement for judgement in judged if judgement.verdict != VALID]
     if wrong:
-        return [Finding(check, j.verdict, j.sentence, j.stuck) for j in wrong]
+        return [
+            Finding(check, j.verdict, j.sentence, j.stuck, j.order, repr(j.state)) for j in wrong
+        ]
     objects = f"{len(judged)} object{'s' * (len(judged) != 1)}"
     return [Finding(check, VALID, f"{objects}, each with an order")]
 
