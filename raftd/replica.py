@@ -25,6 +25,7 @@ from netstack.rpc import frames
 from netstack.runtime.executor import Executor
 from netstack.runtime.runtime import Fatal, Runtime
 from raftd import messages as m
+from raftd.checkpoints import Checkpoints
 from raftd.config import RaftSettings
 from raftd.core import LEADER, Raft
 from raftd.errors import NotLeader, Overloaded
@@ -126,6 +127,7 @@ class Replica:
         self._timer_at = float("inf")
         self._encoded: tuple[m.Message | None, bytes] = (None, b"")
         self._progress_at = 0.0
+        self._checkpoints = Checkpoints(self._checkpoint)
         self._loop = asyncio.get_running_loop()
         self.on_membership: Callable[[], None] | None = None
         self.touch()
@@ -319,7 +321,9 @@ class Replica:
         store, waiters = self.store, self._waiters
         failpoint = self._runtime.failpoint
         failpoint("raft.before-apply")
+        checked = self._checkpoints.applied
         for entry in output.entries:
+            checked(entry.index, entry.term, entry.data)
             if entry.kind == COMMAND:
                 self._log_bytes += len(entry.data)
                 answer = store.apply(entry.index, entry.data)
@@ -348,6 +352,9 @@ class Replica:
                 last=self.core.log.last_index,
                 revision=store.revision,
             )
+
+    def _checkpoint(self, index: int, term: int, checksum: int) -> None:
+        self._runtime.events.emit("raft.checkpoint", index=index, term=term, sum=checksum)
 
     def _restore(self, output: Restore) -> None:
         failpoint = self._runtime.failpoint

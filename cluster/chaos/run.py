@@ -21,6 +21,7 @@ from cluster.chaos.plan import Plan
 from cluster.chaos.scenarios import workload_of
 from cluster.chaos.system import System
 from cluster.verify.history import operations, read_events
+from cluster.verify.invariants import judge_events, read_node_events
 from cluster.verify.linear import VALID
 from cluster.verify.verdict import Verdict, judge_history
 
@@ -99,6 +100,7 @@ async def run_live(
     verdict.findings = [
         *judge_result(result, system.nodes, slowness),
         *judge_effects(result.records),
+        *judge_events(read_node_events(folder / "events")),
         *verdict.findings,
     ]
     return Finished(folder, verdict, result, conclude(folder, result, verdict))

@@ -25,6 +25,7 @@ from cluster.chaos.raft_sim import SimulatedRaft
 from cluster.chaos.scenarios import default_faults, workload_of
 from cluster.verify.finding import Finding
 from cluster.verify.history import operations
+from cluster.verify.invariants import judge_events
 from cluster.verify.linear import INVALID
 from cluster.verify.verdict import Verdict, judge_history
 from netstack.runtime.policy import LinkPolicy
@@ -113,6 +114,7 @@ def simulate(
     )
     if result is not None:
         findings += judge_result(result, system.nodes)
+    findings += judge_events(json.loads(line) for line in events.splitlines())
     verdict.findings = findings + verdict.findings
     return SimulatedRun(
         seed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,17 +32,21 @@ def verify(
     """The verdict on a recorded history. Exit status 0 valid, 1 invalid, 3 unknown."""
     from cluster.verify.foreign import read_history
     from cluster.verify.history import HistoryError
+    from cluster.verify.invariants import judge_events, read_node_events
     from cluster.verify.verdict import KNOWN, STATUS, NoModel, judge_history, model_of
 
     if model and model not in KNOWN:
         raise Usage(f"there is no model {model!r}; there are: {', '.join(KNOWN)}")
+    logs: list[dict[str, Any]] = []
     if history.is_dir():
         # The folder of a run: it says by what it is to be judged.
         described = _described(history)
+        logs = read_node_events(history / "events")
         model, history = model or described, history / "history.jsonl"
     try:
         operations = read_history(history)
         found = judge_history(operations, model or model_of(operations), limit_s=limit)
+        found.findings += judge_events(logs)
     except OSError as error:
         raise Usage(f"{history} cannot be read: {error.strerror}") from None
     except (HistoryError, NoModel, ValueError) as error:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cluster.verify.history import FAIL, INFO, OK, Operation, operations, read_events
+from cluster.verify.invariants import read_node_events
 
 # More node events than this make the page slow; the rarest kinds are kept.
 EVENTS_MAX: Final = 4_000
@@ -132,16 +133,10 @@ def _events(folder: Path, run: dict[str, Any], end: float) -> list[dict[str, Any
     some faults.
     """
     began = run.get("began_mono")
-    found = []
-    for path in sorted(folder.glob("*.jsonl")) if began is not None else ():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue  # cut off by a kill
-            event["at"] = event["mono"] - began
-            if -1.0 <= event["at"] <= end + 1.0:
-                found.append(event)
+    found = read_node_events(folder) if began is not None else []
+    for event in found:
+        event["at"] = event["mono"] - began
+    found = [event for event in found if -1.0 <= event["at"] <= end + 1.0]
     return sorted(found, key=lambda event: event["at"])
 
 

@@ -1,0 +1,131 @@
+"""What must hold of the nodes' own logs, whatever clients have noticed.
+
+    election safety    in each term at most one node leads
+    terms grow         within one life of a node its term never goes back
+    commits grow       nor does what it knows to be committed
+    one order          nodes that applied the same stretch of entries applied the same ones
+                       (raft.checkpoint, raftd/checkpoints.py)
+
+(Ongaro and Ousterhout 2014, figure 3.) Lives begin with `node.start`. A system that writes no such
+events is not judged by them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster.verify.finding import Finding, told
+from cluster.verify.linear import INVALID, VALID
+
+Event = Mapping[str, Any]
+
+# A pre-candidate names the term that it would have.
+_HAS_TERM = ("follower", "candidate", "leader")
+
+
+def read_node_events(folder: Path) -> list[dict[str, Any]]:
+    """All events of all files in a folder, each file in its order; without what was cut off."""
+    found = []
+    for path in sorted(folder.glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue  # a process was killed while it wrote this
+    return found
+
+
+def judge_events(events: Iterable[Event]) -> list[Finding]:
+    """Findings about all nodes; nothing if they wrote nothing that could be judged.
+
+    Args:
+        events: those of each node in its own order; nodes may be mixed in any way.
+    """
+    all_events = list(events)
+    return [
+        *_election_safety(all_events),
+        *_grow("terms grow", _terms(all_events)),
+        *_grow("commits grow", _commits(all_events)),
+        *_one_order(all_events),
+    ]
+
+
+def _election_safety(events: Sequence[Event]) -> list[Finding]:
+    check = "election safety"
+    leaders: dict[int, list[str]] = {}
+    for event in events:
+        if event["kind"] == "raft.role" and event["role"] == "leader":
+            names = leaders.setdefault(event["term"], [])
+            if event["node"] not in names:
+                names.append(event["node"])
+    if not leaders:
+        return []
+    wrong = (
+        Finding(check, INVALID, f"in term {term} {' and '.join(names)} have led")
+        for term, names in sorted(leaders.items())
+        if len(names) > 1
+    )
+    return told(check, wrong) or [
+        Finding(check, VALID, f"{len(leaders):,} terms had a leader, and none had two")
+    ]
+
+
+def _terms(events: Sequence[Event]) -> Iterator[tuple[str, int]]:
+    for event in events:
+        if event["kind"] == "node.start":
+            yield event["node"], -1
+        elif event["kind"] == "raft.role" and event["role"] in _HAS_TERM:
+            yield event["node"], event["term"]
+
+
+def _commits(events: Sequence[Event]) -> Iterator[tuple[str, int]]:
+    for event in events:
+        if event["kind"] == "node.start":
+            yield event["node"], -1
+        elif event["kind"] == "log.commit":
+            yield event["node"], event["index"]
+
+
+def _grow(check: str, numbers: Iterable[tuple[str, int]]) -> list[Finding]:
+    """Of each node, from one life to the next (-1)."""
+    last: dict[str, int] = {}
+    count = 0
+    wrong = []
+    for node, number in numbers:
+        if number >= 0:
+            count += 1
+            if number < last.get(node, -1):
+                sentence = f"{node} went back from {last[node]:,} to {number:,}"
+                wrong.append(Finding(check, INVALID, sentence))
+        last[node] = number
+    if not count:
+        return []
+    return told(check, wrong) or [Finding(check, VALID, f"{count:,} times told, never less")]
+
+
+def _one_order(events: Sequence[Event]) -> list[Finding]:
+    check = "one order of entries"
+    first: dict[int, Event] = {}
+    compared = 0
+    wrong = []
+    for event in events:
+        if event["kind"] != "raft.checkpoint":
+            continue
+        other = first.setdefault(event["index"], event)
+        if other is event:
+            continue
+        compared += 1
+        if (other["sum"], other["term"]) != (event["sum"], event["term"]):
+            sentence = (
+                f"{other['node']} and {event['node']} have applied different entries"
+                f" up to index {event['index']:,}"
+            )
+            wrong.append(Finding(check, INVALID, sentence))
+    if not first:
+        return []
+    return told(check, wrong) or [
+        Finding(check, VALID, f"{compared:,} stretches of entries compared, all alike")
+    ]

@@ -1,0 +1,80 @@
+"""Invariants of the nodes' own logs: each breach is told, and what is right is not called wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.verify.invariants import judge_events, read_node_events
+
+
+def role(node, role, term):
+    return {"node": node, "kind": "raft.role", "role": role, "term": term}
+
+
+def start(node):
+    return {"node": node, "kind": "node.start"}
+
+
+def commit(node, index):
+    return {"node": node, "kind": "log.commit", "index": index}
+
+
+def checkpoint(node, index, checksum, term=1):
+    return {"node": node, "kind": "raft.checkpoint", "index": index, "term": term, "sum": checksum}
+
+
+def wrong(*events):
+    return [f"{f.check}: {f.sentence}" for f in judge_events(events) if f.verdict == "invalid"]
+
+
+@pytest.mark.parametrize(
+    ("events", "sentence"),
+    [
+        (
+            [role("n1", "leader", 2), role("n3", "leader", 2)],
+            "election safety: in term 2 n1 and n3 have led",
+        ),
+        (
+            [role("n1", "follower", 5), role("n1", "candidate", 4)],
+            "terms grow: n1 went back from 5 to 4",
+        ),
+        ([commit("n2", 900), commit("n2", 899)], "commits grow: n2 went back from 900 to 899"),
+        (
+            [checkpoint("n1", 256, 7), checkpoint("n2", 256, 8)],
+            "one order of entries: n1 and n2 have applied different entries up to index 256",
+        ),
+        (
+            [checkpoint("n1", 256, 7, term=1), checkpoint("n2", 256, 7, term=2)],
+            "one order of entries: n1 and n2 have applied different entries up to index 256",
+        ),
+    ],
+)
+def test_a_breach_is_told(events, sentence):
+    assert wrong(*events) == [sentence]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [role("n1", "leader", 2), role("n1", "leader", 2), role("n3", "leader", 3)],
+        # What was not on disk yet may be gone after a restart.
+        [role("n1", "follower", 5), commit("n1", 9), start("n1"), role("n1", "follower", 4)],
+        [commit("n1", 9), start("n1"), commit("n1", 3), commit("n2", 1)],
+        # A pre-candidate asks about a term that it does not have.
+        [role("n1", "precandidate", 6), role("n1", "follower", 5)],
+        [checkpoint("n1", 256, 7), checkpoint("n2", 512, 8), checkpoint("n3", 256, 7)],
+    ],
+)
+def test_what_is_right_is_not_called_wrong(events):
+    findings = judge_events(events)
+    assert {finding.verdict for finding in findings} == {"valid"}
+
+
+def test_who_writes_nothing_is_not_judged():
+    assert judge_events([]) == []
+    assert judge_events([{"node": "m1", "kind": "something.else"}]) == []
+
+
+def test_a_line_that_was_cut_off_is_left_out(tmp_path):
+    (tmp_path / "n1.jsonl").write_text('{"node":"n1","kind":"node.start"}\n{"node":"n1","ki')
+    assert read_node_events(tmp_path) == [start("n1")]
