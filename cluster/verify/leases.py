@@ -9,7 +9,7 @@
 of the lease. Times are those of the history.
 
     holders   two never believe to hold the same thing. This is a promise about clocks: it cannot
-              be kept where they jump, or run at another rate
+              be kept where they run at another rate
     tokens    a greater token was given to each later holder, and once work was accepted under one,
               none is accepted under a smaller one. This holds whatever clocks do (fencing)
 """

@@ -43,7 +43,7 @@ _WORDS: Final = {
     APPENDS: {"txn"},
     "counter": {"add", "read"},
     "bank": {"transfer", "read"},
-    "watches": {"watch", "put", "delete"},
+    "watches": {"watch", "put", "commit", "delete"},
     "leases": {"acquire", "renew", "work", "release"},
     "total-queue": {"enqueue", "dequeue", "drain"},
     "at-most-once": {"request", "executed"},

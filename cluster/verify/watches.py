@@ -1,6 +1,7 @@
 """Watches: whoever follows a range is told of every change of it, in order, whole and once.
 
     {"f": "put",    "key": "w/1", "value": "7"}  ->  12              the revision it has
+    {"f": "commit", "value": {"w/1": "8", …}}    ->  12              several at one revision
     {"f": "delete", "key": "w/1"}                ->  [true, 13]      whether it was there, and that
     {"f": "watch",  "key": "w/", "value": 12}    ->  [[12, "w/1", "7"], [13, "w/1", null]]
 
@@ -48,7 +49,7 @@ class _Told(NamedTuple):
 
 def judge_watches(history: Sequence[Operation]) -> list[Finding]:
     """Findings about all followers; raises HistoryError for an answer of another form."""
-    writes = [op for op in history if op.f in ("put", "delete")]
+    writes = [op for op in history if op.f in ("put", "commit", "delete")]
     followers: dict[Any, list[Operation]] = {}
     for op in history:
         if op.f == "watch" and op.outcome == OK and op.result:
@@ -97,8 +98,9 @@ def _known(writes: Sequence[Operation], batches: Sequence[_Told]) -> list[_Chang
     for op in writes:
         if op.outcome != OK:
             continue
-        if op.f == "put":
-            sure.add(_Change(_revision(op, op.result), op.key, op.value))
+        if op.f != "delete":
+            revision = _revision(op, op.result)
+            sure.update(_Change(revision, key, value) for key, value in _puts(op))
         elif _deleted(op):
             sure.add(_Change(_revision(op, op.result[1]), op.key, None))
     return sorted(sure, key=lambda change: (change.revision, str(change.key)))
@@ -121,7 +123,8 @@ def _untrue(batches: Sequence[_Told], writes: Sequence[Operation]) -> Iterator[F
     asked: dict[tuple[Any, Any], list[Operation]] = {}
     for op in writes:
         if op.outcome != FAIL:
-            asked.setdefault((op.key, op.value if op.f == "put" else None), []).append(op)
+            for wanted in [(op.key, None)] if op.f == "delete" else _puts(op):
+                asked.setdefault(wanted, []).append(op)
     for batch in batches:
         for change in batch.changes:
             candidates = asked.get((change.key, change.value), [])
@@ -135,9 +138,19 @@ def _may_be(write: Operation, change: _Change, told_by: Operation) -> bool:
         return False
     if write.outcome != OK:
         return True
-    if write.f == "put":
+    if write.f != "delete":
         return bool(write.result == change.revision)
     return _deleted(write) and write.result[1] == change.revision
+
+
+def _puts(op: Operation) -> list[tuple[Any, Any]]:
+    """(key, value) of a put or a commit."""
+    if op.f == "put":
+        return [(op.key, op.value)]
+    try:
+        return list(dict(op.value).items())
+    except (TypeError, ValueError):
+        raise HistoryError(f"{op!r}: a commit is a map of keys to values") from None
 
 
 def _changes(op: Operation) -> tuple[_Change, ...]:

@@ -51,9 +51,19 @@ class Watch:
             await self._write(worker)
 
     async def _write(self, worker: Worker) -> int:
-        """A put, or now and then a delete; the revision of it, or 0."""
+        """A put, or now and then two at once, or a delete; the revision of a put, or 0."""
         key, client = f"{PREFIX}{worker.rng.randrange(KEYS)}", worker.client
-        if worker.rng.random() < 0.2:
+        dice = worker.rng.random()
+        if dice < 0.2:
+            other = f"{PREFIX}other"
+            puts = {key: str(next(self._values)), other: str(next(self._values))}
+
+            async def both() -> int:
+                return (await client.commit({}, puts))[1]
+
+            outcome = await worker.ask("commit", PREFIX, puts, both)
+            return outcome.result if outcome.ok else 0
+        if dice < 0.4:
 
             async def delete() -> list[object]:
                 return list(await client.delete(key))

@@ -90,6 +90,16 @@ class TestWatches:
         findings = self.judged(last, *full, *less)
         assert "put w/c '3' at revision 14 it was never told" in told(findings)
 
+    def test_what_was_done_at_once_comes_whole(self):
+        both = (2, 6, 7, "commit", "w/", {"w/d": "4", "w/e": "5"}, 14)
+        d, e = [14, "w/d", "4"], [14, "w/e", "5"]
+        before = ([FIRST], [SECOND], [THIRD])
+        assert verdicts(self.judged(both, *heard(*before, [d, e]))) == {"valid"}
+        assert "a part of it had come" in told(self.judged(both, *heard(*before, [d], [e])))
+        assert "put w/e '5' at revision 14 it was never told" in told(
+            self.judged(both, *heard(*before, [d]))
+        )
+
     def test_a_later_beginning_excuses_what_came_before(self):
         again = heard([THIRD], begin=13, at=30)
         assert verdicts(self.judged(*heard([FIRST]), *again)) == {"valid"}
