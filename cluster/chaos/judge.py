@@ -23,6 +23,9 @@ from cluster.verify.linear import INVALID, UNSURE, VALID
 
 # With a quorum unharmed for this long, somebody must have been answered.
 STALL_S: Final = 10.0
+# And so much later for each leader that was taken away meanwhile: Raft goes on where leaders last
+# longer than it takes to elect one (Ongaro and Ousterhout 2014, §5.6).
+ELECTION_S: Final = 1.0
 
 
 def judge_result(result: Result, nodes: Sequence[str], slowness: float = 1.0) -> list[Finding]:
@@ -44,16 +47,19 @@ def _well(result: Result) -> Finding:
 def _went_on(result: Result, nodes: int, limit_s: float) -> Finding:
     """Liveness, where it was owed: a majority of nodes that nothing was wrong with."""
     check = "it went on while a quorum was able"
+    unseated = sorted(record.begin for record in _unseating(result))
     longest, owed_s = 0.0, 0.0
     for begin, end in _able(result, nodes):
         owed_s += end - begin
         first = bisect_left(result.answered_at, begin)
         last = bisect_left(result.answered_at, end)
         moments = [begin, *result.answered_at[first:last], end]
-        gap, at = max((b - a, a) for a, b in pairwise(moments))
-        longest = max(longest, gap)
-        if gap > limit_s:
-            return Finding(check, INVALID, f"nobody was answered for {gap:.1f} s from {at:.2f} on")
+        for a, b in pairwise(moments):
+            longest = max(longest, b - a)
+            leaders = bisect_left(unseated, b) - bisect_left(unseated, a)
+            if b - a > limit_s + leaders * ELECTION_S:
+                sentence = f"nobody was answered for {b - a:.1f} s from {a:.2f} on"
+                return Finding(check, INVALID, sentence)
     return Finding(check, VALID, f"{owed_s:.0f} s in all; {longest:.1f} s the longest wait")
 
 
@@ -87,13 +93,18 @@ def judge_effects(records: Sequence[Record]) -> list[Finding]:
     return findings or [Finding(check, VALID, f"{count} of {len(begun)}, and some of each package")]
 
 
-def _leaders(result: Result) -> list[Finding]:
-    unseated = [
+def _unseating(result: Result) -> list[Record]:
+    """The faults that took a leader away."""
+    return [
         record
         for record in result.records
         if record.took_effect and FAULTS_BY_NAME[record.fault].unseats
         if record.target in ("leader", "majority", "all")
     ]
+
+
+def _leaders(result: Result) -> list[Finding]:
+    unseated = _unseating(result)
     if not unseated:
         return []
     check = "leaders changed"

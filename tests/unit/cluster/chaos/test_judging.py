@@ -55,6 +55,20 @@ def test_a_slow_machine_has_more_time(slowness):
     assert (finding.verdict == "valid") == (slowness > 1.5)
 
 
+@pytest.mark.parametrize(
+    ("target", "times", "verdict"),
+    [("leader", 3, "valid"), ("leader", 1, "invalid"), ("one", 3, "invalid")],
+)
+def test_each_leader_that_is_taken_away_excuses_a_second(target, times, verdict):
+    """Eleven and a half seconds of silence, while leaders, or others, are killed."""
+    silent = [t for t in result().answered_at if not 20 < t < 31.45]
+    killed = [
+        Record("kill", target, ["n1"], {}, 21.0 + k, 21.5 + k, True, "seen") for k in range(times)
+    ]
+    finding = judge_result(result(answered_at=silent, records=killed), NODES)[1]
+    assert finding.verdict == verdict
+
+
 def test_silence_is_no_fault_while_too_many_are_harmed():
     silent = [t for t in result().answered_at if not 20 < t < 40]
     harmed = [(0.0, frozenset()), (20.0, frozenset({"n1", "n2"})), (40.0, frozenset())]
