@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from cluster.services import SERVICES, Column
+
 # Columns of a pipe: whoever reads it gets every cell whole.
 UNBOUNDED = 1_000_000
 
@@ -62,49 +64,41 @@ def table(
     console.print(drawn)
 
 
-def status_rows(status: dict[str, Any]) -> list[list[Any]]:
-    """The rows of `ring status`, in the order of STATUS_COLUMNS."""
-    rows = []
-    for node in status["nodes"]:
-        says = node["says"]
-        lag = says.get("lag") or {}
-        rows.append(
-            [
-                node["name"],
-                node["address"],
-                node["pid"] or "-",
-                node["state"],
-                node["health"],
-                says.get("role", "-"),
-                says.get("term", "-"),
-                says.get("commit", "-"),
-                says.get("applied", "-"),
-                " ".join(f"{name}:{n}" for name, n in sorted(lag.items())) or "-",
-                node["restarts"],
-            ]
-        )
-    return rows
-
-
-STATUS_COLUMNS = (
-    "NODE",
-    "ADDRESS",
-    "PID",
-    "STATE",
-    "HEALTH",
-    "ROLE",
-    "TERM",
-    "COMMIT",
-    "APPLIED",
-    "LAG",
-    "RESTARTS",
+# Columns that every node has, before and after those of its service.
+BEFORE = (
+    Column("NODE", "name"),
+    Column("ADDRESS", "address"),
+    Column("PID", lambda node: node["pid"] or "-", number=True),
+    Column("STATE", "state"),
+    Column("HEALTH", "health"),
 )
-STATUS_NUMBERS = ("PID", "TERM", "COMMIT", "APPLIED", "RESTARTS")
+AFTER = (Column("RESTARTS", "restarts", number=True),)
+
+
+def status_table(
+    service: str, nodes: Iterable[dict[str, Any]]
+) -> tuple[list[str], list[list[Any]]]:
+    """Heads and rows of the nodes of one service in `ring status`."""
+    own = SERVICES[service].columns
+    heads = [column.head for column in (*BEFORE, *own, *AFTER)]
+    rows = [
+        [
+            *(column.cell(node) for column in BEFORE),
+            *(column.cell(node["says"]) for column in own),
+            *(column.cell(node) for column in AFTER),
+        ]
+        for node in nodes
+    ]
+    return heads, rows
 
 
 def show_status(status: dict[str, Any]) -> None:
-    """The table of nodes, and below it why some are not well."""
-    table(STATUS_COLUMNS, status_rows(status), right=STATUS_NUMBERS)
+    """A table a service, and below them why some nodes are not well."""
+    for service, kind in SERVICES.items():
+        nodes = [node for node in status["nodes"] if node["service"] == service]
+        if nodes:
+            numbers = [c.head for c in (*BEFORE, *kind.columns, *AFTER) if c.number]
+            table(*status_table(service, nodes), right=numbers)
     for node in status["nodes"]:
         if node["reason"] and node["health"] != "ok":
             say(f"{node['name']}: {node['reason']}")

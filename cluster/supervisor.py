@@ -41,6 +41,7 @@ from cluster.errors import Usage
 from cluster.misfortunes import SilentPort, Strobe, damage
 from cluster.node import BACKOFF, FATAL, PAUSED, RUNNING, STARTING, IllegalTransition, NodeState
 from cluster.process import Process, become_subreaper, daemon_command
+from cluster.services import SERVICES
 from netstack.rpc.admin import AdminClient
 from netstack.rpc.errors import RpcError
 from netstack.rpc.node import RpcNode
@@ -204,8 +205,7 @@ class Supervisor:
         if state.state == "running":
             try:
                 row["says"] = await self._admin(daemon).status(STATUS_S)
-                healthy = row["says"].get("leader") or daemon.config.service != "raft"
-                row["health"] = "ok" if healthy else "no leader"
+                row["health"] = row["says"].get("trouble") or "ok"
             except RpcError as error:
                 row["health"] = "silent"
                 row["reason"] = str(error)
@@ -387,7 +387,7 @@ class Supervisor:
     # -- processes
 
     def _start(self, daemon: Daemon) -> None:
-        module = topology.SERVICES[daemon.config.service][1]
+        module = SERVICES[daemon.config.service].module
         name = daemon.config.name
         command = daemon_command(module, name, self._home / "cluster.toml")
         daemon.speak()

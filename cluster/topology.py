@@ -15,18 +15,17 @@ import os
 import shutil
 import socket
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from cluster.errors import Conflict, NotRunning, Usage
+from cluster.services import SERVICES
 from netstack.runtime.config import ClusterConfig, ConfigError, NodeConfig
 from security import keystore
 from security.errors import CertificateRejected, KeystoreError
 from security.identity import Authority, Identity, is_revoked
-
-# service -> (prefix of its nodes' names, module to run, nodes by default)
-SERVICES: Final = {"raft": ("n", "raftd", 3)}
 
 BASE_PORT: Final = 7400  # below the ephemeral range, which begins at 32768 here
 HOST: Final = "127.0.0.1"
@@ -58,6 +57,20 @@ def parse_counts(words: list[str]) -> dict[str, int]:
     return counts
 
 
+def complete(counts: dict[str, int], present: Collection[str]) -> dict[str, int]:
+    """`counts`, with what its services bring along; they come before it.
+
+    present: services of which the cluster has nodes already.
+    """
+    found: dict[str, int] = {}
+    for service, count in counts.items():
+        for brought, number in SERVICES[service].brings.items():
+            if brought not in counts and brought not in present:
+                found.setdefault(brought, number)
+        found[service] = count
+    return found
+
+
 def load(folder: Path) -> ClusterConfig:
     """The cluster of `folder`; raises NotRunning if there is none, Usage if it makes no sense."""
     if not exists(folder):
@@ -85,11 +98,11 @@ def create(
     folder: Path, counts: dict[str, int], *, any_port: bool, power_cut: bool
 ) -> ClusterConfig:
     """A new cluster: authority, identities and cluster.toml; raises Conflict for taken ports."""
-    counts = counts or {"raft": SERVICES["raft"][2]}
+    counts = complete(counts or {"raft": SERVICES["raft"].count}, ())
     total = sum(counts.values())
     ports = free_ports(total) if any_port else list(range(BASE_PORT + 1, BASE_PORT + 1 + total))
     names = [
-        (f"{SERVICES[service][0]}{i}", service)
+        (f"{SERVICES[service].prefix}{i}", service)
         for service, count in counts.items()
         for i in range(1, count + 1)
     ]
@@ -122,7 +135,7 @@ def create(
 
 def resize(folder: Path, config: ClusterConfig, service: str, count: int) -> ClusterConfig:
     """The topology with `count` nodes of `service`; new ones get identities. Not yet written."""
-    prefix = SERVICES[service][0]
+    prefix = SERVICES[service].prefix
     present = config.of_service(service)
     kept = [node for node in config.nodes if node.service != service or node in present[:count]]
     used = {node.port for node in config.nodes}

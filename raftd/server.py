@@ -370,6 +370,7 @@ class RaftService:
             "keys": len(store),
             "lag": lag,
             "disk_full": self.replica.disk_full,
+            "trouble": "" if core.leader_name else "no leader",
         }
 
     def metrics(self) -> dict[str, float]:

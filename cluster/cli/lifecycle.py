@@ -13,6 +13,7 @@ import typer
 from cluster import render, topology
 from cluster.control import Control, running, start_supervisor
 from cluster.errors import NotInTime, NotRunning, Unhealthy, Usage
+from cluster.services import SERVICES
 from netstack.runtime.config import ClusterConfig
 
 POLL_S = 0.05
@@ -58,7 +59,9 @@ def up(
     what = "healthy" if changed or fresh else "healthy already; nothing was changed"
     render.say(f"✓ {healthy} nodes {what} ({took:.1f} s)")
     render.show_status(status)
-    render.say("try next   ring kv put greeting hello  ·  ring kill leader  ·  ring status")
+    present = {node["service"] for node in status["nodes"]}
+    hints = [kind.hint for name, kind in SERVICES.items() if name in present and kind.hint]
+    render.say("  ·  ".join([f"try next   {hints[0]}", *hints[1:], "ring status"]))
 
 
 def _topology(
@@ -79,7 +82,7 @@ def _bring_about(
 ) -> bool:
     """Start what is missing, then grow or shrink; True if anything changed."""
     changed = bool(control.ask("reload")["started"])
-    for service, count in counts.items():
+    for service, count in topology.complete(counts, _services(current)).items():
         present = current.of_service(service)
         if count == len(present):
             continue
@@ -87,18 +90,22 @@ def _bring_about(
         wanted = topology.resize(home, current, service, count)
         names = {node.name for node in wanted.nodes}
         removed = [node.name for node in present if node.name not in names]
-        if removed:
+        if removed and SERVICES[service].elects:
             # Out of the membership first: a majority must never count on a node that is gone.
             change_members(home, {}, removed)
         topology.write(home, wanted)
         control.ask("reload")
         added = [node for node in wanted.nodes if node not in current.nodes]
-        if added:
+        if added and SERVICES[service].elects:
             change_members(home, {node.name: node.address for node in added}, [])
         for name in removed:
             topology.forget_node(home, name)
         current, changed = wanted, True
     return changed
+
+
+def _services(config: ClusterConfig) -> set[str]:
+    return {node.service for node in config.nodes}
 
 
 def change_members(home: Path, add: dict[str, tuple[str, int]], remove: list[str]) -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ring_kit import PATIENCE, alive
 
 from cluster import node, supervisor, topology
 from cluster.control import socket_path
+from cluster.services import SERVICES
 from netstack.runtime.events import read_events
 
 
@@ -113,7 +115,7 @@ class Supervised:
 def stand_in(home: Path) -> None:
     """Have supervisors of this process start stand-ins; they find the module in PYTHONPATH."""
     os.environ["PYTHONPATH"] = str(Path(standin_kit.__file__).parent)
-    topology.SERVICES["raft"] = ("n", "standin_kit", 3)
+    SERVICES["raft"] = replace(SERVICES["raft"], module="standin_kit")
     # Stand-ins answer no calls; and the pauses of real life prove nothing here.
     supervisor.STATUS_S = 0.02
     node.BACKOFF_S_MIN = 0.02
@@ -127,7 +129,7 @@ async def supervised(home: Path, monkeypatch) -> AsyncIterator[Supervised]:
     monkeypatch.setenv("PYTHONPATH", "")
     monkeypatch.setattr(supervisor, "STATUS_S", supervisor.STATUS_S)
     monkeypatch.setattr(node, "BACKOFF_S_MIN", node.BACKOFF_S_MIN)
-    monkeypatch.setitem(topology.SERVICES, "raft", topology.SERVICES["raft"])
+    monkeypatch.setitem(SERVICES, "raft", SERVICES["raft"])
     stand_in(home)
     running = asyncio.create_task(supervisor.Supervisor(home).run())
     kept = Supervised(home)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 from cluster import render
+from cluster.services import SERVICES, Column, ServiceKind
 
 NODE = {
     "name": "n1",
@@ -130,9 +131,9 @@ def test_json_is_data_on_stdout_and_talk_is_not(capsys):
 
 
 def test_a_row_has_a_cell_for_each_column():
-    rows = render.status_rows({"nodes": [NODE, DOWN]})
-    assert [len(row) for row in rows] == [len(render.STATUS_COLUMNS)] * 2
-    assert dict(zip(render.STATUS_COLUMNS, rows[0], strict=True)) == {
+    heads, rows = render.status_table("raft", [NODE, DOWN])
+    assert [len(row) for row in rows] == [len(heads)] * 2
+    assert dict(zip(heads, rows[0], strict=True)) == {
         "NODE": "n1",
         "ADDRESS": "127.0.0.1:7401",
         "PID": 4711,
@@ -145,14 +146,25 @@ def test_a_row_has_a_cell_for_each_column():
         "LAG": "n2:0 n3:1",
         "RESTARTS": 2,
     }
-    assert set(render.STATUS_NUMBERS) <= set(render.STATUS_COLUMNS)
 
 
 def test_who_says_nothing_has_dashes_and_zero_is_not_one_of_them():
-    silent, zero = render.status_rows({"nodes": [DOWN, {**NODE, "says": {"term": 0}}]})
+    _, (silent, zero) = render.status_table("raft", [DOWN, {**NODE, "says": {"term": 0}}])
     assert silent[2] == "-"
     assert silent[5:10] == ["-"] * 5
     assert zero[6] == 0
+
+
+def test_each_service_has_a_table_of_its_own(capsys, monkeypatch):
+    kind = ServiceKind("x", "x", 1, (Column("KEYS", "keys", number=True),))
+    monkeypatch.setitem(SERVICES, "other", kind)
+    other = {**NODE, "name": "x1", "service": "other", "says": {"keys": 7}}
+    render.show_status({"nodes": [other, NODE]})
+    heads = [line.split() for line in capsys.readouterr().out.splitlines() if "NODE" in line]
+    assert [head[5:-1] for head in heads] == [
+        ["ROLE", "TERM", "COMMIT", "APPLIED", "LAG"],
+        ["KEYS"],
+    ]
 
 
 def test_under_the_table_stands_why_a_node_is_not_well_and_its_last_words(capsys):

@@ -1,0 +1,77 @@
+"""What kinds of daemon a cluster may have: one entry a kind, and all commands follow it.
+
+An entry says what the command line must know of a service without knowing the service: how its
+nodes are named, which module runs one, what a table of them shows, and what else must come with
+it. The rest a daemon says itself, in its `status`:
+
+    trouble   why it is not well, in a few words; empty or absent if it is
+    role      what selectors such as `leader` ask about
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a service's table: its head, and the key of `status` or what to make of it."""
+
+    head: str
+    says: str | Callable[[Mapping[str, Any]], object]
+    number: bool = False
+
+    def cell(self, says: Mapping[str, Any]) -> object:
+        """What stands in it."""
+        if callable(self.says):
+            return self.says(says)
+        value = says.get(self.says)
+        return "-" if value is None else value
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceKind:
+    """One kind of daemon.
+
+    prefix: of its nodes' names; a number follows.
+    module: what `python -m` runs.
+    count: nodes where no number is asked for.
+    columns: of its table in `ring status`, beside those that all have.
+    elects: its members decide themselves who belongs to them, and are asked before one comes
+        or goes.
+    brings: kinds that come with it, and how many nodes of each, where the cluster has none yet.
+    hint: commands to try once it runs.
+    """
+
+    prefix: str
+    module: str
+    count: int
+    columns: tuple[Column, ...] = ()
+    elects: bool = False
+    brings: Mapping[str, int] = field(default_factory=dict)
+    hint: str = ""
+
+
+def _lag(says: Mapping[str, Any]) -> str:
+    lag = says.get("lag") or {}
+    return " ".join(f"{name}:{n}" for name, n in sorted(lag.items())) or "-"
+
+
+SERVICES: Final[dict[str, ServiceKind]] = {
+    "raft": ServiceKind(
+        "n",
+        "raftd",
+        3,
+        (
+            Column("ROLE", "role"),
+            Column("TERM", "term", number=True),
+            Column("COMMIT", "commit", number=True),
+            Column("APPLIED", "applied", number=True),
+            Column("LAG", _lag),
+        ),
+        elects=True,
+        hint="ring kv put greeting hello  ·  ring kill leader",
+    ),
+}

@@ -1,0 +1,1 @@
+"""Collectives between ranks, and training that stands on them."""

@@ -1,0 +1,1 @@
+"""A distributed hash table of peers, and files shared by many: Chord and BitTorrent."""

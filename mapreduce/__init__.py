@@ -1,0 +1,1 @@
+"""Jobs over many workers that finish whatever is killed."""
