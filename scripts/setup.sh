@@ -8,10 +8,11 @@ wanted="$1" venv="$2"
 # this project a fifth faster.
 probe='
 import sys
-import ast, ensurepip, timeit, venv
+import ast, ensurepip, time, timeit, venv
 if sys.version_info >= (3, 11):
     source = "def f(a, b):\n  return [a + i for i in range(b) if i % 2]\n" * 10
-    print(int(min(timeit.repeat(lambda: ast.parse(source), number=20, repeat=7)) * 1e6))'
+    took = timeit.repeat(lambda: ast.parse(source), time.process_time, number=20, repeat=15)
+    print(int(min(took) * 1e6))'
 
 python="" best=0
 for candidate in ${wanted:-python3 /usr/bin/python3 /usr/local/bin/python3}; do
