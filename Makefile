@@ -4,6 +4,9 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Tests without processes of their own share out the cores; those with them have the machine.
+APART := $(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/integration --ignore tests/interop
+TOGETHER := $(BIN)/python -m pytest tests/integration tests/interop
 
 .PHONY: help setup cluster-up cluster-down cluster-status test test-all check bench sim zoo clean
 
@@ -25,10 +28,10 @@ cluster-status: setup ## a row a node
 	@$(BIN)/ring status
 
 test: setup ## the tests that belong to every change: minutes
-	@$(BIN)/python -m pytest
+	@$(APART) && $(TOGETHER)
 
 test-all: setup ## those and the slow ones
-	@$(BIN)/python -m pytest -m ''
+	@$(APART) -m '' && $(TOGETHER) -m ''
 
 check: setup ## ruff, mypy --strict, and the house rules
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python -m pytest -q tests/test_tidy.py
