@@ -54,6 +54,10 @@ PROTOCOL_VIOLATION: Final = 2  # code of the CLOSE that answers one
 
 COPIED_MAX: Final = 2048
 
+# Frames that wait to be sent behind a packet of the peer's: a few for each of its streams. Who asks
+# (CHALLENGE, STOP) and acknowledges no answer would otherwise fill the queue without end.
+CONTROL_WAITING_MAX: Final = 8192
+
 
 class Connection:
     """One side of one connection."""
@@ -181,6 +185,8 @@ class Connection:
                 self._open(handshake)
         try:
             eliciting = parse_frames(self, payload, now)
+            if len(self.outgoing.control) > CONTROL_WAITING_MAX:
+                raise ProtocolViolation("more is asked than answers are acknowledged")
         except ProtocolViolation as violation:
             self.close(PROTOCOL_VIOLATION, str(violation), now)
             return

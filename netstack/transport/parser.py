@@ -111,5 +111,5 @@ def _rare(connection: Connection, kind: int, data: bytes, offset: int) -> int:
         offset += f.CLOSE_HEAD.size
         body = _slice(data, offset, length)
         connection.on_close(code, body.decode(errors="replace"))
-        return offset + len(body)
+        return len(data)  # nothing counts behind it
     raise ProtocolViolation(f"no frame of kind {kind}")
