@@ -37,7 +37,7 @@ from netstack.transport.errors import (
 from netstack.transport.handshake import Context, Initiator, Parameters, Responder
 from netstack.transport.outgoing import BURST_PACKETS_MAX
 from netstack.transport.packet import Malformed
-from netstack.transport.peer import NEVER, Challenge, Peer
+from netstack.transport.peer import NEVER, Challenge, InitialKey, Peer
 from netstack.transport.qlog_file import open_trace
 from netstack.transport.tokens import TokenMint
 from security.errors import HandshakeFailed, SecurityError
@@ -77,7 +77,7 @@ class Host:
         self._endpoint: Endpoint | None = None
         self._loop = asyncio.get_running_loop()
         self._peers: dict[int, Peer] = {}  # by our connection id
-        self._by_initial: dict[tuple[Address, int], Peer] = {}
+        self._by_initial: dict[InitialKey, Peer] = {}
         self._known: dict[Address, tuple[bytes, bytes]] = {}  # static key, token
         self._dirty: dict[Peer, None] = {}
         self._flushing = False
@@ -267,7 +267,8 @@ class Host:
         if len(data) < BASE_MTU:
             raise Malformed("an INITIAL that is not padded")
         source_id, token, _ = packet.parse_initial(data)
-        known = self._by_initial.get((source, source_id))
+        key = (source, source_id, data[0])
+        known = self._by_initial.get(key)
         if known is not None:
             known.connection.repeated_initial(data)
             self.touch(known)
@@ -291,9 +292,9 @@ class Host:
         peer = Peer(self, Connection(self._config, responder, local_id, now), source)
         self._trace(peer, "server")
         peer.connection.new_token = self._mint.new(source[0], wall)
-        peer.initial_key = (source, source_id)
+        peer.initial_key = key
         self._peers[local_id] = peer
-        self._by_initial[peer.initial_key] = peer
+        self._by_initial[key] = peer
         self._half_open += 1
         self.touch(peer)
 

@@ -19,6 +19,10 @@ from security.identity import PeerIdentity
 
 NEVER = float("inf")
 
+# Of a handshake under way: where from, by which id, XX or IK (after a REFUSED, forged perhaps, the
+# same initiator begins again).
+InitialKey = tuple[Address, int, int]
+
 
 class Flusher(Protocol):
     """What a peer needs of its host."""
@@ -51,7 +55,7 @@ class Peer:
         self.deadline = NEVER
         self.established: asyncio.Future[None] | None = None
         self.challenge: Challenge | None = None
-        self.initial_key: tuple[Address, int] | None = None
+        self.initial_key: InitialKey | None = None
         self._host = host
         self._streams: dict[int, Stream] = {}
         self._writers: dict[Stream, None] = {}
