@@ -52,7 +52,8 @@ class Peer:
         self.on_stream: Callable[[Stream], None] | None = None
         self.on_datagram: Callable[[bytes], None] | None = None
         self.on_close: list[Callable[[TransportError], None]] = []
-        self.deadline = NEVER
+        self.deadline = NEVER  # when its connection wants to be called
+        self.alarm_at = NEVER  # when the host will look; never later
         self.established: asyncio.Future[None] | None = None
         self.challenge: Challenge | None = None
         self.initial_key: InitialKey | None = None

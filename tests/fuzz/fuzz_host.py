@@ -26,7 +26,7 @@ from fuzz_connection import step, step_cuts, steps
 from netstack.transport import packet
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "simulation"))
-from host_kit import ROUND_TRIP, SERVER, Net, ask, overhear
+from host_kit import FIRST_MESSAGE, ROUND_TRIP, SERVER, Net, ask, overhear
 
 STRANGER, FORGED, COPY, KNOCK, TIME = range(5)
 KINDS = 5
@@ -100,7 +100,7 @@ class HostileHost:
     """`host.Host`."""
 
     def seeds(self) -> list[bytes]:
-        knocks = step(KNOCK, 0) + step(KNOCK, 1, b"\x09" * 32) + step(KNOCK, 5, b"\x09" * 32)
+        knocks = step(KNOCK, 0) + step(KNOCK, 1, FIRST_MESSAGE) + step(KNOCK, 5, FIRST_MESSAGE)
         copies = b"".join(step(COPY, 2 * i) for i in range(8))
         kinds = b"".join(step(STRANGER, 0, bytes([kind]) + bytes(40)) for kind in range(9))
         return [b"\0" + program for program in (knocks, copies, kinds)]
@@ -114,6 +114,8 @@ class HostileHost:
         if kind in (STRANGER, FORGED) and body:
             first = rng.choice((*range(1, 8), packet.DATA, packet.DATA | packet.PHASE_BIT))
             body = bytes([first]) + body[1:]
+        elif kind == KNOCK and rng.random() < 0.7:
+            body = FIRST_MESSAGE
         elif kind == COPY:
             body = bytes(rng.randrange(40)) + body[:1]
         return step(kind, argument, body)
