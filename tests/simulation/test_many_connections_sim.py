@@ -84,6 +84,50 @@ def test_a_thousand_dial_at_once_and_each_is_served_and_stays():
     run(scenario)
 
 
+class _Unwalked(dict):
+    """The connections of a host, for whom must be asked by name."""
+
+    def values(self):
+        raise AssertionError("all connections are walked")
+
+    keys = items = __iter__ = values
+
+
+def test_time_passes_without_a_look_at_those_for_whom_nothing_is_due():
+    async def scenario(net):
+        server, caller = await net.server(), await net.host("caller")
+        peers = [await caller.connect(SERVER, service="echo") for _ in range(20)]
+        await asyncio.sleep(1)  # the last acknowledgements have left
+        for host in (server, caller):
+            host._peers = _Unwalked(host._peers)
+        looks = []
+        for peer in peers[1:]:
+            peer.connection.on_deadline = looks.append
+        for i in range(100):
+            assert await ask(peers[0], b"%d" % i) == b"%d" % i
+        assert not looks  # two seconds and hundreds of timers, of one connection
+
+    run(scenario)
+
+
+def test_the_clock_is_read_once_for_a_train():
+    async def scenario(net):
+        server, caller = await net.server(), await net.host("caller")
+        peer = await caller.connect(SERVER, service="echo")
+        await ask(peer, b"x")
+        await asyncio.sleep(1)
+        train = [peer.connection.outgoing.seal(b"\x01") for _ in range(50)]
+        readings = []
+        now = server._now
+        server._now = lambda: (readings.append(1), now())[1]
+        server._receive(train, caller.address)
+        assert len(readings) == 1
+        await asyncio.sleep(0)  # and once for what leaves at the end of the turn
+        assert len(readings) == 2
+
+    run(scenario)
+
+
 def test_a_silent_connection_costs_little_memory():
     async def scenario(net):
         await net.server()
