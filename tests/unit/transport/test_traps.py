@@ -18,10 +18,11 @@ from netstack.transport import events
 from netstack.transport import frames as f
 from netstack.transport.acks import AckState
 from netstack.transport.config import TransportConfig
+from netstack.transport.congestion.fixed import SlidingWindow
 from netstack.transport.congestion.newreno import NewReno
 from netstack.transport.ecn import EcnPath
 from netstack.transport.mtu import MtuDiscovery
-from netstack.transport.pacing import Pacer
+from netstack.transport.pacing import BURST_PACKETS, Pacer
 from netstack.transport.ranges import RangeSet
 from netstack.transport.recovery import Recovery, SentPacket
 from netstack.transport.rtt import GRANULARITY_S, RTO_S_MIN, RttEstimator
@@ -59,6 +60,8 @@ TRAPS = (
          "test_a_round_trip_of_microseconds_is_measured_as_one"),
     Trap("the delay of the acknowledgement lowers the minimum", "msquic#5436", PARTS,
          "test_the_minimum_is_not_lowered_by_the_peers_claims"),
+    Trap("an answer to a repeat is taken for one to the first", "Karn and Partridge 1987", HERE,
+         "test_an_answer_to_a_repeat_is_not_taken_for_one_to_the_first"),
     # What is kept of packets.
     Trap("all packets in flight are sorted at each acknowledgement", "aioquic 1.3; quinn#2720",
          HERE, "test_an_acknowledgement_touches_what_it_names_and_nothing_else"),
@@ -92,6 +95,10 @@ TRAPS = (
          "test_loopback_finds_tens_of_kilobytes"),
     Trap("a path that shrank swallows all large packets", "quinn black-hole detector", PARTS,
          "test_a_path_that_shrinks_repairs_itself"),
+    Trap("a packet that was overtaken is lost at once", "RFC 9002 §6.1.1", HERE,
+         "test_what_was_overtaken_by_two_is_not_lost"),
+    Trap("a window leaves at once, and overflows the next queue", "RFC 9002 §7.7", HERE,
+         "test_a_window_is_spread_over_the_round_trip"),
     # Life and death.
     Trap("the idle timer is driven by what is sent", "erlang_quic#174", CONNECTION,
          "test_idle_time_out_is_driven_by_what_is_received"),
@@ -188,6 +195,64 @@ def test_a_round_trip_of_microseconds_is_measured_as_one():
     rtt = pair.client.connection.rtt
     assert rtt.minimum == pytest.approx(50e-6, rel=0.01)
     assert rtt.smoothed == pytest.approx(50e-6, rel=0.1)
+
+
+def test_an_answer_to_a_repeat_is_not_taken_for_one_to_the_first():
+    """Twenty outages of a packet each: the path still takes 20 ms, whatever was sent again."""
+    pair = Pair(TransportConfig(max_mtu=1200), delay=0.010)
+    client = pair.client.connection
+    stream = client.streams.open()
+    for _ in range(20):
+        pair.cut = {"client"}
+        client.write(stream, b"x" * 500)
+        pair.run(0.001)
+        pair.cut = set()
+        pair.run(1.0, lambda: not client.recovery.in_flight)
+        pair.run(0.1)
+    assert client.recovery.probes_sent >= 20
+    assert client.rtt.smoothed == pytest.approx(0.020, abs=0.005)
+
+
+# -- what is lost, and what may leave
+
+
+def test_what_was_overtaken_by_two_is_not_lost():
+    pair = Pair(delay=0.010)
+    pair.run(1.0)
+    client, server = pair.client.connection, pair.server.connection
+    before = client.recovery.losses
+    late = []
+    for _ in range(3):
+        client.outgoing.ping()
+        late += client.datagrams_to_send(pair.now)
+    for datagram in (*late[1:], late[0]):
+        server.receive_datagram(datagram, pair.now)
+        for answer in server.datagrams_to_send(pair.now):
+            client.receive_datagram(answer, pair.now)
+    assert client.recovery.losses == before
+
+
+def test_a_window_is_spread_over_the_round_trip():
+    """Forty packets may be in flight, and each tenth of the round trip carries a part of them."""
+    pair = Pair(TransportConfig(max_mtu=1200, pacing=True, congestion="sliding:40"), delay=0.050)
+    client = pair.client.connection
+    client.recovery.congestion.__class__ = Spread
+    client.write(client.streams.open(), bytes(2_000_000))
+    pair.run(2.0)
+    times = [at for at, _ in pair.data_packets("client") if at > 1.0]
+    at_once = max(times.count(at) for at in set(times))
+    assert at_once <= BURST_PACKETS + 1
+    assert len(times) > 300
+
+
+class Spread(SlidingWindow):
+    """A window, and the pace that spreads it."""
+
+    packets = 40
+
+    @property
+    def pacing_rate(self):
+        return 1.25 * self.cwnd / 0.100
 
 
 # -- what is kept of packets
