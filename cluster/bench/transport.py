@@ -1,7 +1,8 @@
 """`ring bench transport`: bulk, many streams, latency and small messages, beside QUIC and TCP.
 
 Sender and receiver are two processes on 127.0.0.1, as in life. A figure counts what has arrived:
-the receiver tells how many bytes it got, and both must agree.
+the receiver tells how many bytes it got, and both must agree. The limit of each of our kinds, raw
+UDP in datagrams of the same size (raw_udp.py), is taken in the same rounds.
 
     python -m cluster.bench.transport serve KIND HOME                       prints its port
     python -m cluster.bench.transport load KIND PORT WORKLOAD SECONDS HOME  prints a Run as JSON
@@ -29,6 +30,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from cluster.bench import raw_udp
 from cluster.bench.harness import Report, Row
 from cluster.bench.transport_peers import OURS, Bytes, dial, serve
 from security import keystore
@@ -36,6 +38,9 @@ from security.identity import Authority
 
 ROUNDS: Final = 3
 PEERS: Final = ("aioquic", "kcp", "tls", "tcp")
+# What each of ours stands on: the limit of `bulk`.
+LIMITS: Final = {"ours 1200": "udp 1200", "ours 1200 trains": "udp 1200 trains",
+                 "ours mtu": "udp mtu"}  # fmt: skip
 STREAMS: Final = 16
 MESSAGE: Final = 64
 
@@ -80,11 +85,16 @@ def run(*, peers: bool, seconds: float = 3.0) -> Report:
         make_identities(home)
         for workload in WORKLOADS:
             runs: dict[str, list[Run]] = {kind: [] for kind in kinds}
+            limits = [kind for kind in LIMITS.values() if peers and raw_udp.possible(kind)]
             for _ in range(ROUNDS):
                 for kind in kinds:
                     # One conversation is all that kcp has.
                     if not (workload == "many" and kind == "kcp"):
                         runs[kind].append(_round(kind, workload, seconds, home))
+                for kind in limits if workload == "bulk" else ():
+                    count = raw_udp.measure(kind, seconds)
+                    run = Run(count.received, count.seconds, count.cpu_s, [])
+                    runs.setdefault(kind, []).append(run)
             for ours in OURS:
                 report.rows += _rows(workload, ours, runs, peers)
     return report
@@ -107,7 +117,12 @@ def _rows(workload: str, ours: str, runs: dict[str, list[Run]], peers: bool) -> 
         bar = BARS.get((workload, ours, peer))
         rows.append(Row(case, metric, unit, mine, peer, theirs, bar, note))
     if workload == "bulk":
-        rows.append(Row(case, "time", "CPU s/GB", _cpu_s_per_gb(runs[ours])))
+        limit = LIMITS[ours]
+        most = runs.get(limit)
+        if most:
+            rows.append(Row(case, metric, unit, mine, limit, _figure(workload, most)))
+        cpu_s = _cpu_s_per_gb(most) if most else None
+        rows.append(Row(case, "time", "CPU s/GB", _cpu_s_per_gb(runs[ours]), limit, cpu_s))
     return rows
 
 

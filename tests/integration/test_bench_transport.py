@@ -8,7 +8,7 @@ from collections import deque
 
 import pytest
 
-from cluster.bench import transport
+from cluster.bench import raw_udp, transport
 from cluster.bench.transport import BLOCK, END, MESSAGE, WORKLOADS, Run, _round, _rows
 from cluster.bench.transport_peers import OURS
 
@@ -41,6 +41,18 @@ def test_every_kind_delivers_what_is_written(home, kind):
     trips = _round(kind, "latency", 0.1, home).trips_s
     assert len(trips) > 5
     assert min(trips) > 0
+
+
+@pytest.mark.parametrize("kind", raw_udp.KINDS)
+def test_the_limit_is_what_arrived_of_raw_datagrams(kind):
+    if not raw_udp.possible(kind):
+        pytest.skip("this kernel cuts and joins no trains")
+    count = raw_udp.measure(kind, 0.1)
+    size = raw_udp.KINDS[kind][0]
+    assert count.received >= size
+    assert count.received % size == 0
+    assert 0 < count.cpu_s < 60
+    assert 0 < count.seconds < 60
 
 
 def test_many_streams_and_small_messages_are_counted_too(home):
@@ -124,6 +136,19 @@ def test_latency_may_be_half_as_long_again_as_tcp(ours_s, holds):
     assert row.holds is holds
 
 
+def test_the_limit_of_each_of_ours_is_raw_udp_in_datagrams_of_its_size():
+    assert set(transport.LIMITS) == set(OURS)
+    for ours, limit in transport.LIMITS.items():
+        size, trains = OURS[ours]
+        assert raw_udp.KINDS[limit][0] == size
+        assert (raw_udp.KINDS[limit][1] > 1) == (trains and size == 1200)
+        rows = _rows("bulk", ours, {ours: runs(100.0), limit: runs(400.0)}, True)
+        found = {row.metric: row for row in rows if row.peer == limit}
+        assert (found["rate"].theirs, found["rate"].ratio) == (400.0, 0.25)
+        assert found["rate"].bar is None
+        assert found["time"].theirs == found["time"].ours / 4
+
+
 def test_who_is_not_installed_is_a_row_that_says_so():
     rows = _rows("bulk", "ours mtu", {"ours mtu": runs(1)}, True)
     assert {row.note for row in rows if row.peer == "aioquic"} == {"aioquic is not installed"}
@@ -131,4 +156,5 @@ def test_who_is_not_installed_is_a_row_that_says_so():
 
 def test_processor_time_is_of_both_ends_for_a_gigabyte():
     rows = _rows("bulk", "ours mtu", {"ours mtu": runs(500.0)}, False)
+    assert all(row.theirs is None for row in rows)
     assert [(row.metric, row.ours) for row in rows] == [("rate", 500.0), ("time", 1.0)]
