@@ -122,13 +122,11 @@ class Connection:
 
         Raises SecurityError or Malformed for one that is to be dropped.
         """
-        if self.state == CLOSED:
-            return
         if data[0] & DATA:
-            self._receive_data(data, now, mark)
+            self.receive_data(data, now, mark)
             return
         handshake = self._handshake
-        if handshake is not None:
+        if handshake is not None and self.state != CLOSED:
             try:
                 handshake.receive(data, now)
             except PeerRejected as rejection:
@@ -157,7 +155,10 @@ class Connection:
                 (f.NEW_TOKEN, f.BLOB_HEAD.pack(f.NEW_TOKEN, len(self.new_token)) + self.new_token)
             )
 
-    def _receive_data(self, data: bytes, now: float, mark: int) -> None:
+    def receive_data(self, data: bytes, now: float, mark: int) -> None:
+        """Take a DATA packet; see `receive_datagram`."""
+        if self.state == CLOSED:
+            return
         session = self._session
         if session is None:
             # IK's keys are there at once; XX's come with FINAL. What overtook it is sent again.

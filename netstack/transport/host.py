@@ -185,7 +185,7 @@ class Host:
                 if len(data) >= packet.OVERHEAD and data[0] & packet.DATA:
                     peer = self._peers.get(packet.SHORT.unpack_from(data)[1])
                     if peer is not None and peer.address == source:
-                        peer.connection.receive_datagram(data, now, mark)
+                        peer.connection.receive_data(data, now, mark)
                         fed[peer] = None
                         continue
                 self._receive_one(data, source, now, mark, fed)

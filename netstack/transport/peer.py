@@ -201,6 +201,9 @@ class Stream:
     async def write(self, data: bytes, *, fin: bool = False) -> None:
         """Queue, in pieces that fit the buffer, waiting for the peer as long as need be."""
         piece = self._connection.config.stream_buffer // 4
+        if len(data) <= piece and self._has_room():
+            self.push(bytes(data), fin=fin)
+            return
         view = memoryview(data)
         for start in range(0, max(len(data), 1), piece):
             await self.drain()
@@ -230,8 +233,8 @@ class Stream:
         if len(data) > most:
             self._arrived.appendleft(data[most:])
             data = data[:most]
-        self._connection.streams.consume(self.id, len(data))
-        self.peer.touch()
+        if self._connection.streams.consume(self.id, len(data)):
+            self.peer.touch()
         return data
 
     def reset(self, code: int = 0) -> None:
@@ -281,7 +284,9 @@ class Stream:
         return True
 
     def _has_room(self) -> bool:
-        return self.buffered <= self._connection.config.stream_buffer // 2 and self._error is None
+        connection = self._connection
+        buffered = connection.streams.buffered(self.id)
+        return buffered <= connection.config.stream_buffer // 2 and self._error is None
 
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():

@@ -117,6 +117,9 @@ class SendStream:
             return b""
         start = self._fresh_from
         end = start + room
+        if not start and self._fresh_bytes <= room and len(fresh) == 1:
+            self._fresh_bytes = 0
+            return fresh.popleft()  # one write, whole: a message
         if end < len(fresh[0]):
             self._fresh_from = end
             self._fresh_bytes -= room
