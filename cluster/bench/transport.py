@@ -1,10 +1,18 @@
 """`ring bench transport`: bulk, many streams, latency and small messages, beside QUIC and TCP.
 
 Sender and receiver are two processes on 127.0.0.1, as in life. A figure counts what has arrived:
-the receiver tells how many bytes it got, and both must agree.
+the receiver tells how many bytes it got, and both must agree. The limit of each of our kinds, raw
+UDP in datagrams of the same size (raw_udp.py), is taken in the same rounds.
 
-    python -m cluster.bench.transport serve KIND HOME                       prints its port
-    python -m cluster.bench.transport load KIND PORT WORKLOAD SECONDS HOME  prints a Run as JSON
+How long a request takes depends more on where the two processes run than on anything they do: the
+kernel moves TCP's two, which sleep in turn, to one core or leaves them on two, and then a wake-up
+costs a few microseconds or fifty. So for latency all kinds are held to the same cores, once a core
+each and once both on one, in short rounds that alternate.
+
+    python -m cluster.bench.transport serve KIND HOME CORE                  prints its port
+    python -m cluster.bench.transport load KIND PORT WORKLOAD SECONDS HOME CORE
+                                                                            prints a Run as JSON
+CORE is a number, or "any".
 """
 
 from __future__ import annotations
@@ -29,15 +37,25 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from cluster.bench import raw_udp
 from cluster.bench.harness import Report, Row
 from cluster.bench.transport_peers import OURS, Bytes, dial, serve
 from security import keystore
 from security.identity import Authority
 
 ROUNDS: Final = 3
+LATENCY_ROUNDS: Final = 5
+# A round of latency is so much shorter: there are more of them, for two placements.
+LATENCY_SHARE: Final = 1 / 3
+WARM_UP_TRIPS: Final = 200
 PEERS: Final = ("aioquic", "kcp", "tls", "tcp")
+# What each of ours stands on: the limit of `bulk`.
+LIMITS: Final = {"ours 1200": "udp 1200", "ours 1200 trains": "udp 1200 trains",
+                 "ours mtu": "udp mtu"}  # fmt: skip
 STREAMS: Final = 16
 MESSAGE: Final = 64
+
+ANY: Final = "any"
 
 # What is sent; END occurs in it nowhere, and ends a stream.
 BLOCK: Final = bytes(i * 7 % 255 for i in range(1 << 18))
@@ -48,7 +66,8 @@ WORKLOADS: Final = {
     "bulk": ("one stream", "MB/s"),
     "many": (f"{STREAMS} streams", "MB/s"),
     "messages": (f"{MESSAGE} B messages", "/s"),
-    "latency": (f"{MESSAGE} B request and response", "µs"),
+    "latency": (f"{MESSAGE} B request and response, a core each", "µs"),
+    "latency, one core": (f"{MESSAGE} B request and response, both on one core", "µs"),
 }
 
 # (workload, ours, peer) -> the least ratio, as this project has set itself.
@@ -58,6 +77,7 @@ BARS: Final = {
     ("bulk", "ours mtu", "aioquic"): 30.0,
     ("bulk", "ours mtu", "tls"): 0.5,
     ("latency", "ours 1200 trains", "tcp"): 1 / 1.5,
+    ("latency, one core", "ours 1200 trains", "tcp"): 1 / 1.5,
 }
 
 
@@ -80,11 +100,18 @@ def run(*, peers: bool, seconds: float = 3.0) -> Report:
         make_identities(home)
         for workload in WORKLOADS:
             runs: dict[str, list[Run]] = {kind: [] for kind in kinds}
-            for _ in range(ROUNDS):
+            limits = [kind for kind in LIMITS.values() if peers and raw_udp.possible(kind)]
+            latency = workload.startswith("latency")
+            for _ in range(LATENCY_ROUNDS if latency else ROUNDS):
                 for kind in kinds:
                     # One conversation is all that kcp has.
                     if not (workload == "many" and kind == "kcp"):
-                        runs[kind].append(_round(kind, workload, seconds, home))
+                        length_s = seconds * LATENCY_SHARE if latency else seconds
+                        runs[kind].append(_round(kind, workload, length_s, home))
+                for kind in limits if workload == "bulk" else ():
+                    count = raw_udp.measure(kind, seconds)
+                    run = Run(count.received, count.seconds, count.cpu_s, [])
+                    runs.setdefault(kind, []).append(run)
             for ours in OURS:
                 report.rows += _rows(workload, ours, runs, peers)
     return report
@@ -96,7 +123,7 @@ def _installed(kind: str) -> bool:
 
 def _rows(workload: str, ours: str, runs: dict[str, list[Run]], peers: bool) -> list[Row]:
     case, unit = f"{ours}: {WORKLOADS[workload][0]}", WORKLOADS[workload][1]
-    metric = "p50" if workload == "latency" else "rate"
+    metric = "p50" if workload.startswith("latency") else "rate"
     mine = _figure(workload, runs[ours])
     rows = []
     for peer in PEERS if peers else ("-",):
@@ -107,13 +134,18 @@ def _rows(workload: str, ours: str, runs: dict[str, list[Run]], peers: bool) -> 
         bar = BARS.get((workload, ours, peer))
         rows.append(Row(case, metric, unit, mine, peer, theirs, bar, note))
     if workload == "bulk":
-        rows.append(Row(case, "time", "CPU s/GB", _cpu_s_per_gb(runs[ours])))
+        limit = LIMITS[ours]
+        most = runs.get(limit)
+        if most:
+            rows.append(Row(case, metric, unit, mine, limit, _figure(workload, most)))
+        cpu_s = _cpu_s_per_gb(most) if most else None
+        rows.append(Row(case, "time", "CPU s/GB", _cpu_s_per_gb(runs[ours]), limit, cpu_s))
     return rows
 
 
 def _figure(workload: str, runs: list[Run]) -> float:
     """The median of the rounds, in the workload's unit."""
-    if workload == "latency":
+    if workload.startswith("latency"):
         return statistics.median(statistics.median(run.trips_s) for run in runs) * 1e6
     rate = statistics.median(run.received / run.seconds for run in runs)
     return rate / MESSAGE if workload == "messages" else rate / 1e6
@@ -157,13 +189,14 @@ def make_identities(home: Path) -> None:
 
 def _round(kind: str, workload: str, seconds: float, home: Path) -> Run:
     command = [sys.executable, "-m", "cluster.bench.transport"]
-    serve = [*command, "serve", kind, str(home)]
+    here, there = _cores(workload)
+    serve = [*command, "serve", kind, str(home), there]
     with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
             port = server.stdout.readline().strip()
             answer = subprocess.run(
-                [*command, "load", kind, port, workload, str(seconds), str(home)],
+                [*command, "load", kind, port, workload, str(seconds), str(home), here],
                 stdout=subprocess.PIPE,
                 check=True,
                 timeout=seconds + 60,
@@ -173,7 +206,20 @@ def _round(kind: str, workload: str, seconds: float, home: Path) -> Run:
     return Run(**json.loads(answer.stdout))
 
 
+def _cores(workload: str) -> tuple[str, str]:
+    """Where the caller and the server run: any core, but for latency always the same."""
+    if not workload.startswith("latency"):
+        return ANY, ANY
+    cores = sorted(os.sched_getaffinity(0))
+    return str(cores[0]), str(cores[0] if workload == "latency, one core" else cores[-1])
+
+
 # -- in the two processes
+
+
+def _stay_on(core: str) -> None:
+    if core != ANY:
+        os.sched_setaffinity(0, {int(core)})
 
 
 async def answer(stream: Bytes) -> None:
@@ -201,7 +247,7 @@ async def _load(kind: str, port: int, workload: str, seconds: float, home: Path)
     cpu_s, began = time.process_time(), time.perf_counter()
     trips_s: list[float] = []
     received, server_s = 0, 0.0
-    if workload == "latency":
+    if workload.startswith("latency"):
         trips_s = await round_trips(await opener(), seconds)
         received = len(trips_s) * MESSAGE
     else:
@@ -235,9 +281,9 @@ async def pour(stream: Bytes, portion: bytes, seconds: float) -> tuple[int, floa
 
 
 async def round_trips(stream: Bytes, seconds: float) -> list[float]:
-    """Requests one after the other; how long each answer took."""
+    """Requests one after the other; how long each answer took, once they are under way."""
     await stream.write(b"E")
-    trips_s = []
+    trips_s: list[float] = []
     deadline = time.perf_counter() + seconds
     while (began := time.perf_counter()) < deadline:
         await stream.write(BLOCK[:MESSAGE])
@@ -245,7 +291,7 @@ async def round_trips(stream: Bytes, seconds: float) -> list[float]:
         while left:
             left -= len(await stream.read())
         trips_s.append(time.perf_counter() - began)
-    return trips_s
+    return trips_s[WARM_UP_TRIPS:] or trips_s
 
 
 async def _serve(kind: str, home: Path) -> None:
@@ -257,7 +303,8 @@ def main(arguments: list[str]) -> None:
     """Entry of the child processes."""
     import uvloop
 
-    verb, kind, *rest = arguments
+    verb, kind, *rest, core = arguments
+    _stay_on(core)
     if verb == "serve":
         uvloop.run(_serve(kind, Path(rest[0])))
     else:

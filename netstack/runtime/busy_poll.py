@@ -21,31 +21,33 @@ SPIN_S: Final = 0.0003
 class BusyPoll:
     """Keeps an event loop from sleeping until `spin_s` after the last `stir`. 0: never."""
 
-    __slots__ = ("_loop", "_spin_s", "_spinning", "_until")
+    __slots__ = ("_at", "_loop", "_spin_s", "_spinning")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, spin_s: float = SPIN_S) -> None:
         self._loop = loop
         self._spin_s = spin_s
-        self._until = 0.0
+        self._at = 0.0  # when there was work
         self._spinning = False
 
     def __repr__(self) -> str:
         return f"<BusyPoll {'spinning' if self._spinning else 'asleep'} spin_s={self._spin_s}>"
 
-    def stir(self) -> None:
-        """There was work."""
-        self._until = time.monotonic() + self._spin_s
+    def stir(self) -> float:
+        """There was work; returns how many seconds ago the last was."""
+        now = time.monotonic()
+        since_s, self._at = now - self._at, now
         if not self._spinning and self._spin_s > 0:
             self._spinning = True
             self._loop.call_soon(self._spin)
+        return since_s
 
     def stop(self) -> None:
         """Sleep from now on."""
-        self._spin_s = self._until = 0.0
+        self._spin_s = 0.0
 
     def _spin(self) -> None:
         # A loop with a callback in its queue polls without waiting.
-        if time.monotonic() < self._until:
+        if time.monotonic() < self._at + self._spin_s:
             os.sched_yield()
             self._loop.call_soon(self._spin)
         else:

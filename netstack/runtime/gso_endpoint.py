@@ -6,7 +6,7 @@
 
 A sendto costs as much as all that Python does for a packet of 1,200 bytes; a train costs one. No
 queue, no future and no task is between the kernel and the receiver: the loop's callback reads the
-socket until it is empty.
+socket until it is empty, or one datagram as long as they come one at a time.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ ECN_BITS: Final = 3
 # Datagrams taken in a row, or a train more, so that a flood cannot starve timers.
 BURST_MAX: Final = 256
 
+# Since the last datagram: a burst's next one comes sooner, and the answer to an answer later.
+ALONE_S: Final = 20e-6
+
 _SIZE: Final = struct.Struct("=H")
 _GRO_SIZE: Final = struct.Struct("=i")
 
@@ -62,6 +65,7 @@ class GsoEndpoint(UdpSender):
         self._loop = asyncio.get_running_loop()
         self._busy = BusyPoll(self._loop)
         self._trains = True  # until the device turns out not to take them
+        self._alone = False  # datagrams come one at a time
         self._loop.add_reader(sock.fileno(), self._readable)
 
     @classmethod
@@ -72,11 +76,17 @@ class GsoEndpoint(UdpSender):
     def send(self, datagrams: Sequence[bytes], destination: Address, mark: int = NOT_ECT) -> None:
         """See Endpoint."""
         count = len(datagrams)
-        if count == 1 or not self._trains:
-            super().send(datagrams, destination, mark)
-            return
         if mark != self._mark:
             self._set_mark(mark)
+        if count == 1:
+            try:
+                self._socket.sendto(datagrams[0], destination)
+            except OSError:
+                self.send_failures += 1
+            return
+        if not self._trains:
+            super().send(datagrams, destination, mark)
+            return
         start = 0
         while start < count:
             size = len(datagrams[start])
@@ -113,6 +123,7 @@ class GsoEndpoint(UdpSender):
 
     def _readable(self) -> None:
         receive, receiver = self._socket.recvmsg, self._receiver
+        alone = self._alone
         taken = 0
         while taken < BURST_MAX:
             taken += 1
@@ -136,4 +147,9 @@ class GsoEndpoint(UdpSender):
                 receiver(train, source, mark)
             else:
                 receiver((data,), source, mark)
-        self._busy.stir()
+                if alone:
+                    break  # if there is another after all, the loop calls again
+        silence_s = self._busy.stir()
+        # Requests and answers: to ask for a second one, and be told that there is none, costs as
+        # much as the call that brought the first.
+        self._alone = taken <= (1 if alone else 2) and silence_s > ALONE_S

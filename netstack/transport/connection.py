@@ -54,6 +54,10 @@ PROTOCOL_VIOLATION: Final = 2  # code of the CLOSE that answers one
 
 COPIED_MAX: Final = 2048
 
+# Frames that wait to be sent behind a packet of the peer's: a few for each of its streams. Who asks
+# (CHALLENGE, STOP) and acknowledges no answer would otherwise fill the queue without end.
+CONTROL_WAITING_MAX: Final = 8192
+
 
 class Connection:
     """One side of one connection."""
@@ -118,13 +122,11 @@ class Connection:
 
         Raises SecurityError or Malformed for one that is to be dropped.
         """
-        if self.state == CLOSED:
-            return
         if data[0] & DATA:
-            self._receive_data(data, now, mark)
+            self.receive_data(data, now, mark)
             return
         handshake = self._handshake
-        if handshake is not None:
+        if handshake is not None and self.state != CLOSED:
             try:
                 handshake.receive(data, now)
             except PeerRejected as rejection:
@@ -153,7 +155,10 @@ class Connection:
                 (f.NEW_TOKEN, f.BLOB_HEAD.pack(f.NEW_TOKEN, len(self.new_token)) + self.new_token)
             )
 
-    def _receive_data(self, data: bytes, now: float, mark: int) -> None:
+    def receive_data(self, data: bytes, now: float, mark: int) -> None:
+        """Take a DATA packet; see `receive_datagram`."""
+        if self.state == CLOSED:
+            return
         session = self._session
         if session is None:
             # IK's keys are there at once; XX's come with FINAL. What overtook it is sent again.
@@ -181,6 +186,8 @@ class Connection:
                 self._open(handshake)
         try:
             eliciting = parse_frames(self, payload, now)
+            if len(self.outgoing.control) > CONTROL_WAITING_MAX:
+                raise ProtocolViolation("more is asked than answers are acknowledged")
         except ProtocolViolation as violation:
             self.close(PROTOCOL_VIOLATION, str(violation), now)
             return

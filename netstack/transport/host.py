@@ -8,9 +8,9 @@
     print(await stream.read())
 
 What is pushed in one turn of the loop leaves together at its end: `_flush` runs once, for the
-connections that something happened to. One timer serves all connections; it is armed when a
-deadline moves nearer, never when it moves away, and finds out when it fires that there is nothing
-to do.
+connections that something happened to. One timer serves all connections, over a heap of alarms: an
+alarm is set when a deadline moves nearer, never when it moves away; when it goes off it is set
+again, if there was nothing to do. A thousand silent connections cost nothing.
 
 A datagram of nobody we know costs a stranger a validated address before it costs us memory.
 Nothing that arrives raises out of here: it is counted in `counters`, by what was wrong with it. A
@@ -23,6 +23,7 @@ import asyncio
 import hmac
 from collections import Counter
 from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
 
 from netstack.runtime.endpoint import NOT_ECT, Address, Endpoint
 from netstack.runtime.runtime import Runtime
@@ -37,7 +38,7 @@ from netstack.transport.errors import (
 from netstack.transport.handshake import Context, Initiator, Parameters, Responder
 from netstack.transport.outgoing import BURST_PACKETS_MAX
 from netstack.transport.packet import Malformed
-from netstack.transport.peer import NEVER, Challenge, Peer
+from netstack.transport.peer import NEVER, Challenge, InitialKey, Peer
 from netstack.transport.qlog_file import open_trace
 from netstack.transport.tokens import TokenMint
 from security.errors import HandshakeFailed, SecurityError
@@ -77,12 +78,13 @@ class Host:
         self._endpoint: Endpoint | None = None
         self._loop = asyncio.get_running_loop()
         self._peers: dict[int, Peer] = {}  # by our connection id
-        self._by_initial: dict[tuple[Address, int], Peer] = {}
+        self._by_initial: dict[InitialKey, Peer] = {}
         self._known: dict[Address, tuple[bytes, bytes]] = {}  # static key, token
         self._dirty: dict[Peer, None] = {}
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = NEVER
+        self._alarms: list[tuple[float, int]] = []  # (when, our connection id), a heap
         self._half_open = 0
         self._resets_left = float(RESETS_PER_S)
         self._resets_at = 0.0
@@ -183,7 +185,7 @@ class Host:
                 if len(data) >= packet.OVERHEAD and data[0] & packet.DATA:
                     peer = self._peers.get(packet.SHORT.unpack_from(data)[1])
                     if peer is not None and peer.address == source:
-                        peer.connection.receive_datagram(data, now, mark)
+                        peer.connection.receive_data(data, now, mark)
                         fed[peer] = None
                         continue
                 self._receive_one(data, source, now, mark, fed)
@@ -267,7 +269,8 @@ class Host:
         if len(data) < BASE_MTU:
             raise Malformed("an INITIAL that is not padded")
         source_id, token, _ = packet.parse_initial(data)
-        known = self._by_initial.get((source, source_id))
+        key = (source, source_id, data[0])
+        known = self._by_initial.get(key)
         if known is not None:
             known.connection.repeated_initial(data)
             self.touch(known)
@@ -291,9 +294,9 @@ class Host:
         peer = Peer(self, Connection(self._config, responder, local_id, now), source)
         self._trace(peer, "server")
         peer.connection.new_token = self._mint.new(source[0], wall)
-        peer.initial_key = (source, source_id)
+        peer.initial_key = key
         self._peers[local_id] = peer
-        self._by_initial[peer.initial_key] = peer
+        self._by_initial[key] = peer
         self._half_open += 1
         self.touch(peer)
 
@@ -426,7 +429,6 @@ class Host:
         self._flushing = False
         dirty, self._dirty = self._dirty, {}
         now = self._now()
-        nearest = NEVER
         for peer in dirty:
             connection = peer.connection
             datagrams = connection.datagrams_to_send(now)
@@ -436,9 +438,14 @@ class Host:
                     self.touch(peer)
             deadline = connection.next_deadline()
             peer.deadline = NEVER if deadline is None else deadline
-            nearest = min(nearest, peer.deadline)
-        if nearest < self._timer_at:
-            self._arm(nearest)
+            if peer.deadline < peer.alarm_at:
+                self._set_alarm(peer)
+        if self._alarms and self._alarms[0][0] < self._timer_at:
+            self._arm(self._alarms[0][0])
+
+    def _set_alarm(self, peer: Peer) -> None:
+        peer.alarm_at = peer.deadline
+        heappush(self._alarms, (peer.deadline, peer.connection.local_id))
 
     def _arm(self, deadline: float) -> None:
         if self._timer is not None:
@@ -449,10 +456,20 @@ class Host:
     def _on_timer(self) -> None:
         self._timer, self._timer_at = None, NEVER
         now = self._now()
-        for peer in [p for p in self._peers.values() if p.deadline <= now]:
+        alarms, due = self._alarms, []
+        while alarms and alarms[0][0] <= now:
+            at, local_id = heappop(alarms)
+            peer = self._peers.get(local_id)
+            if peer is None or at != peer.alarm_at:
+                continue  # it is gone, or has an alarm that went off before this one
+            peer.alarm_at = NEVER
+            if peer.deadline <= now:
+                due.append(peer)
+            else:
+                self._set_alarm(peer)
+        for peer in due:
             peer.connection.on_deadline(now)
             self._settle(peer)
             self.touch(peer)
-        nearest = min((p.deadline for p in self._peers.values() if p.deadline > now), default=NEVER)
-        if nearest < NEVER:
-            self._arm(nearest)
+        if alarms:
+            self._arm(alarms[0][0])

@@ -94,14 +94,14 @@ class Outgoing:
         """Packets that should leave now, in order."""
         out: list[bytes] = []
         if self._has_something(now):
-            session, recovery = self.session, self.recovery
+            session, recovery, acks = self.session, self.recovery, self._acks
             assert session is not None
             if session.rekey_due(now) and recovery.largest_acked >= session.phase_began:
                 session.rekey(now)
             window = recovery.congestion.cwnd - recovery.bytes_in_flight
             self._budget = window if self._pacer is None else self._paced(self._pacer, window, now)
             while len(out) < BURST_PACKETS_MAX:
-                if len(self.streams.sendable) == 1 and self._add_train(out, now):
+                if len(self.streams.sendable) == 1 and not acks.owed and self._add_train(out, now):
                     continue
                 packet = self._build_packet(now)
                 if packet is None:
@@ -168,13 +168,13 @@ class Outgoing:
     def _add_train(self, out: list[bytes], now: float) -> bool:
         """The case that speed depends on: one stream with much to say, and nothing else to send.
 
-        Adds packets that this stream fills as `_build_packet` would build them, one after the
-        other; returns whether there were any.
+        No acknowledgement is owed. Adds packets that this stream fills as `_build_packet` would
+        build them, one after the other; returns whether there were any.
         """
         session = self.session
         if session is None or self.trace is not None:
             return False
-        if self.control or self._datagrams or self._probe_wanted or self._acks.owed:
+        if self.control or self._datagrams or self._probe_wanted:
             return False
         size = self.mtu.current
         room = size - OVERHEAD - STREAM_OVERHEAD

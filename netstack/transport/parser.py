@@ -55,6 +55,12 @@ def _slice(data: bytes, offset: int, length: int) -> bytes:
 
 def _ack(connection: Connection, data: bytes, offset: int, now: float) -> int:
     kind, delay_us, count = f.ACK_HEAD.unpack_from(data, offset)
+    if count == 1 and kind == f.ACK_ECN:  # nearly always
+        _, _, _, first, last, ect0, ce = f.ACK_ONE_ECN.unpack_from(data, offset)
+        if first > last:
+            raise ProtocolViolation("acknowledgement ranges out of order")
+        connection.on_ack([(first, last)], delay_us / 1e6, (ect0, ce), now)
+        return offset + f.ACK_ONE_ECN.size
     offset += f.ACK_HEAD.size
     ranges = []
     below = 1 << 64
@@ -111,5 +117,5 @@ def _rare(connection: Connection, kind: int, data: bytes, offset: int) -> int:
         offset += f.CLOSE_HEAD.size
         body = _slice(data, offset, length)
         connection.on_close(code, body.decode(errors="replace"))
-        return offset + len(body)
+        return len(data)  # nothing counts behind it
     raise ProtocolViolation(f"no frame of kind {kind}")

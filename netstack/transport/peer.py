@@ -19,6 +19,10 @@ from security.identity import PeerIdentity
 
 NEVER = float("inf")
 
+# Of a handshake under way: where from, by which id, XX or IK (after a REFUSED, forged perhaps, the
+# same initiator begins again).
+InitialKey = tuple[Address, int, int]
+
 
 class Flusher(Protocol):
     """What a peer needs of its host."""
@@ -48,10 +52,11 @@ class Peer:
         self.on_stream: Callable[[Stream], None] | None = None
         self.on_datagram: Callable[[bytes], None] | None = None
         self.on_close: list[Callable[[TransportError], None]] = []
-        self.deadline = NEVER
+        self.deadline = NEVER  # when its connection wants to be called
+        self.alarm_at = NEVER  # when the host will look; never later
         self.established: asyncio.Future[None] | None = None
         self.challenge: Challenge | None = None
-        self.initial_key: tuple[Address, int] | None = None
+        self.initial_key: InitialKey | None = None
         self._host = host
         self._streams: dict[int, Stream] = {}
         self._writers: dict[Stream, None] = {}
@@ -196,6 +201,9 @@ class Stream:
     async def write(self, data: bytes, *, fin: bool = False) -> None:
         """Queue, in pieces that fit the buffer, waiting for the peer as long as need be."""
         piece = self._connection.config.stream_buffer // 4
+        if len(data) <= piece and self._has_room():
+            self.push(bytes(data), fin=fin)
+            return
         view = memoryview(data)
         for start in range(0, max(len(data), 1), piece):
             await self.drain()
@@ -225,8 +233,8 @@ class Stream:
         if len(data) > most:
             self._arrived.appendleft(data[most:])
             data = data[:most]
-        self._connection.streams.consume(self.id, len(data))
-        self.peer.touch()
+        if self._connection.streams.consume(self.id, len(data)):
+            self.peer.touch()
         return data
 
     def reset(self, code: int = 0) -> None:
@@ -276,7 +284,9 @@ class Stream:
         return True
 
     def _has_room(self) -> bool:
-        return self.buffered <= self._connection.config.stream_buffer // 2 and self._error is None
+        connection = self._connection
+        buffered = connection.streams.buffered(self.id)
+        return buffered <= connection.config.stream_buffer // 2 and self._error is None
 
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():

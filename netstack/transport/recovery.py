@@ -144,20 +144,15 @@ class Recovery:
             self.largest_acked = max(self.largest_acked, ranges[0][1])
             return []
         oldest = next(iter(in_flight))
-        newly: list[SentPacket] = []
-        for first, last in reversed(ranges):
-            if last < oldest:
-                continue
-            for number in range(max(first, oldest), last + 1):
-                packet = in_flight.pop(number, None)
-                if packet is not None:
-                    newly.append(packet)
         largest = ranges[0][1]
+        # A request or an answer, alone: nothing else can be named.
+        newly = [in_flight.pop(oldest)] if oldest == largest else self._taken_out(ranges, oldest)
         if newly:
             latest = newly[-1]
             if latest.number == largest and largest > self.largest_acked:
-                held_s = min(ack_delay_s, self.max_ack_delay_s)
-                self.rtt.sample(max(now - latest.sent_at, 1e-6), held_s)
+                most_s, took_s = self.max_ack_delay_s, now - latest.sent_at
+                held_s = ack_delay_s if ack_delay_s < most_s else most_s
+                self.rtt.sample(took_s if took_s > 1e-6 else 1e-6, held_s)
             self.timeouts = 0
             size = 0
             for packet in newly:
@@ -168,7 +163,21 @@ class Recovery:
             marks = path.acknowledged(len(newly), counts) if path is not None else 0
             if self._limited or marks or self.congestion.always_listens:
                 self._tell(newly, size, now, marks)
-        self.largest_acked = max(self.largest_acked, largest)
+        if largest > self.largest_acked:
+            self.largest_acked = largest
+        return newly
+
+    def _taken_out(self, ranges: list[tuple[int, int]], oldest: int) -> list[SentPacket]:
+        """Those in flight that the ranges name, `oldest` the first of all."""
+        in_flight = self.in_flight
+        newly: list[SentPacket] = []
+        for first, last in reversed(ranges):
+            if last < oldest:
+                continue
+            for number in range(max(first, oldest), last + 1):
+                packet = in_flight.pop(number, None)
+                if packet is not None:
+                    newly.append(packet)
         return newly
 
     def _tell(self, newly: list[SentPacket], size: int, now: float, marks: int) -> None:
@@ -239,6 +248,9 @@ class Recovery:
             return self.loss_at
         if not self.in_flight:
             return None
+        if not self.timeouts:
+            # As probe_timeout adds it, to the last bit: `overdue` asks for no later time than this.
+            return self._last_eliciting_at + (self.rtt.rto_s + self.max_ack_delay_s)
         return self._last_eliciting_at + self.probe_timeout()
 
     def overdue(self, now: float) -> SentPacket | None:

@@ -54,7 +54,8 @@ class RttEstimator:
         """Take one measurement; `ack_delay_s` is what the peer says it held its answer back."""
         self.latest = rtt_s
         # The minimum is not corrected: a peer that overstates its delay must not lower it.
-        self.minimum = min(self.minimum, rtt_s)
+        if rtt_s < self.minimum:
+            self.minimum = rtt_s
         if rtt_s - self.minimum >= ack_delay_s:
             rtt_s -= ack_delay_s
         if self.samples == 0:
@@ -73,8 +74,11 @@ class RttEstimator:
         return float(min(self.rto_s * 2 ** min(back_off, 16), RTO_S_MAX))
 
     def _compute_rto(self) -> float:
-        base = self.smoothed + max(GRANULARITY_S, K * self.variation)
-        return min(max(base, RTO_S_MIN), RTO_S_MAX)
+        margin = K * self.variation
+        base = self.smoothed + (margin if margin > GRANULARITY_S else GRANULARITY_S)
+        if base < RTO_S_MIN:
+            return RTO_S_MIN
+        return base if base < RTO_S_MAX else RTO_S_MAX
 
 
 class LectureEwma(RttEstimator):

@@ -93,18 +93,24 @@ class StreamSet:
         stream = self._sending.get(stream_id)
         return stream.buffered if stream is not None else 0
 
-    def consume(self, stream_id: int, count: int) -> None:
-        """The application has taken `count` bytes: let the peer send as many more."""
-        if self._receive_credit.consume(count):
+    def consume(self, stream_id: int, count: int) -> bool:
+        """The application has taken `count` bytes: let the peer send as many more.
+
+        Returns whether that is worth a frame: there is something to send then.
+        """
+        news = self._receive_credit.consume(count)
+        if news:
             limit = self._receive_credit.announce()
             self._control.append((f.MAX_DATA, f.CREDIT.pack(f.MAX_DATA, limit)))
         stream = self._receiving.get(stream_id)
         if stream is None or stream.final_size is not None:
-            return
+            return news
         if stream.limit - stream.next_offset <= stream.window // 2:
             stream.limit = stream.next_offset + stream.window
             frame = f.ID_CREDIT.pack(f.MAX_STREAM, stream_id, stream.limit)
             self._control.append((f.MAX_STREAM, frame))
+            return True
+        return news
 
     def reset(self, stream_id: int, code: int) -> None:
         """Give up sending on a stream."""

@@ -9,8 +9,15 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
+from typing import Final
 
 from netstack.transport.errors import ProtocolViolation
+
+# Pieces out of order that are kept of a stream: one for so many bytes of its window, and so many
+# however small it is. Packets that are lost leave fewer; who cuts his bytes into crumbs, with gaps
+# between them, would make us keep a hundred bytes for each.
+PIECE_BYTES: Final = 512
+PIECES_MAX: Final = 2048
 
 
 class SendStream:
@@ -110,6 +117,9 @@ class SendStream:
             return b""
         start = self._fresh_from
         end = start + room
+        if not start and self._fresh_bytes <= room and len(fresh) == 1:
+            self._fresh_bytes = 0
+            return fresh.popleft()  # one write, whole: a message
         if end < len(fresh[0]):
             self._fresh_from = end
             self._fresh_bytes -= room
@@ -189,7 +199,7 @@ class ReceiveStream:
         return self._reassemble(offset, data, end)
 
     def _reassemble(self, offset: int, data: bytes, end: int) -> bytes:
-        if end > self.next_offset:
+        if data and end > self.next_offset:
             if offset < self.next_offset:
                 data, offset = data[self.next_offset - offset :], self.next_offset
             insort(self._held, (offset, data))
@@ -220,22 +230,27 @@ class ReceiveStream:
         return missing
 
     def _bound_held(self) -> None:
-        """Copies of the same bytes must not pile up: join what overlaps once it is much."""
-        if self.buffered <= self.window:
+        """Copies and crumbs must not pile up: once there are many, join what touches.
+
+        Raises ProtocolViolation when that does not help.
+        """
+        pieces_max = max(PIECES_MAX, self.window // PIECE_BYTES)
+        if self.buffered <= self.window and len(self._held) <= pieces_max:
             return
-        joined: list[tuple[int, bytes]] = []
+        joined: list[tuple[int, list[bytes]]] = []
+        reach = 0
         for offset, data in self._held:
-            if joined:
-                last_offset, last = joined[-1]
-                reach = last_offset + len(last)
-                if offset + len(data) <= reach:
-                    continue
-                if offset <= reach:
-                    joined[-1] = (last_offset, last + data[reach - offset :])
-                    continue
-            joined.append((offset, data))
-        self._held = joined
-        self.buffered = sum(len(data) for _, data in joined)
+            end = offset + len(data)
+            if not joined or offset > reach:
+                joined.append((offset, [data]))
+                reach = end
+            elif end > reach:
+                joined[-1][1].append(data[reach - offset :])
+                reach = end
+        self._held = [(offset, b"".join(parts)) for offset, parts in joined]
+        self.buffered = sum(len(data) for _, data in self._held)
+        if len(joined) > pieces_max:
+            raise ProtocolViolation("a stream in too many pieces")
 
     @property
     def finished(self) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
+import subprocess
+import sys
 from collections import deque
 
 import pytest
 
-from cluster.bench import transport
+from cluster.bench import raw_udp, transport
 from cluster.bench.transport import BLOCK, END, MESSAGE, WORKLOADS, Run, _round, _rows
 from cluster.bench.transport_peers import OURS
 
@@ -38,9 +41,49 @@ def test_every_kind_delivers_what_is_written(home, kind):
     assert run.received > 0
     assert run.received % len(BLOCK) == 0
     assert run.cpu_s > 0
-    trips = _round(kind, "latency", 0.1, home).trips_s
+    trips = _round(kind, "latency", 0.3, home).trips_s
     assert len(trips) > 5
     assert min(trips) > 0
+
+
+def test_latency_is_taken_on_the_same_cores_for_all_and_the_rest_wherever_it_runs():
+    cores = sorted(os.sched_getaffinity(0))
+    assert transport._cores("latency") == (str(cores[0]), str(cores[-1]))
+    assert transport._cores("latency, one core") == (str(cores[0]),) * 2
+    assert {transport._cores(w) for w in ("bulk", "many", "messages")} == {("any", "any")}
+    stay = "import os; from cluster.bench import transport as t; t._stay_on({!r}); "
+    stay += "print(len(os.sched_getaffinity(0)))"
+    for core, count in ((str(cores[0]), 1), ("any", len(cores))):
+        command = [sys.executable, "-c", stay.format(core)]
+        assert int(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout) == count
+
+
+async def test_the_first_requests_are_not_counted():
+    ours, theirs = pipe()
+    answering = asyncio.create_task(transport.answer(theirs))
+    began = []
+    write = ours.write
+
+    async def counted(data: bytes) -> None:
+        began.append(data)
+        await write(data)
+
+    ours.write = counted
+    trips = await transport.round_trips(ours, 0.2)
+    answering.cancel()
+    assert len(trips) == len(began) - 1 - transport.WARM_UP_TRIPS
+
+
+@pytest.mark.parametrize("kind", raw_udp.KINDS)
+def test_the_limit_is_what_arrived_of_raw_datagrams(kind):
+    if not raw_udp.possible(kind):
+        pytest.skip("this kernel cuts and joins no trains")
+    count = raw_udp.measure(kind, 0.1)
+    size = raw_udp.KINDS[kind][0]
+    assert count.received >= size
+    assert count.received % size == 0
+    assert 0 < count.cpu_s < 60
+    assert 0 < count.seconds < 60
 
 
 def test_many_streams_and_small_messages_are_counted_too(home):
@@ -116,12 +159,26 @@ def test_a_bar_of_three_times_is_met_at_three_and_missed_below(theirs, holds):
 
 
 @pytest.mark.parametrize(("ours_s", "holds"), [(150e-6, True), (151e-6, False)])
-def test_latency_may_be_half_as_long_again_as_tcp(ours_s, holds):
+@pytest.mark.parametrize("where", ["latency", "latency, one core"])
+def test_latency_may_be_half_as_long_again_as_tcp(where, ours_s, holds):
     kind = "ours 1200 trains"
-    rows = _rows("latency", kind, {kind: runs(1, ours_s), "tcp": runs(1, 100e-6)}, True)
+    rows = _rows(where, kind, {kind: runs(1, ours_s), "tcp": runs(1, 100e-6)}, True)
     row = next(row for row in rows if row.peer == "tcp")
     assert row.ours == pytest.approx(ours_s * 1e6)
     assert row.holds is holds
+
+
+def test_the_limit_of_each_of_ours_is_raw_udp_in_datagrams_of_its_size():
+    assert set(transport.LIMITS) == set(OURS)
+    for ours, limit in transport.LIMITS.items():
+        size, trains = OURS[ours]
+        assert raw_udp.KINDS[limit][0] == size
+        assert (raw_udp.KINDS[limit][1] > 1) == (trains and size == 1200)
+        rows = _rows("bulk", ours, {ours: runs(100.0), limit: runs(400.0)}, True)
+        found = {row.metric: row for row in rows if row.peer == limit}
+        assert (found["rate"].theirs, found["rate"].ratio) == (400.0, 0.25)
+        assert found["rate"].bar is None
+        assert found["time"].theirs == found["time"].ours / 4
 
 
 def test_who_is_not_installed_is_a_row_that_says_so():
@@ -131,4 +188,5 @@ def test_who_is_not_installed_is_a_row_that_says_so():
 
 def test_processor_time_is_of_both_ends_for_a_gigabyte():
     rows = _rows("bulk", "ours mtu", {"ours mtu": runs(500.0)}, False)
+    assert all(row.theirs is None for row in rows)
     assert [(row.metric, row.ours) for row in rows] == [("rate", 500.0), ("time", 1.0)]

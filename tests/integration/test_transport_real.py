@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,45 @@ asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
 """
 
 
+# Strangers at many addresses: each knocks, and again with the token he gets. They count the bytes.
+FLOOD = """
+import os, select, socket, sys, time
+from netstack.transport import packet
+
+def knock(source_id, token):
+    # A key, and an empty payload: the server can tell it from none only when it goes on.
+    message = os.urandom(32) + b"\\x91\\xc4\\x00"
+    return packet.initial(packet.INITIAL_XX, source_id, token, message, 1200)
+
+server, seconds = ("127.0.0.1", int(sys.argv[1])), float(sys.argv[2])
+sockets = []
+for i in range(200):
+    stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    stranger.bind((f"127.66.0.{i + 1}", 0))
+    stranger.setblocking(False)
+    sockets.append(stranger)
+sent, received, number = 0, 0, 0
+end = time.monotonic() + seconds
+while time.monotonic() < end:
+    for stranger in sockets[number % 10 :: 10]:
+        number += 1
+        sent += stranger.sendto(knock(number, b""), server)
+    for stranger in select.select(sockets, (), (), 0.005)[0]:
+        answer = stranger.recv(2000)
+        received += len(answer)
+        if answer[0] == packet.RETRY:
+            source_id = packet.destination_id(answer)
+            sent += stranger.sendto(knock(source_id, answer[9:]), server)
+print(number, sent, received)
+"""
+
+CONNECTIONS = 1000
+
+# What a server may grow by for a thousand connections, and for a flood that leaves nothing.
+GROWN_BYTES_MAX = 48 << 20
+FLOODED_BYTES_MAX = 16 << 20
+
+
 class Server:
     """The echo server in a process of its own."""
 
@@ -53,6 +93,11 @@ class Server:
         command = [sys.executable, "-c", ECHO, str(self.home), str(port)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         return int(self.process.stdout.readline())
+
+    def resident_bytes(self):
+        """What it holds of the machine's memory."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def kill(self):
         if self.process is None:
@@ -261,3 +306,58 @@ async def test_a_datagram_larger_than_any_packet_is_refused_here(server, caller)
     peer = await caller.connect(("127.0.0.1", server.start()), service="echo")
     with pytest.raises(TransportError, match="fits no packet"):
         peer.send_datagram(bytes(70_000))
+
+
+async def dial_until(caller, port, peers, count):
+    """So many connections; who finds all places for handshakes taken comes again."""
+    while len(peers) < count:
+        some = min(50, count - len(peers))
+        dials = (caller.connect(("127.0.0.1", port), service="echo") for _ in range(some))
+        for done in await asyncio.gather(*dials, return_exceptions=True):
+            if isinstance(done, ConnectTimeout):
+                continue
+            if isinstance(done, BaseException):
+                raise done
+            peers.append(done)
+
+
+@pytest.mark.slow
+async def test_a_thousand_connections_on_one_socket(server, caller):
+    port = server.start()
+    peers = []
+    await dial_until(caller, port, peers, 1)
+    before = server.resident_bytes()
+    await asyncio.wait_for(dial_until(caller, port, peers, CONNECTIONS), 90)
+    questions = [b"%d" % i * 100 for i in range(CONNECTIONS)]
+    asked = (ask(peer, q) for peer, q in zip(peers, questions, strict=True))
+    assert await asyncio.wait_for(asyncio.gather(*asked), 60) == questions
+    await asyncio.sleep(6)  # each has sent its sign of life
+    assert not any(peer.closed for peer in peers)
+    assert await ask(peers[0], b"the first") == b"the first"
+    assert server.resident_bytes() - before < GROWN_BYTES_MAX
+
+
+@pytest.mark.slow
+async def test_a_flood_of_handshakes_leaves_those_who_talk_served(server, caller):
+    port = server.start()
+    peers = []
+    await dial_until(caller, port, peers, 20)
+    for peer in peers:
+        assert await ask(peer, b"before") == b"before"
+    before = server.resident_bytes()
+    command = [sys.executable, "-c", FLOOD, str(port), "5"]
+    flood = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    said = asyncio.create_task(flood.communicate())
+    asked = 0
+    while not said.done():
+        assert await ask(peers[asked % len(peers)], b"during") == b"during"
+        asked += 1
+    knocks, sent, received = map(int, (await said)[0].split())
+    assert knocks > 5000
+    assert asked >= len(peers)  # some thousand knocks stand before each question
+    assert received < sent / 2
+    assert not any(peer.closed for peer in peers)
+    assert server.resident_bytes() - before < FLOODED_BYTES_MAX
+    await asyncio.sleep(TransportConfig().handshake_timeout_s)  # the places are free again
+    await asyncio.wait_for(dial_until(caller, port, peers, 21), 30)
+    assert await ask(peers[-1], b"after") == b"after"

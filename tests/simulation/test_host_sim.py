@@ -242,6 +242,26 @@ def test_a_key_that_is_stale_is_answered_and_the_dial_begins_again():
     run(scenario)
 
 
+def test_a_forged_refusal_costs_time_and_not_the_connection():
+    """The true server has agreed to the first message, and is now asked with another pattern."""
+
+    async def scenario(net):
+        await net.server()
+        caller = await net.host("caller")
+        peer = await caller.connect(SERVER, service="echo")
+        await ask(peer, b"until its token has come")
+        await peer.close()
+        began = net.world.now
+        dial = asyncio.create_task(caller.connect(SERVER, service="echo", timeout_s=4.0))
+        await asyncio.sleep(DELAY_S / 2)
+        (local_id,) = caller._peers
+        caller._receive([packet.SHORT.pack(packet.REFUSED, local_id)], SERVER)
+        assert await ask(await dial, b"x") == b"x"
+        assert net.world.now - began < 4 * ROUND_TRIP
+
+    run(scenario)
+
+
 def test_who_answers_must_be_who_was_asked_for():
     async def scenario(net):
         await net.server()

@@ -21,6 +21,7 @@ from netstack.transport.tokens import TokenMint
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "simulation"))
 hosts = importlib.import_module("test_host_sim")
+many = importlib.import_module("test_many_connections_sim")
 moves = importlib.import_module("test_moves_sim")
 streams = importlib.import_module("test_streams_sim")
 
@@ -47,6 +48,44 @@ class HasRoomForAllStrangers(Host):
     def _receive_initial(self, data, source, now):
         self._half_open = 0
         super()._receive_initial(data, source, now)
+
+
+class AnswersWithMore(Host):
+    def _send(self, datagrams, destination, mark=0):
+        if datagrams[0][0] == packet.RETRY:
+            datagrams = [data.ljust(1200, b"\0") for data in datagrams]
+        super()._send(datagrams, destination, mark)
+
+
+class LetsOneDialReplaceAnother(Host):
+    def _receive_initial(self, data, source, now):
+        super()._receive_initial(data, (source[0], source[1]), now)
+        if len(self._peers) > 500:
+            self._forget(self._peers[next(iter(self._peers))])
+
+
+class KeepsTheDead(Host):
+    def _set_alarm(self, peer):
+        if peer.connection.next_deadline() is None:
+            peer.deadline = 1e9
+        super()._set_alarm(peer)
+
+    def _forget(self, peer):
+        super()._forget(peer)
+        self._set_alarm(peer)
+
+
+class HearsOfOneOnly(Host):
+    """One handshake an id, whatever it begins with."""
+
+    def _receive_initial(self, data, source, now):
+        source_id = packet.parse_initial(data)[0]
+        known = [peer for key, peer in self._by_initial.items() if key[1] == source_id]
+        if known:
+            known[0].connection.repeated_initial(data)
+            self.touch(known[0])
+        else:
+            super()._receive_initial(data, source, now)
 
 
 class NeverForgetsHandshakes(Host):
@@ -140,6 +179,28 @@ ZOO = [
         HOST,
         hosts.test_handshakes_under_way_are_bounded_and_those_who_talk_are_served,
     ),
+    (
+        HasRoomForAllStrangers,
+        HOST,
+        many.test_a_flood_from_addresses_that_can_receive_is_bounded_and_forgotten,
+    ),
+    (
+        BelievesStrangers,
+        MINT,
+        many.test_a_flood_of_first_messages_leaves_nothing_and_is_answered_with_less,
+    ),
+    (
+        AnswersWithMore,
+        HOST,
+        many.test_a_flood_of_first_messages_leaves_nothing_and_is_answered_with_less,
+    ),
+    (
+        LetsOneDialReplaceAnother,
+        HOST,
+        many.test_a_thousand_dial_at_once_and_each_is_served_and_stays,
+    ),
+    (KeepsTheDead, HOST, many.test_a_thousand_dial_at_once_and_each_is_served_and_stays),
+    (HearsOfOneOnly, HOST, hosts.test_a_forged_refusal_costs_time_and_not_the_connection),
     (
         NeverForgetsHandshakes,
         HOST,

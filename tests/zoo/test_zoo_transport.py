@@ -7,6 +7,7 @@ import random
 import pytest
 from transport_bugs import BUGS, carries_everything, estimates_the_path, search_stays_within
 
+from netstack.transport import packet
 from netstack.transport.connection import Connection
 from netstack.transport.rtt import RttEstimator
 
@@ -25,6 +26,22 @@ def test_bug_is_caught(bug):
         except AssertionError:
             caught += 1
     assert caught > 0, f"{bug.__name__} went through six hostile links unnoticed"
+
+
+class WrapsAround:
+    """Writes the lowest byte of a number, as if it were all of it."""
+
+    size = packet.HEADER.size
+
+    @staticmethod
+    def pack(flags, connection_id, number):
+        return packet.HEADER.pack(flags, connection_id, number & 0xFF)
+
+
+def test_numbers_that_wrap_around_are_caught(monkeypatch):
+    monkeypatch.setattr("netstack.transport.outgoing.HEADER", WrapsAround)
+    with pytest.raises(AssertionError):
+        carries_everything(Connection, 0)
 
 
 class ForgetsKarn(RttEstimator):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 
 import pytest
@@ -124,6 +125,43 @@ class TestATrain:
         while sum(calls) < 100:
             await turns(1)
         assert len(calls) <= 4
+
+
+class Counted:
+    """A socket that counts how often it is read."""
+
+    def __init__(self, sock) -> None:
+        self._socket = sock
+        self.reads = 0
+
+    def __getattr__(self, name):
+        return getattr(self._socket, name)
+
+    def recvmsg(self, *arguments):
+        self.reads += 1
+        return self._socket.recvmsg(*arguments)
+
+
+class TestDatagramsThatComeAlone:
+    @scene
+    async def test_cost_one_call_each_and_a_burst_is_taken_whole_all_the_same(self, net):
+        here, there, inbox = await net.pair()
+        own, there._socket = there._socket, Counted(there._socket)
+        try:
+            for i in range(20):
+                here.send((b"%d" % i,), there.address)
+                await inbox.until(i + 1)
+                await asyncio.sleep(0.002)
+            # Those that a busy machine held up count as a burst, and are read to the end.
+            assert 20 <= there._socket.reads <= 30
+            sizes = [i % 50 + 1 for i in range(100)]
+            for size in sizes:
+                here.send((bytes(size),), there.address)
+            assert [len(data) for data in (await inbox.until(120))[20:]] == sizes
+            await turns(3)
+            assert there._socket.reads <= 30 + 100 + 10
+        finally:
+            there._socket = own
 
 
 class TestMarks:

@@ -22,6 +22,7 @@ from netstack.transport import frames as f
 from netstack.transport import handshake, packet
 from netstack.transport.acks import ACK_EVERY, AckState
 from netstack.transport.config import BASE_MTU, MAX_DATAGRAM, TransportConfig
+from netstack.transport.connection import CONTROL_WAITING_MAX
 from netstack.transport.controllers import controller
 from netstack.transport.ecn import EcnPath
 from netstack.transport.errors import BufferFull, ProtocolViolation, TransportError
@@ -30,7 +31,7 @@ from netstack.transport.outgoing import BURST_PACKETS_MAX, DATAGRAMS_WAITING_MAX
 from netstack.transport.packet import OVERHEAD, RESET_TOKEN_BYTES, Malformed
 from netstack.transport.ranges import RANGES_MAX, RangeSet
 from netstack.transport.stream_set import StreamSet
-from netstack.transport.streams import ReceiveStream
+from netstack.transport.streams import PIECE_BYTES, PIECES_MAX, ReceiveStream
 from netstack.transport.tokens import TokenMint
 from security.errors import HandshakeFailed, SecurityError
 from security.replay import WINDOW
@@ -142,6 +143,32 @@ def copies_are_left_as_they_are(count):
     stream.receive(40, bytes(50), False)
     stream.receive(40, bytes(count), False)
     return stream.buffered == 50 + count
+
+
+def crumbs(count, window=100_000):
+    """Pieces of one byte with a gap before each."""
+    stream = ReceiveStream(window)
+    try:
+        for i in range(count):
+            stream.receive(2 * i + 1, b"x", False)
+    except ProtocolViolation:
+        return False
+    return stream.buffered == count
+
+
+def crumbs_of_a_wide_window(count):
+    return crumbs(count, 4000 * PIECE_BYTES)
+
+
+def questions(count):
+    """CHALLENGEs in one packet; the window is full, so the answers wait."""
+    pair = pair_of()
+    client = pair.client.connection
+    client.recovery.bytes_in_flight = client.recovery.congestion.cwnd
+    asked = f.SECRET.pack(f.CHALLENGE, bytes(8)) * count
+    server = pair.server.connection
+    client.receive_datagram(server.outgoing.seal(asked), pair.now)
+    return client.state == "open"
 
 
 # -- packets and frames
@@ -399,7 +426,11 @@ WHOLE = {
     Limit("end of a stream", "", bytes_up_to_the_end, 100, 101),
     Limit("reset of a stream", "", reset_at, 100, 101),
     Limit("bytes out of order", "", copies_are_left_as_they_are, 50, 51),
-)
+    Limit("pieces out of order", "streams.PIECES_MAX", crumbs, PIECES_MAX, PIECES_MAX + 1),
+    Limit("the same, wide", "streams.PIECE_BYTES", crumbs_of_a_wide_window, 4000, 4001),
+    Limit("answers waiting", "connection.CONTROL_WAITING_MAX", questions, CONTROL_WAITING_MAX,
+          CONTROL_WAITING_MAX + 1),
+)  # fmt: skip
 def test_credit_streams_and_buffers(accepts, value, accepted):
     assert accepts(value) == accepted
 

@@ -53,7 +53,7 @@ def story(config, writes, loss, outgoing):
         module.Outgoing = before
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(CONFIGS, WRITES, st.sampled_from((0.0, 0.05)))
 def test_a_train_is_the_packets_that_would_have_left_one_by_one(config, writes, loss):
     assert story(config, writes, loss, Outgoing) == story(config, writes, loss, _Slow)
