@@ -1,0 +1,86 @@
+"""Calls to other identifiers, wherever they are: another process, or this one.
+
+One connection a process serves all its identifiers. Who did not answer is not asked again for a
+moment by those who only look for a way (`patient=False`); the protocol itself always asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from dht.chord.ring import Contact
+from dht.config import SERVICE
+from netstack.rpc.client import RpcClient
+from netstack.rpc.errors import DeadlineExceeded, Definite, Failed, Indefinite, Unavailable
+from netstack.rpc.node import RpcNode
+
+# Silent this short a time ago: not worth waiting for again.
+SILENT_S: Final = 1.0
+
+# Processes to which a connection is kept; the ring of a laptop has fewer.
+PEERS_MAX: Final = 1024
+
+Handler = Callable[[str, Any], Awaitable[Any]]
+
+
+class Peers:
+    """The other processes of the ring.
+
+    Args:
+        node: a started RpcNode.
+        local: answers a call to an identifier of this very process.
+        timeout_s: silence for so long is taken for death.
+    """
+
+    def __init__(self, node: RpcNode, local: Handler, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self._node = node
+        self._local = local
+        self._clients: dict[str, RpcClient] = {}
+        self._silent: dict[str, float] = {}
+
+    def __repr__(self) -> str:
+        return f"<Peers {len(self._clients)} known, {len(self._silent)} silent>"
+
+    async def call(
+        self,
+        to: Contact,
+        method: str,
+        body: Any,
+        *,
+        timeout_s: float | None = None,
+        patient: bool = True,
+    ) -> Any:
+        """The answer of the process of `to`; raises RpcError."""
+        me = self._node.runtime.node
+        if to.name == me:
+            return await self._local(method, body)
+        now = self._node.runtime.clock.now
+        if not patient and now() - self._silent.get(to.name, float("-inf")) < SILENT_S:
+            raise Unavailable(f"{to.name} was silent a moment ago")
+        client = self._client(to)
+        limit_s = timeout_s or self.timeout_s
+        try:
+            async with asyncio.timeout(limit_s + 0.05):
+                answer = await client.call(method, body, timeout_s=limit_s)
+        except TimeoutError:
+            self._silent[to.name] = now()
+            raise DeadlineExceeded("no answer in time") from None
+        except Failed:
+            raise
+        except (Indefinite, Definite) as error:
+            if isinstance(error, (DeadlineExceeded, Unavailable)):
+                self._silent[to.name] = now()
+            raise
+        self._silent.pop(to.name, None)
+        return answer
+
+    def _client(self, to: Contact) -> RpcClient:
+        client = self._clients.get(to.name)
+        if client is None:
+            if len(self._clients) >= PEERS_MAX:
+                raise Unavailable(f"{PEERS_MAX} processes are known already")
+            client = self._clients[to.name] = self._node.client(to.address, SERVICE, to.name)
+        return client
