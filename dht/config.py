@@ -75,16 +75,12 @@ class DhtSettings:
 def contacts_of(config: ClusterConfig, settings: DhtSettings) -> dict[str, list[Contact]]:
     """All identifiers of all peers in the file, by peer."""
     return {
-        node.name: [
-            contact_of(node.name, node.host, node.port, i) for i in range(settings.vnodes)
-        ]
+        node.name: [contact_of(node.name, node.host, node.port, i) for i in range(settings.vnodes)]
         for node in config.of_service(SERVICE)
     }
 
 
-def _pair(
-    table: dict[str, Any], name: str, default: tuple[float, float]
-) -> tuple[float, float]:
+def _pair(table: dict[str, Any], name: str, default: tuple[float, float]) -> tuple[float, float]:
     value = table.pop(name, None)
     if value is None:
         return default

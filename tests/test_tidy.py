@@ -47,6 +47,7 @@ CORES = (
     "netstack/tunnel/address.py",
     "raftd/*.py",
     "cluster/node.py",
+    "dht/chord/*.py",
 )
 # The shells that live beside the cores: these may touch the world.
 SHELLS = {
@@ -63,6 +64,11 @@ SHELLS = {
     "raftd/client.py",
     "raftd/leader_seeker.py",
     "raftd/config.py",
+    "dht/chord/peers.py",
+    "dht/chord/member.py",
+    "dht/chord/keeper.py",
+    "dht/chord/repair.py",
+    "dht/chord/writer.py",
 }
 
 

@@ -117,8 +117,11 @@ def _replay(data: bytes, items: list[Item]) -> int:
         payload = data[at + HEADER.size : at + HEADER.size + length]
         if len(payload) < length or google_crc32c.value(payload) != crc:
             break
-        fields: list[Any]
-        for fields in msgpack.unpackb(payload):
-            items.append(fields[0] if len(fields) == 1 else Record(*fields))
+        items += [_item(fields) for fields in msgpack.unpackb(payload)]
         at += HEADER.size + length
     return at
+
+
+def _item(fields: list[Any]) -> Item:
+    key: bytes = fields[0]
+    return key if len(fields) == 1 else Record(*fields)

@@ -1,7 +1,7 @@
 """The shell of one identifier: runs its core by the clock, and carries its questions.
 
-    core ──Ask──► Peers ──► another process's `chord.ask`      its answer, or `failed`
-         ──Changed──► on_change: ranges have moved
+core ──Ask──► Peers ──► another process's `chord.ask`      its answer, or `failed`
+     ──Changed──► on_change: ranges have moved
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Member:
 
     @property
     def serving(self) -> bool:
-        """Whether it may answer as an owner: its successor knows that it is there."""
+        """Whether it may answer as an owner: its successor has given up its range to it."""
         return self.core.state == MEMBER and (self.alone or self.confirmed_by is not None)
 
     @property
@@ -68,7 +68,7 @@ class Member:
         elif what in (NOTIFY, GONE):
             body = (wire.read_contact(arguments[0] if arguments else None),)
         answer = self.core.receive(what, body, self.now)
-        if what == NOTIFY or what == GONE:
+        if what in (NOTIFY, GONE):
             self.run()
         if what == STATE:
             return wire.pack_state(answer)
@@ -84,13 +84,11 @@ class Member:
             else:
                 changed = True
         if changed:
-            if self.confirmed_by is not None and self.confirmed_by != self.core.succ[0]:
-                self.confirmed_by = None if not self.alone else self.confirmed_by
             self._on_change(self)
         self._arm()
 
     async def _carry(self, ask: Ask) -> None:
-        body = [ask.to.index, ask.what, _packed(ask)]
+        body = [ask.to.vnode, ask.what, _packed(ask)]
         try:
             answer = await self._peers.call(ask.to, ASK, body, patient=ask.what != STEP)
             if ask.what == STATE:
@@ -137,7 +135,7 @@ class Member:
         return lookup
 
     async def _step(self, peer: Contact, target: int, walk: bool) -> Route:
-        body = [peer.index, STEP, [wire.pack_id(target), walk]]
+        body = [peer.vnode, STEP, [wire.pack_id(target), walk]]
         return wire.read_route(await self._peers.call(peer, ASK, body, patient=False))
 
     def close(self) -> None:

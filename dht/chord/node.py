@@ -204,7 +204,7 @@ class ChordNode:
         def answered(state: Any, now: float) -> None:
             self._step = ""
             first = state.succ[0] if isinstance(state, State) else None
-            if first is None or not within(behind.id, self.me.id, first.id) and first.real:
+            if first is None or (not within(behind.id, self.me.id, first.id) and first.real):
                 self._join_failed(now)  # busy, or somebody came between: look again
                 return
             rest = [c for c in state.succ if c.id != self.me.id]
@@ -557,5 +557,3 @@ class ChordNode:
 
     def _jittered(self, pause_s: float) -> float:
         return pause_s * (0.75 + 0.5 * self._rng.random())
-
-

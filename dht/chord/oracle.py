@@ -13,6 +13,7 @@ on the way: `flaws` says how far.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ def principals(ring: Ring) -> set[Contact]:
     skipped: set[Contact] = set()
     for node, view in ring.items():
         known = [node, *view.succ]
-        for a, b in zip(known, known[1:], strict=False):
+        for a, b in itertools.pairwise(known):
             if a.id != b.id:
                 skipped.update(m for m in _inside(members, a.id, b.id) if m not in skipped)
     return set(members) - skipped
@@ -68,7 +69,7 @@ def _in_order(node: Contact, succ: tuple[Contact, ...]) -> bool:
     steps = zip([node.id, *reals], reals, strict=False)
     if any(a == b for a, b in steps):
         return False
-    return all(between(node.id, a, b) for a, b in zip(reals, reals[1:], strict=False))
+    return all(between(node.id, a, b) for a, b in itertools.pairwise(reals))
 
 
 def flaws(ring: Ring, successors: int) -> list[str]:

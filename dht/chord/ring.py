@@ -32,7 +32,7 @@ class Contact(NamedTuple):
     name: str = ""
     host: str = ""
     port: int = 0
-    index: int = 0  # which of its process's virtual nodes
+    vnode: int = 0  # which of its process's virtual nodes
 
     @property
     def real(self) -> bool:
@@ -45,7 +45,7 @@ class Contact(NamedTuple):
         return self.host, self.port
 
     def __repr__(self) -> str:
-        return f"{self.name}/{self.index}@{brief(self.id)}" if self.name else f"~{brief(self.id)}"
+        return f"{self.name}/{self.vnode}@{brief(self.id)}" if self.name else f"~{brief(self.id)}"
 
 
 def key_id(key: bytes) -> int:

@@ -1,4 +1,4 @@
-"""A ring of bare cores: every message, timer, death and join is one step that a schedule chooses."""
+"""A ring of bare cores: each message, timer, death and join is a step that a schedule chooses."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ class Rehearsal:
 
     def ring(self) -> oracle.Ring:
         return {
-            n.me: oracle.View(n.pred, tuple(n.succ)) for n in self.nodes.values() if n.state == MEMBER
+            n.me: oracle.View(n.pred, tuple(n.succ))
+            for n in self.nodes.values()
+            if n.state == MEMBER
         }
 
     def judge(self) -> None:
