@@ -2,6 +2,7 @@
 
     compare   an owner sends each replica sixteen digests of its range; for the parts that differ
               both lists are laid side by side; each side gets what is newer at the other
+    give over an owner whose range has shrunk brings the lost part to whoever owns it now
     enter     before a newcomer joins, it copies its future range from its present owner: copy,
               then switch, then compare once more for what was written meanwhile
     leave     before a peer goes, one process more than usual gets its ranges
@@ -22,7 +23,7 @@ from dht.chord.keeper import STORE, Keeper
 from dht.chord.member import Member
 from dht.chord.records import PARTS, Record
 from dht.chord.replicas import Span, followers
-from dht.chord.ring import Contact, key_id, within
+from dht.chord.ring import SIZE, Contact, key_id, within
 from netstack.rpc.errors import BadRequest, RpcError, brief
 from netstack.runtime.runtime import Runtime
 
@@ -43,6 +44,9 @@ BULK: Final = 10
 RETRY_S: Final = 0.2
 SETTLE_S: Final = 0.02
 
+# A lost range is cut into so many owners', or tried so often, at the most; offers do the rest.
+GIVE_TRIES: Final = 64
+
 # An owner that has not asked about a range for so many repair periods is not its owner any more.
 KEPT_PERIODS: Final = 3
 OFFERS_MAX: Final = 256
@@ -57,6 +61,7 @@ class Repair:
         self._wakes: dict[Member, asyncio.Event] = {}
         self._kept: dict[Contact, tuple[int, int, float]] = {}  # owner -> range, when asked last
         self._period_s = keeper.settings.repair_s
+        self.moving = 0  # ranges that are being given over
         self._since = runtime.clock.now()
 
     def __repr__(self) -> str:
@@ -66,14 +71,16 @@ class Repair:
 
     def add(self, member: Member) -> None:
         """Look after the range of `member` from now on."""
-        self._keeper.spans[member] = Span()
+        self._keeper.spans[member] = Span(self._keeper.settings.replicas)
         self._wakes[member] = asyncio.Event()
         self._runtime.spawn(self._look_after(member), f"repair {member.core.me!r}")
 
     def moved(self, member: Member) -> None:
         """Pointers have changed, or the successor has confirmed this owner."""
         span = self._keeper.spans[member]
-        span.moved(member.core)
+        lost = span.moved(member.core)
+        if lost is not None:
+            self._runtime.spawn(self._give_over(member, *lost), f"give over {member.core.me!r}")
         if not span.settled(member.core) or not span.complete:
             self._wakes[member].set()
 
@@ -127,7 +134,7 @@ class Repair:
             me = wire.pack_contact(member.core.me)
             span = [wire.pack_id(low), wire.pack_id(high)]
             digests = self._keeper.store.digest(low, high)
-            parts = await self._call(to, DIGEST, [me, *span, digests])
+            parts = await self._keeper.peers.call(to, DIGEST, [me, *span, digests], patient=False)
             if not parts:
                 return True
             await self._level(to, low, high, parts, push=True, me=me)
@@ -178,6 +185,25 @@ class Repair:
     async def _call(self, to: Contact, method: str, body: Any) -> Any:
         limit_s = BULK * self._keeper.peers.timeout_s
         return await self._keeper.peers.call(to, method, body, timeout_s=limit_s, patient=False)
+
+    async def _give_over(self, member: Member, low: int, high: int) -> None:
+        """(low, high] is somebody else's now, or several others'."""
+        self.moving += 1
+        try:
+            for _ in range(GIVE_TRIES):
+                lookup = await member.find((low + 1) % SIZE)
+                owner = lookup.found.owner if lookup.found is not None else member.core.me
+                if owner.name == member.core.me.name:
+                    return  # ours again, or another identifier's here: the records are here
+                end = owner.id if within(low, owner.id, high) else high
+                if await self._compare_with(member, owner, low, end):
+                    if end == high:
+                        return
+                    low = end
+                else:
+                    await asyncio.sleep(RETRY_S)
+        finally:
+            self.moving -= 1
 
     # -- the other side of it
 

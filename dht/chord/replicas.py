@@ -4,7 +4,7 @@ Replicas lie on *distinct processes*: several identifiers of one process die tog
 replicas of a range are the first r-1 other processes in the owner's successor list.
 
 An owner is *settled* for its range when it has compared the whole of it with those replicas since
-its range last grew or somebody new followed it. Until then it may lack what they hold: it asks
+its range last grew or somebody new came among them. Until then it may lack what they hold: it asks
 them before it answers, and says `absent` only if all of them said so.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dht.chord.node import ChordNode
-from dht.chord.ring import SIZE, Contact
+from dht.chord.ring import SIZE, Contact, between
 
 
 def followers(core: ChordNode) -> list[Contact]:
@@ -29,19 +29,25 @@ def followers(core: ChordNode) -> list[Contact]:
 class Span:
     """What one identifier of this process knows of its own range."""
 
+    replicas: int  # processes that should hold it, the owner included
     settled_low: int | None = None  # (settled_low, me] is compared
-    knew: frozenset[Contact] = field(default_factory=frozenset)
+    low: int | None = None  # where it began when the pointers last moved
+    knew: frozenset[str] = field(default_factory=frozenset)
     complete: bool = False  # the last comparison reached as many replicas as there should be
 
-    def moved(self, core: ChordNode) -> None:
-        """The pointers of `core` have changed."""
-        first = core.succ[0]
-        if first.real and first not in self.knew:
-            # Somebody new follows: it may hold, from another ring, what belongs to this range.
+    def moved(self, core: ChordNode) -> tuple[int, int] | None:
+        """The pointers of `core` have changed; returns the part of the range that it has lost."""
+        names = frozenset(c.name for c in followers(core)[: self.replicas - 1])
+        if core.state != "member" or not names <= self.knew:
+            # Somebody new follows: it may hold what belongs here, from another ring even.
             self.settled_low = None
-        if core.state != "member":
-            self.settled_low = None
-        self.knew = frozenset(core.succ)
+            self.complete = False
+        self.knew = names
+        low = core.pred.id if core.pred is not None else None
+        before, self.low = self.low, low
+        if before is not None and low is not None and between(before, low, core.me.id):
+            return before, low
+        return None
 
     def settled(self, core: ChordNode) -> bool:
         """Whether the whole range is compared."""

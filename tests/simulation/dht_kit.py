@@ -100,6 +100,7 @@ class SimulatedRing:
             for name in self.running
             for m in self.services[name].members
             if not self.services[name].keeper.spans[m].settled(m.core)
+            or self.services[name].repair.moving
         ]
 
     async def ideal(self, *, settled: bool = True) -> float:
