@@ -95,7 +95,7 @@ class Keeper:
         for member in self.members:
             if member.core.state == "member":
                 return wire.pack_route(member.core.route(identifier))
-        return [False, []]
+        return [False, [], []]
 
     def sure(self, member: Member) -> bool:
         """Whether what this process holds is all there is of the member's range."""

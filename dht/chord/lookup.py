@@ -8,7 +8,9 @@
 
 This is the iterative form: the asker talks to every hop itself. It always asks the contact that
 precedes the target most closely among those that it has heard of, so a dead one costs one time-out
-and the next best takes its place: fingers first, then along the successor lists (Chord §V-C).
+and the next best takes its place. If all between a node and the target are dead, the owner is the
+first behind the target in that node's successor list (Chord §V-C): in the lecture, N85 and N102
+have died, and N80 must know that K90 is N113's now, not N120's.
 """
 
 from __future__ import annotations
@@ -26,11 +28,13 @@ class Route(NamedTuple):
     """A node's answer to "who owns this?".
 
     final: `contacts` are the owner and its successors, as far as the node knows.
-    Otherwise they precede the target, the closest first.
+    Otherwise they precede the target, the closest first; if the target lies within the node's
+    successor list, `beyond` are the entries from there on: the owners, should all before be dead.
     """
 
     final: bool
     contacts: tuple[Contact, ...]
+    beyond: tuple[Contact, ...] = ()
 
 
 class Found(NamedTuple):
@@ -62,6 +66,8 @@ class Lookup:
         self._hops_max = hops_max
         self._heard: dict[Contact, int] = {}  # -> how far before the target
         self._asked: set[Contact] = set()
+        # How far before the target, who, and its successors beyond the target: the closest so far.
+        self._near: tuple[int, Contact, tuple[Contact, ...]] | None = None
         self._hear(start)
 
     def __repr__(self) -> str:
@@ -78,9 +84,16 @@ class Lookup:
         """Whom to ask; None when there is nobody left, or the owner is known."""
         if self.found is not None or len(self._asked) >= self._hops_max:
             return None
-        if not self._heard:
+        best = min(self._heard, key=self._heard.__getitem__, default=None)
+        if self._near is not None and (best is None or self._heard[best] >= self._near[0]):
+            # All between that node and the target are dead.
+            owners = tuple(c for c in self._near[2] if c not in self.dead)
+            if owners:
+                self.found = Found(owners[0], owners, self._near[1])
+                return None
+            self._near = None
+        if best is None:
             return None
-        best = min(self._heard, key=self._heard.__getitem__)
         del self._heard[best]
         self._asked.add(best)
         return best
@@ -90,6 +103,9 @@ class Lookup:
         self.path.append(peer)
         if not route.final:
             self._hear(route.contacts)
+            behind = self._before(peer)
+            if route.beyond and (self._near is None or behind < self._near[0]):
+                self._near = behind, peer, tuple(c for c in route.beyond if c.real)
             return
         owners = tuple(c for c in route.contacts if c.real and c not in self.dead)
         if owners:
@@ -102,4 +118,7 @@ class Lookup:
     def _hear(self, contacts: Iterable[Contact]) -> None:
         for contact in contacts:
             if contact.real and contact not in self._asked:
-                self._heard[contact] = (self.target - contact.id - 1) & self._mask
+                self._heard[contact] = self._before(contact)
+
+    def _before(self, contact: Contact) -> int:
+        return (self.target - contact.id - 1) & self._mask

@@ -51,8 +51,9 @@ BACK_OFF: Final = 1.25
 # Contacts that a node remembers for probing; the oldest are forgotten.
 CONTACTS_MAX: Final = 128
 
-# Candidates in one answer to a look-up: the best, and those for when it is dead.
-CANDIDATES: Final = 4
+# Candidates in one answer to a look-up: the best, and those for when it is dead. With half of all
+# dead at once, all of sixteen are so once in 65,536 hops.
+CANDIDATES: Final = 16
 
 # Events kept for the story.
 STORY: Final = 40
@@ -453,9 +454,13 @@ class ChordNode:
         if not first.real or 0 < distance <= self._distance(first):
             return Route(True, tuple(self.succ) if first.real else (self.me,))
         if walk:
-            return Route(False, (first,))
+            return Route(False, tuple(c for c in self.succ if c.real)[:1])
         distances, contacts = self._table or self._build_table()
         end = bisect_left(distances, distance)
+        reals = [c for c in self.succ if c.real]
+        if distance <= self._distance(reals[-1]):
+            beyond = tuple(c for c in reals if self._distance(c) >= distance)
+            return Route(False, tuple(reversed(contacts[:end])), beyond)
         return Route(False, tuple(reversed(contacts[max(0, end - CANDIDATES) : end])))
 
     def _build_table(self) -> tuple[list[int], list[Contact]]:

@@ -88,14 +88,15 @@ def read_state(value: Any) -> Any:
 
 def pack_route(route: Route) -> list[Any]:
     """The answer to STEP."""
-    return [route.final, [pack_contact(c) for c in route.contacts if c.real]]
+    beyond = [pack_contact(c) for c in route.beyond]
+    return [route.final, [pack_contact(c) for c in route.contacts if c.real], beyond]
 
 
 def read_route(value: Any) -> Route:
     """A Route; raises BadRequest."""
-    if type(value) is not list or len(value) != 2 or type(value[0]) is not bool:
+    if type(value) is not list or len(value) != 3 or type(value[0]) is not bool:
         raise BadRequest(f"no route: {brief(value)}")
-    return Route(value[0], tuple(read_contacts(value[1])))
+    return Route(value[0], tuple(read_contacts(value[1])), tuple(read_contacts(value[2])))
 
 
 def read_record(value: Any) -> Record:
