@@ -287,12 +287,12 @@ def keys(
         rows = [(_text(v.key), brief(key_id(v.key)), v.holder, v.version, v.size) for v in views]
         render.table(("KEY", "ID", "NODE", "VERSION", "BYTES"), rows, right=("VERSION", "BYTES"))
         return
-    rows = [
+    table = [
         (k["key"], k["id"][:8], k["owner"] or "-", " ".join(k["holders"]), k["version"], k["bytes"])
         for k in shown
     ]
     heads = ("KEY", "ID", "OWNER", "COPIES", "VERSION", "BYTES")
-    render.table(heads, rows, right=("VERSION", "BYTES"))
+    render.table(heads, table, right=("VERSION", "BYTES"))
 
 
 @app.command()

@@ -66,14 +66,14 @@ def look_up(
     lookup = Lookup(target, [start], bits=BITS, hops_max=len(nodes) + 64 if walk else 256)
     while (peer := lookup.next()) is not None:
         node = nodes.get(peer)
-        if node is None:
+        if node is None or node.state != MEMBER:
             lookup.failed(peer)
         else:
             lookup.answered(peer, node.route(target, walk))
     if lookup.found is None:
         return None, lookup
     for candidate in lookup.found.owners:
-        if candidate in nodes:
+        if candidate in nodes and nodes[candidate].state == MEMBER:
             return candidate, lookup
         lookup.failed(candidate)
     return None, lookup
@@ -129,9 +129,19 @@ class LivingRing:
         node = self.nodes[me] = ChordNode(me, self._options, self._rng)
         self._knock(node)
 
-    def owners(self) -> list[Contact]:
-        """The members that live now, in order."""
-        return sorted(me for me, node in self.nodes.items() if node.state == MEMBER)
+    def rightly(self, found: Contact, target: int) -> bool:
+        """Whether `found` is the first living member from the target on.
+
+        Newcomers of whom nobody knows yet do not count: no protocol could have found them.
+        """
+        members = sorted(me for me, node in self.nodes.items() if node.state == MEMBER)
+        at = owner([member.id for member in members], target)
+        while members[at] != found and not self._known(members[at]):
+            at = (at + 1) % len(members)
+        return members[at] == found
+
+    def _known(self, contact: Contact) -> bool:
+        return any(contact in node.succ or contact == node.pred for node in self.nodes.values())
 
     def _knock(self, node: ChordNode) -> None:
         if node.state != MEMBER and self.nodes.get(node.me) is node:
