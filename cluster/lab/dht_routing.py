@@ -181,9 +181,7 @@ def churn(seed: int) -> Outcome:
     panel.curves = [
         Curve("meet a dead node: failed, in the paper, which did not try again", met),
         Curve("fail, with the next best as fall-back", failing),
-        Curve(
-            "path of 5 of 500: rate / 100", [(r, r / 100) for r in FAILURES_A_ROUND], dashed=True
-        ),
+        Curve("path of 5 of 500: rate / 100", expected, dashed=True),
     ]
     return Outcome(
         "churn",
