@@ -29,6 +29,9 @@ DELAY_S, TIMEOUT_S = 0.05, 0.5
 # Fingers much closer than the next member are the successor itself: no need to look for them.
 SPARE_BITS = 8
 
+# Newcomers in a row before one member whom only their successor knows yet.
+NEWCOMERS_MAX = 4
+
 
 def random_contacts(count: int, rng: random.Random) -> list[Contact]:
     """Members at random places, in order."""
@@ -74,9 +77,20 @@ def look_up(
         return None, lookup
     for candidate in lookup.found.owners:
         if candidate in nodes and nodes[candidate].state == MEMBER:
-            return candidate, lookup
+            return _confirmed(nodes, candidate, target), lookup
         lookup.failed(candidate)
     return None, lookup
+
+
+def _confirmed(nodes: dict[Contact, ChordNode], found: Contact, target: int) -> Contact:
+    """The owner has the last word: it may know of newcomers just before it."""
+    for _ in range(NEWCOMERS_MAX):
+        pred = nodes[found].pred
+        # Where it is the first behind the target that is known, but the predecessor is closer.
+        if nodes[found].owns(target) or pred not in nodes:
+            break
+        found = pred
+    return found
 
 
 class LivingRing:

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from dht.chord import wire
+from dht.chord.lookup import Route
 from dht.chord.member import Member
 from dht.chord.node import ChordNode
 from dht.chord.peers import Peers
@@ -89,13 +90,15 @@ class Keeper:
                 if member.serving:
                     return member
                 raise Unavailable(f"{member.core.me!r} is taking over its range: ask again")
-        raise Failed("not-owner", "this key is not ours", self._hints(identifier))
+        raise Failed("not-owner", "this key is not ours", self._hints(index))
 
-    def _hints(self, identifier: int) -> list[Any]:
-        for member in self.members:
-            if member.core.state == "member":
-                return wire.pack_route(member.core.route(identifier))
-        return [False, [], []]
+    def _hints(self, index: Any) -> list[Any]:
+        """Somebody has come before the identifier that was asked, perhaps; or look anew."""
+        if type(index) is int and 0 <= index < len(self.members):
+            core = self.members[index].core
+            if core.state == "member" and core.pred is not None:
+                return wire.pack_route(Route(True, (core.pred, core.me)))
+        return wire.pack_route(Route(False, ()))
 
     def sure(self, member: Member) -> bool:
         """Whether what this process holds is all there is of the member's range."""
