@@ -378,9 +378,8 @@ class DhtService:
             return "leaving"
         if len(inside) < len(self.members):
             return f"joining: {len(inside)} of {len(self.members)} identifiers"
-        lonely = [core for core in inside if not core.succ[0].real and core.contacts]
-        if lonely:
-            return "alone: nobody follows"
+        if any(not followers(core) and core.contacts for core in inside):
+            return "alone: no other peer follows"
         unready = sum(not member.serving for member in self.members)
         return f"taking over {unready} ranges" if unready else ""
 

@@ -316,5 +316,5 @@ class TestLookup:
     [{"successors": 0}, {"stabilise_s": (0.0, 1.0)}, {"finger_s": (2.0, 1.0)}, {"probe_s": 0}],
 )
 def test_options_that_make_no_sense(wrong):
-    with pytest.raises(ValueError, match="must be|pause"):
+    with pytest.raises(ValueError, match=r"must be|pause"):
         ChordOptions(**wrong)

@@ -1,14 +1,14 @@
 """Transcripts: commands to a ring of cores, and what comes of them.
 
-    > ring 10 80 85 102 113 120        an ideal ring, fingers too
-    > kill 85 102                      without a word
-    > stabilise 113 102                one round of these, in this order
-    > turn 3                           rounds of stabilisation
-    > join 36 through 20
-    > owner 90 from 10                 a look-up, hop by hop
-    > walk 90 from 10                  the same, successor by successor
-    > show 80                          its pointers
-    > list 1                           length of successor lists, before `ring`
+> ring 10 80 85 102 113 120        an ideal ring, fingers too
+> kill 85 102                      without a word
+> stabilise 113 102                one round of these, in this order
+> turn 3                           rounds of stabilisation
+> join 36 through 20
+> owner 90 from 10                 a look-up, hop by hop
+> walk 90 from 10                  the same, successor by successor
+> show 80                          its pointers
+> list 1                           length of successor lists, before `ring`
 """
 
 from __future__ import annotations
