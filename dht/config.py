@@ -48,7 +48,7 @@ class DhtSettings:
             chord = ChordOptions(
                 successors=_whole(table, "successors", defaults.successors, 64),
                 stabilise_s=stabilise_s,
-                finger_s=(stabilise_s[0] / 2, max(stabilise_s[1] * 4, stabilise_s[0])),
+                finger_s=(2 * stabilise_s[0], 4 * stabilise_s[1]),
                 probe_s=_whole(table, "probe_ms", 2000, 3_600_000) / 1000,
             )
         except ValueError as error:

@@ -102,7 +102,7 @@ class Seeker:
             silent = self._now() - self._silent.get(peer.name, -1e9) < SILENT_S
             try:
                 # One who was silent just now gets less time to answer.
-                limit_s = HOP_S / 4 if silent else HOP_S
+                limit_s = HOP_S / 2 if silent else HOP_S
                 answer = await self._call(peer, "chord.step", [peer.vnode, target, walk], limit_s)
                 lookup.answered(peer, wire.read_route(answer))
             except RpcError:

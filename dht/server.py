@@ -11,9 +11,9 @@
     dht.keys       inline   [after] -> [[[key, version, size, owner?], …], more]
     dht.fetch, store, digest, list, take, offer                  among peers (keeper.py, repair.py)
 
-A peer that starts asks all others of the cluster file. If one is a member already, it joins through
-it. If none is and all have answered, they are all starting: they begin as one ring, who know each
-other, as the corrected protocol wants it.
+A peer that starts asks some others of the cluster file. If one is a member already, it joins
+through it. If none is, they are all starting: they begin as one ring of all in the file, who know
+each other, as the corrected protocol wants it.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ from security.identity import Identity
 HELLO: Final = "chord.hello"
 FIND: Final = "chord.find"
 
-# How long a starting peer waits for all others to answer, before it begins with those that do.
-# They are started one after the other; Python takes a third of a second each.
+# How many others a starting peer asks, and how long it waits until all of these have answered. They
+# are started one after the other; Python takes a third of a second each.
 BOOT_S: Final = 4.0
+ASKED: Final = 6
 BOOT_PAUSE_S: Final = 0.05
 JOIN_PAUSE_S: Final = 0.05
 
@@ -140,26 +141,28 @@ class DhtService:
     # -- into the ring, and out
 
     async def _enter(self, contacts: dict[str, list[Contact]]) -> None:
-        """Bootstrap with those who start too, or join those who are there."""
+        """Bootstrap with those who start too, or join those who are there.
+
+        Only some are asked: of N peers that start at once, each asking all would be N² handshakes.
+        """
+        everybody = [c for ids in contacts.values() for c in ids]
         others = [ids[0] for name, ids in contacts.items() if name != self._runtime.node]
         deadline = self._runtime.clock.now() + BOOT_S
+        asked = self._runtime.rng.sample(others, min(ASKED, len(others)))
         while True:
-            states = await asyncio.gather(*(self._ask_state(to) for to in others))
-            there = [to for to, state in zip(others, states, strict=True) if state == "member"]
+            states = await asyncio.gather(*(self._ask_state(to) for to in asked))
+            there = [to for to, state in zip(asked, states, strict=True) if state == MEMBER]
             if there:
                 await asyncio.gather(*(self._join(member, there) for member in self.members))
                 return
-            late = self._runtime.clock.now() > deadline
-            if all(state is not None for state in states) or late:
-                names = {to.name for to, state in zip(others, states, strict=True) if state}
-                names.add(self._runtime.node)
-                begin = [c for name in sorted(names) for c in contacts[name]]
+            if None not in states or self._runtime.clock.now() > deadline:
+                # Nobody is in a ring. Who does not come after all is soon found to be dead.
                 for member in self.members:
-                    member.core.bootstrap(begin, member.now)
+                    member.core.bootstrap(everybody, member.now)
                     member.confirmed_at = member.now
-                    member.confirmed_by = member.core.succ[0] if not member.alone else None
+                    member.confirmed_by = member.core.succ[0]
                     member.run()
-                self._runtime.events.emit("dht.bootstrap", peers=sorted(names))
+                self._runtime.events.emit("dht.bootstrap", peers=len(contacts))
                 return
             await asyncio.sleep(BOOT_PAUSE_S)
 
@@ -176,10 +179,10 @@ class DhtService:
         while core.state != MEMBER and not self._leaving:
             contact = self._runtime.rng.choice(there)
             lookup = await member.find(core.me.id, start=[contact])
-            found = lookup.found
-            if found is not None and found.via is not None and found.owner.name != core.me.name:
+            owner = lookup.found.owner if lookup.found is not None else core.me
+            if owner.name != core.me.name:
                 try:
-                    await self.repair.copy_before_join(core.me, found.via, found.owner)
+                    await self.repair.copy_before_join(core.me, owner)
                 except (RpcError, TypeError, ValueError):
                     await asyncio.sleep(JOIN_PAUSE_S)
                     continue

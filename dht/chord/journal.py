@@ -115,7 +115,7 @@ def _replay(data: bytes, items: list[Item]) -> int:
     while at + HEADER.size <= len(data):
         length, crc = HEADER.unpack_from(data, at)
         payload = data[at + HEADER.size : at + HEADER.size + length]
-        if len(payload) < length or google_crc32c.value(payload) != crc:
+        if not length or len(payload) < length or google_crc32c.value(payload) != crc:
             break
         items += [_item(fields) for fields in msgpack.unpackb(payload)]
         at += HEADER.size + length

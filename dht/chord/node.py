@@ -184,6 +184,12 @@ class ChordNode:
         others = sorted((c for c in members if c != self.me), key=self._distance)
         self.remember(others)
         self._become(others[-1] if others else None, self._padded(others), now, "bootstrap")
+        distances = [self._distance(c) for c in others]
+        for i in range(self.options.bits):
+            at = bisect_left(distances, 1 << i)
+            if 0 < at < len(others):  # at 0 it is the first successor
+                self.fingers[i] = others[at]
+        self._table = None
 
     def join(self, contact: Contact, now: float) -> None:
         """Become a member of the ring that `contact` belongs to; may fail, and be tried again."""
@@ -195,21 +201,29 @@ class ChordNode:
 
     def _join_behind(self, lookup: Lookup, now: float) -> None:
         found = lookup.found
-        assert found is not None
-        behind = found.via
-        if behind is None or behind == self.me:
+        if found is None or found.via is None or found.via == self.me:
             self._join_failed(now)
-            return
+        else:
+            self._ask_to_join(found.via, now)
+
+    def _ask_to_join(self, behind: Contact, now: float, again: bool = True) -> None:
         self._step = "join"
 
         def answered(state: Any, now: float) -> None:
             self._step = ""
-            first = state.succ[0] if isinstance(state, State) else None
-            if first is None or (not within(behind.id, self.me.id, first.id) and first.real):
-                self._join_failed(now)  # busy, or somebody came between: look again
+            if not isinstance(state, State):
+                self._join_failed(now)  # busy: it will be tried again
+                return
+            first, pred = state.succ[0], state.pred
+            if first.real and not within(behind.id, self.me.id, first.id):
+                if again and pred is not None and within(pred.id, self.me.id, behind.id):
+                    # The owner itself answered, or somebody new stands before it.
+                    self._ask_to_join(pred, now, again=False)
+                else:
+                    self._join_failed(now)
                 return
             rest = [c for c in state.succ if c.id != self.me.id]
-            if not rest or not rest[0].real:
+            if not rest[:1] or not rest[0].real:
                 rest = [behind]
             self._become(behind, self._padded(rest), now, f"join behind {behind!r}")
 
@@ -556,9 +570,7 @@ class ChordNode:
     def _hurry(self, now: float) -> None:
         """Things are moving: look again soon."""
         self._pause_s = self.options.stabilise_s[0]
-        self._finger_pause_s = self.options.finger_s[0]
         self._stabilise_at = min(self._stabilise_at, now + self._jittered(self._pause_s / 4))
-        self._finger_at = min(self._finger_at, now + self._jittered(self._finger_pause_s))
 
     def _jittered(self, pause_s: float) -> float:
         return pause_s * (0.75 + 0.5 * self._rng.random())

@@ -21,7 +21,8 @@ class ChordOptions:
         (shortest, longest) pause between two rounds. A round that changes something makes the next
         one early, one that changes nothing makes it later by `BACK_OFF`, as MIT's own does.
     finger_s
-        The same for fingers: they only make look-ups short, so they may be slower.
+        The same for fingers, one a round. They only make look-ups short, so they may be slower, and
+        no death makes them faster: upkeep must not grow when the ring has most to do.
     probe_s
         How often a remembered contact is asked where this node belongs; that is how two rings find
         out that they are two.
@@ -30,7 +31,7 @@ class ChordOptions:
     bits: int = BITS
     successors: int = 8
     stabilise_s: tuple[float, float] = (0.1, 1.0)
-    finger_s: tuple[float, float] = (0.05, 4.0)
+    finger_s: tuple[float, float] = (0.2, 4.0)
     probe_s: float = 2.0
 
     def __post_init__(self) -> None:

@@ -20,7 +20,8 @@ from typing import Any, Final
 
 from dht.chord import wire
 from dht.chord.keeper import STORE, Keeper
-from dht.chord.member import Member
+from dht.chord.member import ASK, Member
+from dht.chord.outputs import STATE, State
 from dht.chord.records import PARTS, Record
 from dht.chord.replicas import Span, followers
 from dht.chord.ring import SIZE, Contact, key_id, within
@@ -237,9 +238,11 @@ class Repair:
 
     # -- coming and going
 
-    async def copy_before_join(self, me: Contact, behind: Contact, owner: Contact) -> None:
+    async def copy_before_join(self, me: Contact, owner: Contact) -> None:
         """What will be ours, from who owns it now; raises RpcError."""
-        await self._level(owner, behind.id, me.id, list(range(PARTS)), push=False, me=None)
+        state = wire.read_state(await self._call(owner, ASK, [owner.vnode, STATE, []]))
+        low = state.pred if isinstance(state, State) and state.pred is not None else owner
+        await self._level(owner, low.id, me.id, list(range(PARTS)), push=False, me=None)
 
     async def hand_over(self, member: Member) -> bool:
         """Before leaving: as many others as there should be replicas have all of the range."""

@@ -168,9 +168,19 @@ class TestJoin:
 
     def test_fails_if_somebody_came_between_meanwhile(self):
         node, ask = self.joining()
-        node.answered(ask.token, Route(True, (contact(40),)), 0.1)
+        node.answered(ask.token, Route(False, (contact(25),)), 0.1)
+        node.answered(only(node).token, Route(True, (contact(40),)), 0.1)
         node.answered(only(node).token, state(5, 30, 40, 60), 0.2)
         assert node.state == "out"
+
+    def test_if_the_owner_itself_answered_its_predecessor_is_asked(self):
+        node, ask = self.joining()
+        node.answered(ask.token, Route(True, (contact(99), contact(5))), 0.1)
+        node.answered(only(node).token, state(25, 5, 25, 60), 0.2)
+        ask = only(node)
+        assert (ask.what, ask.to.id) == (STATE, 25)
+        node.answered(ask.token, state(5, 99, 5, 25), 0.3)
+        assert (node.pred, numbers(node.succ)) == (contact(25), [99, 5, 25])
 
     def test_fails_if_the_member_is_busy_or_gone(self):
         for answer in (BUSY, None):
@@ -300,7 +310,7 @@ class TestLookup:
         assert asked == HOPS_MAX
 
     def test_fingers_take_log_n_hops_and_a_walk_takes_n(self):
-        ring = Rehearsal(bits=7)
+        ring = Rehearsal(bits=7, judged=False)
         ring.bootstrap(*range(0, 128, 2))
         ring.fix_all_fingers()
         hops = [ring.look_up(t, 0).hops for t in range(1, 128)]
