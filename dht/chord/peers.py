@@ -6,6 +6,8 @@ moment by those who only look for a way (`patient=False`); the protocol itself a
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -20,6 +22,12 @@ SILENT_S: Final = 1.0
 
 # A limit that is noticed so late was noticed by a process that had not run meanwhile.
 LATE_S: Final = 0.1
+
+# A handshake takes milliseconds of both sides' time. When many peers start at once and all dial all
+# that they know, none is done in time, and all begin anew: so each dials so many at a time, and one
+# that does not answer keeps the others waiting for no longer than its turn.
+DIALS: Final = 2
+TURN_S: Final = 0.1
 
 # Processes to which a connection is kept; the ring of a laptop has fewer.
 PEERS_MAX: Final = 1024
@@ -42,6 +50,7 @@ class Peers:
         self._local = local
         self._clients: dict[str, RpcClient] = {}
         self._silent: dict[str, float] = {}
+        self._turns = asyncio.Semaphore(DIALS)
 
     def __repr__(self) -> str:
         return f"<Peers {len(self._clients)} known, {len(self._silent)} silent>"
@@ -64,6 +73,8 @@ class Peers:
             raise Unavailable(f"{to.name} was silent a moment ago")
         client = self._client(to)
         limit_s = timeout_s or self.timeout_s
+        if not client._ready():
+            await self._dial(client, limit_s)
         for last in (False, False, True):
             began = now()
             try:
@@ -75,6 +86,13 @@ class Peers:
                 raise error
             self._silent.pop(to.name, None)
             return answer
+
+    async def _dial(self, client: RpcClient, limit_s: float) -> None:
+        """Begin to connect, when it is this one's turn; the call itself waits for the rest."""
+        async with self._turns:
+            with contextlib.suppress(Unavailable, TimeoutError):
+                async with asyncio.timeout(TURN_S):
+                    await client.connect(limit_s)
 
     def _client(self, to: Contact) -> RpcClient:
         client = self._clients.get(to.name)
