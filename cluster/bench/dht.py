@@ -45,7 +45,7 @@ VALUE: Final = bytes(100)
 BARS: Final = {"put": 5.0, "get": 1.0}
 
 # Keys that are put before they are read, and that the puts of a round go through.
-KEYS: Final = 400
+KEYS: Final = 200
 
 # How long a ring of 64 may take to be ready on a busy machine.
 READY_S: Final = 60.0
@@ -102,7 +102,7 @@ def _round(kind: str, count: int, seconds: float) -> dict[str, Any]:
                     [*command, "load", kind, port, home, str(seconds)],
                     stdout=subprocess.PIPE,
                     check=True,
-                    timeout=len(OUTSTANDING) * 2 * (seconds + 5) + READY_S,
+                    timeout=len(OUTSTANDING) * 2 * (seconds + 5) + 4 * READY_S,
                 )
             finally:
                 server.kill()
