@@ -34,16 +34,18 @@ two, and brings back who was left alone.
 
 from __future__ import annotations
 
-import random
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dht.chord.lookup import Lookup, Route
 from dht.chord.options import ChordOptions
 from dht.chord.outputs import BUSY, GONE, NOTIFY, PING, STATE, STEP, Ask, Changed, Output, State
 from dht.chord.ring import Contact, between, within
+
+if TYPE_CHECKING:
+    import random
 
 # A calm round makes the next pause longer by this much (MIT's own timers do the same).
 BACK_OFF: Final = 1.25
