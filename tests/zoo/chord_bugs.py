@@ -177,7 +177,7 @@ class JoinsWithoutCopy(DhtService):
         async def nothing(*_: Any) -> None:
             return
 
-        self.repair.copy_before_join = nothing  # type: ignore[method-assign]
+        self.repair.copy_before_join = nothing
 
     def _found(self, member, record, sure):
         return super()._found(member, record, True)
@@ -188,11 +188,11 @@ class Unsynced(Journal):
 
     def append(self, items):
         real = self._file.sync
-        self._file.sync = lambda: None  # type: ignore[method-assign]
+        self._file.sync = lambda: None
         try:
             super().append(items)
         finally:
-            self._file.sync = real  # type: ignore[method-assign]
+            self._file.sync = real
 
 
 class AlwaysSettled(Span):
