@@ -69,7 +69,9 @@ class DhtService:
     core: type[ChordNode] = ChordNode
     keeping: type[Keeper] = Keeper
 
-    def __init__(self) -> None:
+    def __init__(self, turns: asyncio.Semaphore | None = None) -> None:
+        """`turns`: see Peers."""
+        self._turns = turns
         self.node: RpcNode
         self.keeper: Keeper
         self.repair: Repair
@@ -88,7 +90,7 @@ class DhtService:
         self.node = RpcNode(
             runtime, identity, service=SERVICE, config=TransportConfig(suite=config.suite)
         )
-        peers = Peers(self.node, self._local, settings.timeout_s)
+        peers = Peers(self.node, self._local, settings.timeout_s, self._turns)
         store, writer = self._recover(settings)
         self.keeper = self.keeping(runtime, settings, peers, store, writer)
         self.repair = Repair(runtime, self.keeper)

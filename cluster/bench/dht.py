@@ -47,6 +47,9 @@ BARS: Final = {"put": 5.0, "get": 1.0}
 # Keys that are put before they are read, and that the puts of a round go through.
 KEYS: Final = 200
 
+# Handshakes that the peers of the one process make at a time, all together.
+DIALS: Final = 4
+
 # How long a ring of 64 may take to be ready on a busy machine.
 READY_S: Final = 180.0
 
@@ -133,10 +136,11 @@ def make_cluster(home: Path, count: int) -> ClusterConfig:
 async def _serve_ours(count: int, home: Path) -> int:
     config = make_cluster(home, count)
     services = []
+    turns = asyncio.Semaphore(DIALS)
     for node in config.nodes:
         runtime = RealRuntime(node.name, home / "nodes" / node.name)
         identity = keystore.load_identity(home, node.name)
-        service = DhtService()
+        service = DhtService(turns)
         await service.start(runtime, identity, config)
         services.append(service)
     deadline = time.monotonic() + READY_S

@@ -27,7 +27,7 @@ LATE_S: Final = 0.1
 # that they know, none is done in time, and all begin anew: so each dials so many at a time, and one
 # that does not answer keeps the others waiting for no longer than its turn.
 DIALS: Final = 2
-TURN_S: Final = 0.1
+TURN_S: Final = 0.25
 
 # Processes to which a connection is kept; the ring of a laptop has fewer.
 PEERS_MAX: Final = 1024
@@ -42,15 +42,22 @@ class Peers:
         node: a started RpcNode.
         local: answers a call to an identifier of this very process.
         timeout_s: silence for so long is taken for death.
+        turns: of those that dial; one for several peers, where one process has several.
     """
 
-    def __init__(self, node: RpcNode, local: Handler, timeout_s: float) -> None:
+    def __init__(
+        self,
+        node: RpcNode,
+        local: Handler,
+        timeout_s: float,
+        turns: asyncio.Semaphore | None = None,
+    ) -> None:
         self.timeout_s = timeout_s
         self._node = node
         self._local = local
         self._clients: dict[str, RpcClient] = {}
         self._silent: dict[str, float] = {}
-        self._turns = asyncio.Semaphore(DIALS)
+        self._turns = turns or asyncio.Semaphore(DIALS)
 
     def __repr__(self) -> str:
         return f"<Peers {len(self._clients)} known, {len(self._silent)} silent>"
