@@ -45,7 +45,7 @@ def test_all_look_ups_are_right_once_the_ring_is_ideal():
 
 
 def test_two_rings_that_meet_become_one():
-    for seed in range(10):
+    for seed in range(4):
         ring = Rehearsal(bits=7, successors=2, seed=seed, judged=False)
         ring.bootstrap(*range(0, 120, 10))
         sides = {n: ring.rng.randrange(2) for n in ring.nodes}
