@@ -73,6 +73,7 @@ class Keeper:
         self.counters: Counter[str] = Counter()
         self._runtime = runtime
         self._locks: dict[bytes, tuple[asyncio.Lock, int]] = {}
+        self._counted: dict[Member, tuple[int, int, int]] = {}
 
     def __repr__(self) -> str:
         return f"<Keeper {self.store!r} ids={len(self.members)}>"
@@ -249,7 +250,12 @@ class Keeper:
         if core.state != "member" or (core.pred is None and not member.alone):
             return 0
         low = core.pred.id if core.pred is not None else core.me.id
-        return sum(1 for r in self.store.within(low, core.me.id) if r.alive(wall))
+        known = self._counted.get(member)
+        if known is None or known[:2] != (self.store.changes, low):
+            # Counted again only after a change: whoever watches a ring asks ten times a second.
+            count = sum(1 for r in self.store.within(low, core.me.id) if r.alive(wall))
+            known = self._counted[member] = self.store.changes, low, count
+        return known[2]
 
 
 class _Locked:
