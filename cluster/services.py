@@ -41,6 +41,7 @@ class ServiceKind:
     columns: of its table in `ring status`, beside those that all have.
     elects: its members decide themselves who belongs to them, and are asked before one comes
         or goes.
+    leaves_in_turn: one node hands its data to the others before the next may go.
     brings: kinds that come with it, and how many nodes of each, where the cluster has none yet.
     hint: commands to try once it runs.
     """
@@ -50,6 +51,7 @@ class ServiceKind:
     count: int
     columns: tuple[Column, ...] = ()
     elects: bool = False
+    leaves_in_turn: bool = False
     brings: Mapping[str, int] = field(default_factory=dict)
     hint: str = ""
 
@@ -57,6 +59,15 @@ class ServiceKind:
 def _lag(says: Mapping[str, Any]) -> str:
     lag = says.get("lag") or {}
     return " ".join(f"{name}:{n}" for name, n in sorted(lag.items())) or "-"
+
+
+def _names(names: Any) -> str:
+    return " ".join(names or ()) or "-"
+
+
+def _settled(says: Mapping[str, Any]) -> str:
+    ids, settled = says.get("ids", 0), says.get("settled", 0)
+    return "-" if not ids else "whole" if ids == settled else f"{settled} of {ids} settled"
 
 
 SERVICES: Final[dict[str, ServiceKind]] = {
@@ -73,5 +84,19 @@ SERVICES: Final[dict[str, ServiceKind]] = {
         ),
         elects=True,
         hint="ring kv put greeting hello  ·  ring kill leader",
+    ),
+    "dht": ServiceKind(
+        "d",
+        "dht",
+        5,
+        (
+            Column("IDS", "ids", number=True),
+            Column("SUCC", lambda says: _names(says.get("successors"))),
+            Column("PRED", lambda says: _names(says.get("predecessors"))),
+            Column("KEYS", "keys", number=True),
+            Column("RING", _settled),
+        ),
+        leaves_in_turn=True,
+        hint="ring dht put greeting hello  ·  ring kill dht:one",
     ),
 }

@@ -1,16 +1,20 @@
-"""`ring net lab`: the transport's experiments, each with its assertion and its figure."""
+"""`ring net lab` and its like: experiments, each with its assertion and its figure."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cluster import render
 from cluster.bench.harness import machine
 from cluster.errors import Unhealthy, Usage
+
+if TYPE_CHECKING:
+    from cluster.lab.outcome import Outcome
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
@@ -29,19 +33,45 @@ def lab(
     """Experiments that a lecturer would project; exit status 1 if a claim does not hold."""
     from cluster.lab.experiments import EXPERIMENTS
 
+    run_experiments(
+        "net",
+        EXPERIMENTS,
+        name,
+        all_=all_,
+        out=out,
+        form=form,
+        figures=figures,
+        seed=seed,
+        json=json,
+    )
+
+
+def run_experiments(
+    group: str,
+    experiments: Mapping[str, Callable[[int], Outcome]],
+    name: str,
+    *,
+    all_: bool,
+    out: Path,
+    form: str,
+    figures: bool,
+    seed: int,
+    json: bool,
+) -> None:
+    """What `ring GROUP lab` does; raises Usage, and Unhealthy if a claim does not hold."""
     if not name and not all_:
-        shows = [(known, (run.__doc__ or "").splitlines()[0]) for known, run in EXPERIMENTS.items()]
+        shows = [(known, (run.__doc__ or "").splitlines()[0]) for known, run in experiments.items()]
         render.table(("EXPERIMENT", "SHOWS"), shows)
-        render.say("next   ring net lab saw-tooth")
+        render.say(f"next   ring {group} lab {next(iter(experiments))}")
         return
     if form not in ("svg", "png"):
         raise Usage(f"a figure is svg or png, not {form!r}")
-    if name and name not in EXPERIMENTS:
-        raise Usage(f"there is no experiment {name!r}; there are: {', '.join(EXPERIMENTS)}")
+    if name and name not in experiments:
+        raise Usage(f"there is no experiment {name!r}; there are: {', '.join(experiments)}")
     outcomes = []
-    for known in [name] if name else EXPERIMENTS:
+    for known in [name] if name else experiments:
         began = time.monotonic()
-        outcome = EXPERIMENTS[known](seed)
+        outcome = experiments[known](seed)
         outcomes.append(outcome)
         if not json:
             render.say(f"{known}: {outcome.sentence} ({time.monotonic() - began:.0f} s)")
@@ -53,7 +83,7 @@ def lab(
             render.say(f"figure {path}")
     if json:
         found = [row for outcome in outcomes for row in outcome.rows()]
-        render.as_json({"bench": "net lab", "machine": machine(), "rows": found})
+        render.as_json({"bench": f"{group} lab", "machine": machine(), "rows": found})
     else:
         columns = ("EXPERIMENT", "CLAIM", "VALUE", "BOUND", "HOLDS")
         rows = [

@@ -93,6 +93,8 @@ def _bring_about(
         if removed and SERVICES[service].elects:
             # Out of the membership first: a majority must never count on a node that is gone.
             change_members(home, {}, removed)
+        if len(removed) > 1 and SERVICES[service].leaves_in_turn:
+            _shrink_in_turn(home, control, current, service, count, wait)
         topology.write(home, wanted)
         control.ask("reload")
         added = [node for node in wanted.nodes if node not in current.nodes]
@@ -102,6 +104,16 @@ def _bring_about(
             topology.forget_node(home, name)
         current, changed = wanted, True
     return changed
+
+
+def _shrink_in_turn(
+    home: Path, control: Control, current: ClusterConfig, service: str, count: int, wait: float
+) -> None:
+    """One node fewer, and the next when all are well: nobody hands its data to one that goes."""
+    for size in range(len(current.of_service(service)) - 1, count, -1):
+        topology.write(home, topology.resize(home, current, service, size))
+        control.ask("reload")
+        wait_healthy(control, wait)
 
 
 def _services(config: ClusterConfig) -> set[str]:

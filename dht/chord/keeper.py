@@ -1,0 +1,285 @@
+"""Reads and writes of one process, for the ranges that its identifiers own.
+
+    write    owner of the key? ► newest version known ► expected version? ► room?
+             ► its own disk and the replicas' at the same time ► enough copies? ► answer: who
+
+    read     owner, settled, and its successor has confirmed it lately: from memory
+             else: ask the replicas, the newest wins; *absent* only if none is left to ask
+
+The writes of one key come one after the other. A replica that believes that it owns the key itself
+refuses the write: then this owner was thought dead meanwhile, and must not acknowledge. A write
+that reached fewer than `copies_min` processes is not acknowledged either; it may survive, and the
+caller is told just that (Interrupted, which is indefinite).
+
+Where it stops: this is no consensus. Two halves of a cut ring both accept writes if each can make
+enough copies; when they meet, the greater (version, tag) wins, and the other is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from dht.chord import wire
+from dht.chord.lookup import Route
+from dht.chord.member import Member
+from dht.chord.node import ChordNode
+from dht.chord.peers import Peers
+from dht.chord.records import Record, RecordStore
+from dht.chord.replicas import Span, followers
+from dht.chord.ring import Contact, key_id
+from dht.chord.writer import Writer
+from dht.config import DhtSettings
+from netstack.rpc.errors import Failed, Interrupted, RpcError, Unavailable
+from netstack.runtime.runtime import Runtime
+
+# A deletion is remembered so long; a copy that was away for longer could bring the key back.
+TOMBSTONE_S: Final = 3600.0
+
+# An owner whose successor confirmed it longer ago may have been replaced: it asks before it reads.
+# Two of the longest stabilisation rounds.
+CONFIRMED_S: Final = 2.5
+
+FETCH: Final = "dht.fetch"
+STORE: Final = "dht.store"
+
+
+class Gathered(NamedTuple):
+    """What the replicas say of a key."""
+
+    record: Record | None
+    silent: tuple[str, ...]  # who could not be asked
+
+
+class Keeper:
+    """The data of one process."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        settings: DhtSettings,
+        peers: Peers,
+        store: RecordStore,
+        writer: Writer,
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.writer = writer
+        self.peers = peers
+        self.members: list[Member] = []
+        self.spans: dict[Member, Span] = {}
+        self.counters: Counter[str] = Counter()
+        self._runtime = runtime
+        self._locks: dict[bytes, tuple[asyncio.Lock, int]] = {}
+        self._counted: dict[Member, tuple[int, int, int]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Keeper {self.store!r} ids={len(self.members)}>"
+
+    # -- whose key
+
+    def owner_of(self, identifier: int, index: Any = -1) -> Member:
+        """Our identifier that owns it; raises Failed("not-owner") with who might."""
+        if type(index) is int and 0 <= index < len(self.members):
+            hinted = self.members[index]
+            if hinted.serving and hinted.core.owns(identifier):
+                return hinted
+        for member in self.members:
+            if member.core.owns(identifier) and member.core.state == "member":
+                if member.serving:
+                    return member
+                raise Unavailable(f"{member.core.me!r} is taking over its range: ask again")
+        raise Failed("not-owner", "this key is not ours", self._hints(index))
+
+    def _hints(self, index: Any) -> list[Any]:
+        """Somebody has come before the identifier that was asked, perhaps; or look anew."""
+        if type(index) is int and 0 <= index < len(self.members):
+            core = self.members[index].core
+            if core.state == "member" and core.pred is not None:
+                return wire.pack_route(Route(True, (core.pred, core.me)))
+        return wire.pack_route(Route(False, ()))
+
+    def sure(self, member: Member) -> bool:
+        """Whether what this process holds is all there is of the member's range."""
+        if not self.spans[member].settled(member.core):
+            return False
+        return member.alone or member.now - member.confirmed_at < CONFIRMED_S
+
+    # -- reads
+
+    def read_now(self, member: Member, key: bytes) -> Record | None:
+        """From memory; only if `sure`."""
+        self.counters["reads"] += 1
+        return self.store.get(key)
+
+    async def read(self, member: Member, key: bytes) -> Gathered:
+        """What is known of the key here and at the replicas; a newer copy is kept here too."""
+        self.counters["careful_reads"] += 1
+        mine = self.store.get(key)
+        gathered = await self._gather(member, key)
+        newest = gathered.record
+        if newest is not None and (mine is None or newest.stamp > mine.stamp):
+            if self.store.room_for(newest):
+                await self.writer.keep([newest])
+            return gathered
+        return Gathered(mine, gathered.silent)
+
+    async def _gather(self, member: Member, key: bytes) -> Gathered:
+        targets = followers(member.core)[: max(1, self.settings.replicas - 1)]
+        answers = await asyncio.gather(*(self._fetch(to, key) for to in targets))
+        newest: Record | None = None
+        silent = [to.name for to, ok, _ in answers if not ok]
+        for _, _, record in answers:
+            if record is not None and (newest is None or record.stamp > newest.stamp):
+                newest = record
+        if not targets and member.core.contacts:
+            silent.append("the rest of the ring")
+        return Gathered(newest, tuple(silent))
+
+    async def _fetch(self, to: Contact, key: bytes) -> tuple[Contact, bool, Record | None]:
+        try:
+            found = await self.peers.call(to, FETCH, [key], patient=False)
+            record = wire.read_record(found[0]) if found else None
+        except (RpcError, IndexError, TypeError):
+            return to, False, None
+        return to, True, record
+
+    # -- writes
+
+    async def write(
+        self, member: Member, key: bytes, value: bytes | None, expect: int | None, ttl_s: float
+    ) -> tuple[Record, list[str]]:
+        """A new version, and who holds it; see the head of this file for what it raises."""
+        async with _Locked(self._locks, key):
+            wall = self._runtime.clock.wall()
+            current = await self._current(member, key)
+            visible = current is not None and current.alive(wall)
+            version = current.version if current is not None and visible else 0
+            if expect is not None and expect != version:
+                raise Failed("conflict", f"the key has version {version}, not {expect}", version)
+            lasts = TOMBSTONE_S if value is None else ttl_s
+            record = Record(
+                key,
+                value,
+                (current.version if current is not None else 0) + 1,
+                repr(member.core.me),
+                wall + lasts if lasts else 0.0,
+            )
+            if not self.store.room_for(record):
+                raise Failed("full", f"the quota of {self.settings.quota_bytes} bytes is used up")
+            holders = await self.spread(member, record)
+        self.counters["writes"] += 1
+        if len(holders) < self.settings.copies_min:
+            raise Interrupted(
+                f"only {', '.join(holders)} kept it; {self.settings.copies_min} are wanted:"
+                " it may survive or not"
+            )
+        return record, holders
+
+    async def _current(self, member: Member, key: bytes) -> Record | None:
+        if self.sure(member):
+            return self.store.get(key)
+        gathered = await self.read(member, key)
+        if gathered.record is None and gathered.silent:
+            raise Unavailable(f"{', '.join(gathered.silent)} could not be asked for the key")
+        return gathered.record
+
+    async def spread(self, member: Member, record: Record) -> list[str]:
+        """Keep the record here and at the replicas, at the same time; returns who holds it."""
+        own = asyncio.ensure_future(self.writer.keep([record]))
+        others = asyncio.ensure_future(self.replicate(member, record))
+        try:
+            holders = await others
+        finally:
+            if not own.done():
+                await asyncio.wait((own,))
+        own.result()
+        return [member.core.me.name, *holders]
+
+    async def replicate(self, member: Member, record: Record) -> list[str]:
+        """Have r-1 others keep it; who is silent is replaced by the next along the list."""
+        wanted = self.settings.replicas - 1
+        targets = followers(member.core)
+        first, rest = targets[:wanted], targets[wanted:]
+        body = [wire.pack_contact(member.core.me), [list(record)], True]
+        holders: list[str] = []
+        while first:
+            answers = await asyncio.gather(*(self._store_at(to, body, member) for to in first))
+            holders += [to.name for to, ok in zip(first, answers, strict=True) if ok]
+            missing = wanted - len(holders)
+            first, rest = rest[:missing], rest[missing:]
+        return holders
+
+    async def _store_at(self, to: Contact, body: Sequence[Any], member: Member) -> bool:
+        try:
+            await self.peers.call(to, STORE, body, patient=False)
+        except Failed as error:
+            if error.reason == "mine":
+                member.core.suspect(member.core.succ[0], member.now)
+                member.run()
+                raise Interrupted(
+                    f"{to.name} owns this key by now; it may be kept or not"
+                ) from None
+            return False
+        except RpcError:
+            return False
+        return True
+
+    # -- as a replica of others
+
+    def check_fence(self, owner: Contact, records: Sequence[Record]) -> None:
+        """Refuse a write by somebody whom we have replaced."""
+        for record in records:
+            identifier = key_id(record.key)
+            for member in self.members:
+                core: ChordNode = member.core
+                if core.me != owner and member.serving and core.pred and core.owns(identifier):
+                    raise Failed("mine", f"{core.me!r} owns this key")
+
+    def check_room(self, records: Sequence[Record]) -> None:
+        """Refuse what the quota does not allow."""
+        for record in records:
+            if self.store.newer(record) and not self.store.room_for(record):
+                raise Failed("full", f"the quota of {self.settings.quota_bytes} bytes is used up")
+
+    def keys(self, member: Member) -> int:
+        """Records in the member's own range that a reader would see."""
+        core, wall = member.core, self._runtime.clock.wall()
+        if core.state != "member" or (core.pred is None and not member.alone):
+            return 0
+        low = core.pred.id if core.pred is not None else core.me.id
+        known = self._counted.get(member)
+        if known is None or known[:2] != (self.store.changes, low):
+            # Counted again only after a change: whoever watches a ring asks ten times a second.
+            count = sum(1 for r in self.store.within(low, core.me.id) if r.alive(wall))
+            known = self._counted[member] = self.store.changes, low, count
+        return known[2]
+
+
+class _Locked:
+    """One key at a time; a lock lives as long as somebody wants it."""
+
+    def __init__(self, locks: dict[bytes, tuple[asyncio.Lock, int]], key: bytes) -> None:
+        self._locks, self._key = locks, key
+
+    async def __aenter__(self) -> None:
+        lock, users = self._locks.get(self._key) or (asyncio.Lock(), 0)
+        self._locks[self._key] = lock, users + 1
+        try:
+            await lock.acquire()
+        except BaseException:
+            self._done()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._locks[self._key][0].release()
+        self._done()
+
+    def _done(self) -> None:
+        lock, users = self._locks[self._key]
+        if users == 1:
+            del self._locks[self._key]
+        else:
+            self._locks[self._key] = lock, users - 1

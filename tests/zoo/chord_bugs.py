@@ -1,0 +1,202 @@
+"""Planted bugs of the ring: each a subclass that overrides a method or two."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from dht.chord.journal import Journal
+from dht.chord.keeper import Gathered, Keeper
+from dht.chord.lookup import Route
+from dht.chord.node import ChordNode
+from dht.chord.outputs import PING, STATE, State
+from dht.chord.replicas import Span
+from dht.server import DhtService
+
+# -- the protocol
+
+
+class WrapsWrong(ChordNode):
+    """Compares identifiers as numbers: wrong for the one range that spans zero."""
+
+    def owns(self, target):
+        return self.pred is not None and self.pred.id < target <= self.me.id
+
+
+class RoutesPastZeroWrong(ChordNode):
+    """The same in a look-up's step: the interval to the successor never wraps."""
+
+    def route(self, target, walk=False):
+        first = self.succ[0]
+        if self.me.id < target <= first.id:
+            return Route(True, tuple(self.succ))
+        return Route(False, (first,))
+
+
+class NeverStabilises(ChordNode):
+    """Nobody learns of newcomers, nor of deaths."""
+
+    def stabilise(self, now):
+        return
+
+
+class NotPadded(ChordNode):
+    """A dead head is dropped, and the list is shorter from then on."""
+
+    def _drop_head(self, head, now):
+        if self.succ[0] == head:
+            self._set(self.pred, self.succ[1:] or [head], f"{head!r} is dead")
+
+
+class AdoptsUnseen(ChordNode):
+    """Takes its successor's predecessor for its successor without asking whether it lives."""
+
+    def _ask_closer(self, candidate, now):
+        if self._closer(candidate):
+            self._set(self.pred, self._padded([candidate, *self.succ[:-1]]), f"closer {candidate}")
+        self._notify(now)
+
+
+class JoinsWithOneSuccessor(ChordNode):
+    """As published: a newcomer knows its successor, and nothing of those behind it."""
+
+    def _become(self, pred, succ, now, how):
+        super()._become(pred, succ if how == "bootstrap" else self._padded(succ[:1]), now, how)
+
+
+class Published(AdoptsUnseen):
+    """Chord of 2001: joins knowing one successor and no predecessor, forgets a silent predecessor,
+    takes whoever its successor names, and rebuilds nothing of its list but by stabilising."""
+
+    def _become(self, pred, succ, now, how):
+        if how == "bootstrap":
+            super()._become(pred, succ, now, how)
+        else:
+            super()._become(None, self._padded(succ[:1]), now, how)
+
+    def rectify(self, candidate, now):
+        taken = super().rectify(candidate, now)
+        pred = self.pred
+        if pred is not None and pred != candidate and not self._step:
+            self._ask(
+                pred, PING, (), lambda a, t: None, lambda t: self._set(None, self.succ, "nil")
+            )
+        return taken
+
+    def receive(self, what, body, now):
+        if what == STATE and self.state == "member":
+            return State(self.pred, tuple(self.succ))
+        return super().receive(what, body, now)
+
+
+class NeverProbes(ChordNode):
+    """Two rings that have parted never hear of each other again."""
+
+    def probe(self, now):
+        return
+
+
+class TakesAnybodyForPredecessor(ChordNode):
+    """Whoever notifies is the predecessor, closer or not, and nobody is pinged."""
+
+    def rectify(self, candidate, now):
+        if candidate != self.me:
+            self._set(candidate, self.succ, f"rectify {candidate!r}")
+        return True
+
+
+# -- the data
+
+
+class AcknowledgesTooSoon(Keeper):
+    """Says who will hold a write before they do."""
+
+    async def replicate(self, member, record):
+        async def later() -> None:
+            await asyncio.sleep(0.5)
+            await Keeper.replicate(self, member, record)
+
+        self._runtime.spawn(later(), "replicate later")
+        return [c.name for c in member.core.succ if c.name != member.core.me.name][:2]
+
+
+class AbsentIfNotHere(Keeper):
+    """What is not in its own memory is absent."""
+
+    def sure(self, member):
+        return True
+
+
+class SilenceIsAbsence(Keeper):
+    """A replica that cannot be asked has nothing."""
+
+    async def _gather(self, member, key):
+        return Gathered((await super()._gather(member, key)).record, ())
+
+
+class IgnoresExpectation(Keeper):
+    """Compare-and-swap without the comparison."""
+
+    async def write(self, member, key, value, expect, ttl_s):
+        return await super().write(member, key, value, None, ttl_s)
+
+
+class ComparesTooEarly(Keeper):
+    """Looks at the version before it is this write's turn."""
+
+    async def write(self, member, key, value, expect, ttl_s):
+        current = await self._current(member, key)
+        if expect is not None and expect == (current.version if current else 0):
+            expect = None
+        await asyncio.sleep(0)
+        return await super().write(member, key, value, expect, ttl_s)
+
+
+class NoFence(Keeper):
+    """A replica keeps what a replaced owner writes."""
+
+    def check_fence(self, owner, records):
+        return
+
+
+class ServiceWith(DhtService):
+    """A service with one bug; `of` makes the class."""
+
+    @classmethod
+    def of(cls, bug: type) -> type[DhtService]:
+        part = "keeping" if issubclass(bug, Keeper) else "core"
+        return type(bug.__name__, (DhtService,), {part: bug})
+
+
+class JoinsWithoutCopy(DhtService):
+    """Takes over a range before its keys are there, and takes it for settled."""
+
+    async def start(self, runtime, identity, config):
+        await super().start(runtime, identity, config)
+
+        async def nothing(*_: Any) -> None:
+            return
+
+        self.repair.copy_before_join = nothing
+
+    def _found(self, member, record, sure):
+        return super()._found(member, record, True)
+
+
+class Unsynced(Journal):
+    """Tells that a batch is durable when it is only written."""
+
+    def append(self, items):
+        real = self._file.sync
+        self._file.sync = lambda: None
+        try:
+            super().append(items)
+        finally:
+            self._file.sync = real
+
+
+class AlwaysSettled(Span):
+    """An owner believes from the start that it has all there is."""
+
+    def settled(self, core):
+        return True

@@ -1,0 +1,269 @@
+"""Planted bugs of the ring: each is caught by the check that claims to catch its kind."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+import dht.chord.repair
+import dht.server
+from dht.chord import oracle
+from dht.chord.node import BrokenNode, ChordNode
+from dht.chord.ring import key_id
+from dht.client import Conflict, DhtError
+from netstack.rpc.errors import RpcError
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS / "unit" / "dht"), str(TESTS / "simulation"), str(TESTS / "zoo")]
+
+bugs = importlib.import_module("chord_bugs")
+ring_kit = importlib.import_module("ring_kit")
+dht_kit = importlib.import_module("dht_kit")
+
+FIRST = (3, 13, 23, 33, 43, 53)
+
+
+# -- the protocol: schedules of the bare core
+
+
+def schedules(kind: type[ChordNode], *, seeds: int = 40, steps: int = 300) -> None:
+    """The invariant after every step of some random schedules."""
+    for seed in range(seeds):
+        ring = ring_kit.Rehearsal(bits=6, successors=2, seed=seed, kind=kind)
+        ring.bootstrap(*FIRST)
+        for _ in range(steps):
+            ring.chance(9)
+        ring.quiet()
+        ring.until_ideal()
+
+
+def joins_and_look_ups(kind: type[ChordNode]) -> None:
+    """Newcomers are found by everybody, and every key at the node that owns it."""
+    ring = ring_kit.Rehearsal(bits=6, successors=2, kind=kind, judged=False)
+    ring.bootstrap(*FIRST)
+    for number, through in ((58, 3), (8, 33), (28, 53)):
+        ring.join(number, through)
+        ring.quiet()
+        assert ring.nodes[number].state == "member"
+        ring.turn(2)
+    ring.until_ideal(20)
+    order = sorted(ring.nodes)
+    for target in range(64):
+        right = next((n for n in order if n >= target), order[0])
+        for start in order:
+            found = ring.look_up(target, start).found
+            assert found is not None, target
+            assert found.owner.id == right, (target, start)
+
+
+def rectifies(kind: type[ChordNode]) -> None:
+    """A predecessor that lives stays, whoever else comes along from behind it."""
+    ring = ring_kit.Rehearsal(bits=6, successors=2, kind=kind, judged=False)
+    ring.bootstrap(*FIRST)
+    ring.nodes[33].rectify(ring_kit.contact(13), 0.0)
+    ring.collect(ring.nodes[33])
+    ring.quiet()
+    assert ring.nodes[33].pred == ring_kit.contact(23)
+
+
+def partitions(kind: type[ChordNode]) -> None:
+    """Cut in two, and whole again."""
+    ring = ring_kit.Rehearsal(bits=7, successors=2, seed=1, kind=kind, judged=False)
+    ring.bootstrap(*range(0, 120, 10))
+    ring.cuts = {n: n // 10 % 2 for n in ring.nodes}
+    ring.turn(12)
+    ring.cuts = {}
+    ring.until_ideal(40)
+
+
+@pytest.mark.parametrize("check", [joins_and_look_ups, rectifies, partitions])
+def test_the_protocol_itself_passes(check):
+    check(ChordNode)
+
+
+@pytest.mark.parametrize(
+    ("bug", "check"),
+    [
+        (bugs.WrapsWrong, joins_and_look_ups),
+        (bugs.RoutesPastZeroWrong, joins_and_look_ups),
+        (bugs.NeverStabilises, joins_and_look_ups),
+        (bugs.NotPadded, schedules),
+        (bugs.AdoptsUnseen, schedules),
+        (bugs.JoinsWithOneSuccessor, schedules),
+        (bugs.Published, schedules),
+        (bugs.TakesAnybodyForPredecessor, rectifies),
+        (bugs.NeverProbes, partitions),
+    ],
+)
+def test_a_bug_of_the_protocol_is_caught(bug, check):
+    with pytest.raises((AssertionError, BrokenNode)):
+        check(bug)
+
+
+# -- the data: whole peers in virtual time
+
+
+async def death_of_two(ring) -> None:
+    """Acknowledged writes outlive r-1 of their holders."""
+    await ring.ideal()
+    client = await ring.client()
+    stored = [(b"k%d" % i, await client.put(b"k%d" % i, b"v")) for i in range(6)]
+    _, last = stored[-1]
+    for name in last.acks[:2]:
+        ring.world.crash(name)
+    await ring.ideal()
+    for key, _ in stored:
+        found = await client.get(key)
+        assert found is not None, key
+
+
+async def swaps(ring) -> None:
+    """Increments by compare-and-swap all count."""
+    await ring.ideal()
+    clients = [await ring.client(name) for name in ("client", "other")]
+
+    async def add(who) -> None:
+        done = 0
+        while done < 8:
+            found = await who.get(b"counter")
+            version, count = (found.version, int(found.value)) if found else (0, 0)
+            try:
+                await who.put(b"counter", b"%d" % (count + 1), expect=version)
+            except Conflict:
+                continue
+            done += 1
+
+    await asyncio.gather(*(add(who) for who in clients * 2))
+    assert (await clients[0].get(b"counter")).value == b"32"
+
+
+async def unreachable(ring) -> None:
+    """Nobody says `absent` while those who hold the key cannot be asked."""
+    await ring.ideal()
+    client = await ring.client()
+    stored = await client.put(b"key", b"value")
+    for name in stored.acks:
+        ring.world.crash(name)
+    for _ in range(40):
+        try:
+            assert await client.get(b"key", timeout_s=0.3) is not None
+        except DhtError:
+            await asyncio.sleep(0.1)
+
+
+async def replaced(ring) -> None:
+    """An owner that was paused and replaced changes nothing behind its successor's back."""
+    await ring.ideal()
+    client = await ring.client()
+    stored = await client.put(b"key", b"before")
+    victim = stored.owner.name
+    ring.world.pause(victim)
+    await asyncio.sleep(3)
+    newer = await client.put(b"key", b"meanwhile", timeout_s=20)
+    # It comes back without a timer running, and is asked before it hears of anything.
+    service = ring.services[victim]
+    member = service.members[stored.owner.vnode]
+    member.confirmed_at = ring.world.now + 60
+    ring.world.resume(victim)
+    late = [stored.owner.vnode, b"key", b"\0late", None, 0]
+    try:
+        await client._call(stored.owner, "dht.put", late, 3)
+    except RpcError:
+        return
+    raise AssertionError(f"a write over {newer.version} was acknowledged by {victim}")
+
+
+async def late_joiner(ring) -> None:
+    """Keys are there the moment their new owner begins to answer for them: copy, then switch."""
+    await ring.ideal()
+    client = await ring.client()
+    keys = [b"k%d" % i for i in range(60)]
+    for key in keys:
+        await client.put(key, b"v")
+    ring.world.restart("d5")
+    checked: set[int] = set()
+    while len(checked) < ring.table["vnodes"]:
+        await asyncio.sleep(0.0001)
+        for member in ring.services["d5"].members if "d5" in ring.services else ():
+            if member.serving and member.core.me.id not in checked:
+                checked.add(member.core.me.id)
+                held = ring.services["d5"].keeper.store
+                missing = [k for k in keys if member.core.owns(key_id(k)) and not held.get(k)]
+                assert missing == []
+
+
+async def power_cut(ring) -> None:
+    """All lose their power at once; what was acknowledged is on their disks."""
+    await ring.ideal()
+    client = await ring.client()
+    for i in range(20):
+        await client.put(b"k%d" % i, b"v")
+    for name in ring.names:
+        ring.world.crash(name)
+    for name in ring.names:
+        ring.world.restart(name)
+    await asyncio.sleep(1)
+    await ring.ideal()
+    for i in range(20):
+        found = await client.get(b"k%d" % i)
+        assert found is not None
+
+
+SCENARIOS = {
+    death_of_two: {"count": 6, "settings": {"vnodes": 1}},
+    swaps: {},
+    unreachable: {"count": 4, "settings": {"vnodes": 1}},
+    replaced: {"count": 5, "settings": {"vnodes": 1}},
+    late_joiner: {"count": 4, "late": 1},
+    power_cut: {"count": 4},
+}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_peer_itself_passes(scenario):
+    dht_kit.run(scenario, **SCENARIOS[scenario])
+
+
+@pytest.mark.parametrize(
+    ("bug", "scenario"),
+    [
+        (bugs.AcknowledgesTooSoon, death_of_two),
+        (bugs.IgnoresExpectation, swaps),
+        (bugs.ComparesTooEarly, swaps),
+        (bugs.SilenceIsAbsence, unreachable),
+        (bugs.NoFence, replaced),
+    ],
+)
+def test_a_bug_of_the_data_is_caught(bug, scenario):
+    with pytest.raises(AssertionError):
+        dht_kit.run(scenario, kind=bugs.ServiceWith.of(bug), **SCENARIOS[scenario])
+
+
+def test_one_that_switches_before_it_has_copied_is_caught(monkeypatch):
+    monkeypatch.setattr(dht.chord.repair, "Span", bugs.AlwaysSettled)
+    with pytest.raises(AssertionError):
+        dht_kit.run(late_joiner, kind=bugs.JoinsWithoutCopy, **SCENARIOS[late_joiner])
+
+
+def test_one_that_does_not_sync_is_caught(monkeypatch):
+    monkeypatch.setattr(dht.server, "Journal", bugs.Unsynced)
+    with pytest.raises(AssertionError):
+        dht_kit.run(power_cut, **SCENARIOS[power_cut])
+
+
+def test_the_oracle_knows_an_ideal_ring_and_a_broken_one():
+    ring = ring_kit.Rehearsal(bits=6, successors=2)
+    ring.bootstrap(*FIRST)
+    assert oracle.flaws(ring.ring(), 2) == []
+    assert oracle.violations(ring.ring(), 2) == []
+    node = ring.nodes[3]
+    node.succ = [ring_kit.contact(33), ring_kit.contact(43)]
+    assert oracle.flaws(ring.ring(), 2)
+    assert len(oracle.principals(ring.ring())) == 4
+    for other in (13, 33):
+        ring.nodes[other].succ = [ring_kit.contact(n) for n in (53, 3)]
+    assert "principals" in oracle.violations(ring.ring(), 2)[0]
