@@ -35,8 +35,11 @@ class Fabric(ABC):
         return f"<{type(self).__name__} {self.engine!r}>"
 
     @abstractmethod
-    def call(self, call: Call, vector: Array, timeout_s: float) -> Work:
-        """Begin a collective; raises BadCall, or the error that ended the group."""
+    def call(self, call: Call, vector: Array, timeout_s: float, *, ahead: bool = False) -> Work:
+        """Begin a collective; raises BadCall, or the error that ended the group.
+
+        ahead: go on with it before anybody waits, too.
+        """
 
     @abstractmethod
     def send(self, vector: Array, dtype: str, dst: int, tag: int, timeout_s: float) -> Work:

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -109,34 +110,33 @@ class Group:
         timeout_s: float | None = None,
     ) -> Array:
         """Reduce over all ranks, in place; returns `array`."""
-        work = self.start(
+        return self._do(
             "allreduce", array, op=op, algorithm=algorithm, dtype=dtype, timeout_s=timeout_s
         )
-        return self._array(work)
 
     def reduce_scatter(self, array: Array, op: str = "sum", **options: Any) -> Array:
         """Chunk `rank` of the reduction, as a new array: [n·r/P, n·(r+1)/P) of the flat n elements."""
-        return self._array(self.start("reduce-scatter", array, op=op, **options))
+        return self._do("reduce-scatter", array, op=op, **options)
 
     def all_gather(self, array: Array, **options: Any) -> Array:
         """All ranks' arrays in the order of ranks, flat, new. They must be of one size."""
-        return self._array(self.start("all-gather", array, **options))
+        return self._do("all-gather", array, **options)
 
     def broadcast(self, array: Array, root: int = 0, **options: Any) -> Array:
         """The root's array into everybody's, in place; returns `array`."""
-        return self._array(self.start("broadcast", array, root=root, **options))
+        return self._do("broadcast", array, root=root, **options)
 
     def reduce(self, array: Array, root: int = 0, op: str = "sum", **options: Any) -> Array:
         """The reduction, in place at the root; other ranks' arrays stay as they are."""
-        return self._array(self.start("reduce", array, root=root, op=op, **options))
+        return self._do("reduce", array, root=root, op=op, **options)
 
     def all_to_all(self, array: Array, **options: Any) -> Array:
         """Chunk b of rank a becomes chunk a of rank b; new, flat. The size must be divisible by P."""
-        return self._array(self.start("all-to-all", array, **options))
+        return self._do("all-to-all", array, **options)
 
     def barrier(self, timeout_s: float | None = None) -> None:
         """Until all have come."""
-        self.fabric.wait(self.start("barrier", np.empty(0, np.uint8), timeout_s=timeout_s))
+        self._do("barrier", np.empty(0, np.uint8), timeout_s=timeout_s)
 
     def start(
         self,
@@ -158,6 +158,37 @@ class Group:
         Raises BadCall; Mismatch, RankLost, … if the group is over. Errors of the call itself come
         from `wait`.
         """
+        work, finish = self._begin(
+            kind,
+            array,
+            ahead=True,
+            op=op,
+            algorithm=algorithm,
+            root=root,
+            dtype=dtype,
+            timeout_s=timeout_s,
+        )
+        return Waiting.of(work, self.fabric).finally_give(finish)
+
+    def _do(self, kind: str, array: Array, **options: Any) -> Array:
+        """Begin, and wait for it."""
+        work, finish = self._begin(kind, array, ahead=False, **options)
+        self.fabric.wait(work)
+        result: Array = finish()
+        return result
+
+    def _begin(
+        self,
+        kind: str,
+        array: Array,
+        *,
+        ahead: bool,
+        op: str = "sum",
+        algorithm: str = "auto",
+        root: int = 0,
+        dtype: str | None = None,
+        timeout_s: float | None = None,
+    ) -> tuple[Work, Callable[[], Array]]:
         name = type_of(array, dtype)
         if kind in ("allreduce", "reduce", "reduce-scatter"):
             check_reduction(op, name)
@@ -168,8 +199,7 @@ class Group:
         algorithm = self._algorithm(kind, algorithm, array.nbytes)
         vector, finish = self._prepare(kind, array, root)
         call = Call(kind, algorithm, op, name, len(vector), root)
-        work = self.fabric.call(call, vector, self._limit(timeout_s))
-        return Waiting.of(work, self.fabric).finally_give(finish)
+        return self.fabric.call(call, vector, self._limit(timeout_s), ahead=ahead), finish
 
     # -- between two ranks
 
@@ -257,7 +287,7 @@ class Group:
         assert model is not None or self.size == 1
         return model.choose(self.size, nbytes, choices) if model is not None else choices[0]
 
-    def _prepare(self, kind: str, array: Array, root: int) -> tuple[Array, Any]:
+    def _prepare(self, kind: str, array: Array, root: int) -> tuple[Array, Callable[[], Array]]:
         """The vector that the schedule works on, and what makes the result of it."""
         size, rank = self.size, self.rank
         flat = np.ascontiguousarray(array).reshape(-1)
@@ -297,7 +327,7 @@ class Waiting(Work):
         return self.result()
 
 
-def _in_place(array: Array) -> tuple[Array, Any]:
+def _in_place(array: Array) -> tuple[Array, Callable[[], Array]]:
     """A contiguous vector of the array's elements, and what gives the array with the result in it."""
     if not array.flags.writeable:
         raise BadCall("the array is read-only, and the result goes into it")

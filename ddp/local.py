@@ -74,7 +74,7 @@ class LocalFabric(Fabric):
         super().__init__(hub.engines[rank])
         self._hub = hub
 
-    def call(self, call: Call, vector: Array, timeout_s: float) -> Work:
+    def call(self, call: Call, vector: Array, timeout_s: float, *, ahead: bool = False) -> Work:
         """See Fabric."""
         with self._hub.lock:
             operation = self.engine.start(call, vector, time.monotonic(), timeout_s)
