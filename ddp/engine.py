@@ -114,8 +114,11 @@ class Engine:
         self.open[sequence] = operation
         for other in self.others:
             self._outputs.append((other, self._frame(Type.ANNOUNCE, operation)))
-        for src, frame in self._ahead.pop(sequence, ()):
-            self._of_call(operation, src, frame, now)
+        try:
+            for src, frame in self._ahead.pop(sequence, ()):
+                self._of_call(operation, src, frame, now)
+        except DdpError as error:
+            self._break(error, now)
         self._pump(operation, now)
         return operation
 
@@ -149,7 +152,7 @@ class Engine:
             return
         self.dead |= 1 << rank
         error = RankLost(f"rank {rank} is gone: {why}")
-        self.broken = self.broken or error
+        self._stop(error)
         self.messages.lost(rank, error)
         for sequence, outcome in self._past:
             self._say(sequence, NO_CALL, outcome)
@@ -159,13 +162,15 @@ class Engine:
             if operation.error is not None or operation.part_done:
                 self._say(operation.sequence, operation.call, operation.error)
             self._decide(operation, now)
-        self._say(self._next_sequence, NO_CALL, error)  # no further call will be made here
 
     def expire(self, now: float) -> None:
         """Fail what is past its deadline, naming who is late."""
         for operation in list(self.open.values()):
             if operation.deadline <= now:
-                self._break(self._late(operation, now), now)
+                operation.error = error = self._late(operation, now)
+                self._say(operation.sequence, operation.call, error)
+                self._decide(operation, now)
+                self._break(error, now)
                 return
         self.messages.expire(now)
 
@@ -198,13 +203,13 @@ class Engine:
     # -- frames of calls
 
     def _not_yet(self, src: int, frame: Frame, now: float) -> None:
-        """A call that this rank has not made yet; a failed one ends the group all the same."""
+        """A call that this rank has not made yet; if it has failed, none will be made."""
         if frame.sequence >= self._next_sequence + OPERATIONS_MAX:
             raise Corrupted(f"rank {src} is {OPERATIONS_MAX} calls ahead")
         if frame.type is Type.STATUS:
             self._gossip(src, frame, now)
             if not frame.lo:
-                self._break(from_wire(frame.payload), now)
+                self._stop(from_wire(frame.payload))
                 return
         self._ahead.setdefault(frame.sequence, []).append((src, frame))
 
@@ -253,6 +258,12 @@ class Engine:
 
     def _pump(self, operation: Operation, now: float) -> None:
         """Send what the slices have to send; begin others; notice that all are through."""
+        try:
+            self._advance(operation, now)
+        except DdpError as error:
+            self._break(error, now)
+
+    def _advance(self, operation: Operation, now: float) -> None:
         if operation.ended or operation.part_done or operation.error is not None:
             return
         while True:
@@ -277,10 +288,11 @@ class Engine:
     def _send(self, operation: Operation, dst: int, frame: Frame) -> None:
         if self.dead >> dst & 1:
             return
-        if dst in operation.announced or len(frame.payload) <= EAGER_BYTES:
+        held = operation.held.get(dst)
+        if dst in operation.announced or (not held and len(frame.payload) <= EAGER_BYTES):
             self._outputs.append((dst, frame))
         else:
-            operation.held.setdefault(dst, []).append(frame)
+            operation.held.setdefault(dst, []).append(frame)  # in their order
 
     def _frame(self, type_: Type, operation: Operation) -> Frame:
         return Frame(type_, self.epoch, operation.sequence, operation.call)
@@ -300,7 +312,7 @@ class Engine:
             return
         if operation.error is not None:
             self._end(operation, operation.error, now)
-            self.broken = self.broken or operation.error
+            self._stop(operation.error)
             return
         if not operation.part_done:
             return
@@ -325,19 +337,24 @@ class Engine:
         if operation.on_end is not None:
             operation.on_end(operation)
 
+    def _stop(self, error: DdpError) -> None:
+        """No further call is made here, and who has made one already must not wait for it."""
+        if self.broken is None:
+            self.broken = error
+            if not isinstance(error, GroupClosed):
+                self._say(self._next_sequence, NO_CALL, error)
+
     def _break(self, error: DdpError, now: float) -> None:
-        """Nothing goes on after this."""
-        first = self.broken is None
-        self.broken = self.broken or error
+        """What is not done cannot be any more; what is done here waits for what the others say."""
+        self._stop(error)
+        assert self.broken is not None
         self.messages.fail(self.broken)
-        told = False
+        mine = isinstance(error, (GroupClosed, Fenced))
         for operation in list(self.open.values()):
-            operation.error = operation.error or self.broken
-            self._say(operation.sequence, operation.call, operation.error)
-            told = True
-            self._decide(operation, now)
-        if first and not told and not isinstance(error, (GroupClosed, Fenced)):
-            self._say(self._next_sequence, NO_CALL, self.broken)
+            if not operation.part_done or mine:
+                operation.error = operation.error or error
+                self._say(operation.sequence, operation.call, operation.error)
+                self._decide(operation, now)
 
     def _late(self, operation: Operation, now: float) -> RankLate:
         absent = [rank for rank in self.others if rank not in operation.announced]

@@ -44,9 +44,7 @@ def wrong(found: Array, wanted: Array) -> int:
     return int(np.count_nonzero(found.view(width) != wanted.view(width)))
 
 
-def _whole(
-    dtype: str, op: str, count: int, rank: int, ranks: int, seed: int
-) -> NDArray[np.int64]:
+def _whole(dtype: str, op: str, count: int, rank: int, ranks: int, seed: int) -> NDArray[np.int64]:
     mixed = np.arange(count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     mixed += np.uint64((seed * 1_000_003 + rank * 7919 + 1) & 0xFFFFFFFF)
     mixed ^= mixed >> np.uint64(31)
