@@ -10,6 +10,7 @@ import typer
 from cluster.cli import (
     certificates,
     chaos,
+    ddp,
     faults,
     kv,
     lab,
@@ -61,6 +62,7 @@ app.add_typer(faults.net, name="net")
 app.add_typer(faults.disk, name="disk")
 app.add_typer(faults.clock, name="clock")
 app.add_typer(kv.app, name="kv")
+app.add_typer(ddp.app, name="ddp")
 app.add_typer(certificates.app, name="cert")
 
 
