@@ -74,4 +74,19 @@ SERVICES: Final[dict[str, ServiceKind]] = {
         elects=True,
         hint="ring kv put greeting hello  ·  ring kill leader",
     ),
+    "ddp": ServiceKind(
+        "r",
+        "ddp",
+        4,
+        (
+            Column("RANK", "rank", number=True),
+            Column("SIZE", "size", number=True),
+            Column("EPOCH", "epoch", number=True),
+            Column("FABRIC", "fabric"),
+            Column("CALLS", "calls", number=True),
+            Column("JOB", "job"),
+        ),
+        brings={"raft": 3},
+        hint="ring ddp allreduce --live -b 4K -e 16M -f 8  ·  ring kill r2  ·  ring ddp why",
+    ),
 }

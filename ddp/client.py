@@ -104,13 +104,18 @@ def _cost_row(algorithm: str, ranks: int, elements: int) -> dict[str, Any]:
 def run_on_workers(
     config: Path, job: str, arguments: dict[str, Any], *, timeout_s: float
 ) -> list[Any]:
-    """Run a job (jobs.py) on all live workers at once; their results in the order of ranks.
+    """Run a job (jobs.py) on all members of the present group; their results in the order of ranks.
 
     Raises DdpError: the first error that a worker reports, or RankLost for one that does not answer.
     """
+    reports = worker_reports(config)
+    epoch = max((report.get("epoch", 0) for report in reports.values()), default=0)
+    members = [n for n, r in reports.items() if r.get("epoch") == epoch and "rank" in r]
+    if not members:
+        raise RankLost(f"no worker has a group: {reports}")
     name = f"{job}-{os.getpid()}-{os.urandom(4).hex()}"
     body = {"job": job, "id": name, "arguments": arguments}
-    answers = asyncio.run(_ask_all(config, "ddp.run", body, timeout_s))
+    answers = asyncio.run(_ask_all(config, "ddp.run", body, timeout_s, members))
     results = []
     for node, answer in answers.items():
         if isinstance(answer, Exception):
@@ -128,7 +133,9 @@ def worker_reports(config: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-async def _ask_all(config: Path, method: str, body: Any, timeout_s: float) -> dict[str, Any]:
+async def _ask_all(
+    config: Path, method: str, body: Any, timeout_s: float, only: list[str] | None = None
+) -> dict[str, Any]:
     from netstack.rpc.errors import RpcError
     from netstack.rpc.node import RpcNode
     from netstack.runtime.config import ClusterConfig
@@ -153,7 +160,11 @@ async def _ask_all(config: Path, method: str, body: Any, timeout_s: float) -> di
             found[name] = error
 
     try:
-        clients = {w.name: node.client(w.address, "ddp", w.name) for w in workers}
+        clients = {
+            w.name: node.client(w.address, "ddp", w.name)
+            for w in workers
+            if only is None or w.name in only
+        }
         await asyncio.gather(*(ask(name, client) for name, client in clients.items()))
     finally:
         await node.close()

@@ -93,6 +93,8 @@ class SharedFabric(Fabric):
         self._thread: threading.Thread | None = None
         self._works: set[Work] = set()
         self._closed = False
+        self._ending: DdpError | None = None
+        self._reported: deque[tuple[int, str]] = deque()
 
     def _map(self, where: list[Where]) -> list[Segment]:
         segments = []
@@ -164,21 +166,21 @@ class SharedFabric(Fabric):
         if self._closed:
             return
         self._closed = True
+        self._ending = error or GroupClosed(f"rank {self.engine.rank} has closed the group")
         with self._stirred:
             self._stirred.notify_all()
         if self._thread is not None:
             self._thread.join()
         with self._pumping:
-            self._fail(error or GroupClosed(f"rank {self.engine.rank} has closed the group"))
+            self._fail(self._ending)
             self._poll()
         self._deaths.close()
         for segment in self._segments:
             segment.close()
 
-    def look(self) -> None:
-        """Notice deaths and reasons now; for whoever is told that something happened."""
-        with self._pumping:
-            self._look()
+    def report(self, rank: int, why: str) -> None:
+        """Somebody else, from any thread, says that `rank` is dead."""
+        self._reported.append((rank, why))
 
     # -- progress
 
@@ -249,6 +251,10 @@ class SharedFabric(Fabric):
         now = time.monotonic()
         for rank in self._deaths.look():
             self.engine.lost(rank, "its process ended", now)
+        if self._ending is not None:
+            self._fail(self._ending)  # so that who is in a call lets `close` in
+        while self._reported:
+            self.engine.lost(*self._reported.popleft(), now)
         for rank in self._others:
             if self._segments[rank].counters[STATE] and not self.engine.dead >> rank & 1:
                 # What it wrote before it gave up counts: take it first.

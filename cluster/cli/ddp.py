@@ -38,7 +38,8 @@ def size_of(text: str) -> int:
     found = re.fullmatch(r"(\d+)([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not found:
         raise Usage(f"{text!r} is no size; write 4096, 4K, 1M or 1G")
-    return int(found[1]) * 1024 ** " KMG".index(found[2].upper() or " ")
+    power = " KMG".index(found[2].upper() or " ")
+    return int(found[1]) << (10 * power)
 
 
 def sizes(begin: str, end: str, step: str, factor: int) -> list[int]:
@@ -262,7 +263,9 @@ def _as_nccl(row: dict[str, Any], dtype: str, op: str) -> dict[str, Any]:
 
 
 def _average(rows: list[dict[str, Any]]) -> float:
-    found = [row[kind]["bus_bw"] for row in rows for kind in ("out_of_place", "in_place")]
+    found: list[float] = [
+        row[kind]["bus_bw"] for row in rows for kind in ("out_of_place", "in_place")
+    ]
     return sum(found) / len(found)
 
 
