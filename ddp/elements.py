@@ -33,6 +33,7 @@ TYPES: Final[dict[str, np.dtype[Any]]] = {
     "uint64": np.dtype(np.uint64),
     "uint8": np.dtype(np.uint8),  # carried, never reduced: bytes of anything
 }
+_NAMES: Final = {dtype: name for name, dtype in TYPES.items() if name != "bfloat16"}
 FLOATS: Final = ("float16", "float32", "float64", "bfloat16")
 OPS: Final = ("sum", "mean", "min", "max", "product")
 
@@ -47,11 +48,12 @@ _UFUNCS: Final = {
 
 def type_of(array: Array, dtype: str | None = None) -> str:
     """The element type's name; `dtype` says "bfloat16" of a uint16 array. Raises BadCall."""
-    name = dtype or str(array.dtype)
-    if name not in TYPES or TYPES[name] != array.dtype:
+    if dtype is None and (found := _NAMES.get(array.dtype)) is not None:
+        return found
+    if dtype is None or TYPES.get(dtype) != array.dtype:
         known = ", ".join(TYPES)
-        raise BadCall(f"no element type {name} for {array.dtype}; there are {known}")
-    return name
+        raise BadCall(f"no element type {dtype or ''} for {array.dtype}; there are {known}")
+    return dtype
 
 
 def check_reduction(op: str, dtype: str) -> None:

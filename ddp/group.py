@@ -279,13 +279,14 @@ class Group:
                 raise BadCall(f"no algorithm {wanted!r}; there are auto, {', '.join(ALLREDUCE)}")
             return wanted
         choices = tuple(c for c in self.fabric.choices() if f"^{c}" != wanted)
+        if len(choices) == 1:
+            return choices[0]
         if self.fabric.model is None and self.size > 1:
             from ddp.calibration import calibrate
 
             calibrate(self)
         model = self.fabric.model
-        assert model is not None or self.size == 1
-        return model.choose(self.size, nbytes, choices) if model is not None else choices[0]
+        return choices[0] if model is None else model.choose(self.size, nbytes, choices)
 
     def _prepare(self, kind: str, array: Array, root: int) -> tuple[Array, Callable[[], Array]]:
         """The vector that the schedule works on, and what makes the result of it."""

@@ -103,7 +103,7 @@ class LocalFabric(Fabric):
 
     def wait(self, work: Work) -> object:
         """See Fabric."""
-        while not work._ended.wait(TICK_S):
+        while not work.waited(TICK_S):
             with self._hub.lock:
                 self.engine.expire(time.monotonic())
                 self._hub.carry()

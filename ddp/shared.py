@@ -56,6 +56,12 @@ DIRECT: Final = "sharded-server"
 # Turns of a wait between looks at the clock, at deaths and at reasons.
 TURNS_BETWEEN_LOOKS: Final = 64
 
+# Turns of a wait before it gives way to others: some tens of microseconds.
+TURNS_ALONE: Final = 200
+
+# Calls that are kept encoded.
+CALLS_KEPT: Final = 256
+
 # Turns that give way to other processes before a wait begins to sleep, and for how long it does.
 TURNS_AWAKE: Final = 20_000
 SLEEP_S: Final = 50e-6
@@ -93,6 +99,9 @@ class SharedFabric(Fabric):
         self._thread: threading.Thread | None = None
         self._works: set[Work] = set()
         self._closed = False
+        self._said: dict[Call, bytes] = {}
+        # A turn without giving way is worth it only where everybody has a core.
+        self._turns_alone = TURNS_ALONE if engine.size <= len(os.sched_getaffinity(0)) else 0
         self._ending: DdpError | None = None
         self._reported: deque[tuple[int, str]] = deque()
 
@@ -241,6 +250,8 @@ class SharedFabric(Fabric):
         """Between two looks at what others have written."""
         if turns % TURNS_BETWEEN_LOOKS == 0:
             self._look()
+        if turns < self._turns_alone:
+            return
         if turns < TURNS_AWAKE:
             os.sched_yield()
         else:
@@ -302,7 +313,7 @@ class SharedFabric(Fabric):
 
     def _meet(self, number: int, call: Call, deadline: float, record: Record) -> None:
         """All ranks have called the same; raises Mismatch, RankLost or RankLate."""
-        own = Frame(Type.ANNOUNCE, self.engine.epoch, number, call).encode()
+        own = self._spoken(call)
         self._own.write_call(number, own)
         for rank in self._others:
             self._until(CALLS, rank, number + 1, deadline, record)
@@ -315,9 +326,21 @@ class SharedFabric(Fabric):
                     f"rank {rank} called {other}"
                 )
 
+    def _spoken(self, call: Call) -> bytes:
+        """A call as ranks compare it; its number is its place. The last ones are kept encoded."""
+        data = self._said.get(call)
+        if data is None:
+            if len(self._said) >= CALLS_KEPT:
+                self._said.clear()
+            data = Frame(Type.ANNOUNCE, self.engine.epoch, 0, call).encode()
+            self._said[call] = data
+        return data
+
     def _until(self, counter: int, rank: int, value: int, deadline: float, record: Record) -> None:
         """Wait for a counter of another rank."""
         counters = self._segments[rank].counters
+        if counters[counter] >= value:
+            return
         turns = 0
         while counters[counter] < value:
             turns += 1

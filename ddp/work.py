@@ -15,7 +15,8 @@ class Work:
     def __init__(self, what: str) -> None:
         self.what = what
         self.error: DdpError | None = None
-        self._ended = threading.Event()
+        self._done = False
+        self._event: threading.Event | None = None  # made by the first who has to wait
         self._result: Callable[[], Any] = lambda: None
         self._callbacks: list[Callable[[Work], None]] = []
 
@@ -25,12 +26,22 @@ class Work:
     @property
     def done(self) -> bool:
         """Whether it has ended, well or not."""
-        return self._ended.is_set()
+        return self._done
 
     def wait(self) -> Any:
         """The result; raises the call's DdpError. A call has a time limit, so this ends."""
-        self._ended.wait()
+        while not self.waited(None):
+            pass
         return self.result()
+
+    def waited(self, timeout_s: float | None) -> bool:
+        """Wait so long at most; whether it has ended."""
+        if not self._done:
+            event = self._event = self._event or threading.Event()
+            # It may have ended between the look and the event: then nobody will set it.
+            if not self._done:
+                event.wait(0.1 if timeout_s is None else timeout_s)
+        return self._done
 
     def result(self) -> Any:
         """The result of an ended call, or its error raised."""
@@ -52,9 +63,11 @@ class Work:
 
     def end(self, error: DdpError | None = None) -> None:
         """It is over."""
-        if self._ended.is_set():
+        if self._done:
             return
         self.error = error
-        self._ended.set()
+        self._done = True
+        if self._event is not None:
+            self._event.set()
         while self._callbacks:
             self._callbacks.pop(0)(self)

@@ -9,6 +9,7 @@ the start (calibration.py) from a ping-pong and a local sum, and chooses for `al
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ddp.schedules.catalogue import schedule_of
@@ -80,9 +81,8 @@ class CostModel:
 
     def seconds(self, algorithm: str, size: int, nbytes: int) -> float:
         """What the model expects of one allreduce."""
-        cost = count(schedule_of("allreduce", algorithm, size), nbytes)
-        messages = cost.rounds if cost.fan_in <= 2 else cost.rounds * cost.fan_in
-        return self.alpha * messages + (self.beta + self.gamma / 2) * cost.sent_max
+        messages, share = _shape(algorithm, size)
+        return self.alpha * messages + (self.beta + self.gamma / 2) * share * nbytes
 
     def choose(self, size: int, nbytes: int, among: tuple[str, ...] = CANDIDATES) -> str:
         """The algorithm expected to be fastest."""
@@ -92,6 +92,18 @@ class CostModel:
         """All candidates with what is expected of them, the chosen one first."""
         expected = sorted((self.seconds(a, size, nbytes), a) for a in among)
         return ", ".join(f"{name} {seconds * 1e6:.0f} µs" for seconds, name in expected)
+
+
+@lru_cache(maxsize=1024)
+def _shape(algorithm: str, size: int) -> tuple[int, float]:
+    """Messages one behind the other, and what the busiest rank sends as a share of the vector.
+
+    Those that arrive at one rank in one round are one behind the other there.
+    """
+    schedule = schedule_of("allreduce", algorithm, size)
+    cost = count(schedule, schedule.chunks)
+    messages = cost.rounds if cost.fan_in <= 2 else cost.rounds * cost.fan_in
+    return messages, cost.sent_max / schedule.chunks
 
 
 # Before anything is measured: a message in 60 µs, 1 GB/s sent, 5 GB/s added.
