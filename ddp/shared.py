@@ -3,6 +3,8 @@
     sharded-server   directly in the staging areas: each rank puts the shards of others where they
                      can see them, adds up its own from all ranks in order, and all copy the sums out.
                      No byte is sent twice and none goes through a ring.
+    recursive-       between two ranks, directly too: each shows all it has, and both add. One wait
+    doubling         instead of two.
     all others       the engine's frames, through a ring of bytes for each pair.
 
 A vector goes through in windows that fit into a cache. Two waits a window keep it right: nobody adds before all
@@ -51,7 +53,8 @@ from ddp.work import Work
 # beside them.
 WINDOW_BYTES: Final = 1 << 20
 
-DIRECT: Final = "sharded-server"
+SHARDED: Final = "sharded-server"
+EXCHANGE: Final = "recursive-doubling"
 
 # Turns of a wait between looks at the clock, at deaths and at reasons.
 TURNS_BETWEEN_LOOKS: Final = 64
@@ -93,6 +96,7 @@ class SharedFabric(Fabric):
         self._leaving: dict[int, deque[tuple[memoryview, int]]] = {r: deque() for r in self._others}
         self._number = 0  # of the next call
         self._window = 0  # windows so far
+        self._turn = 0
         self._jobs: deque[tuple[int, Call, Array, float, Work]] = deque()
         self._pumping = threading.Lock()
         self._stirred = threading.Condition()
@@ -124,7 +128,7 @@ class SharedFabric(Fabric):
 
     def choices(self) -> tuple[str, ...]:
         """There is no fan-in to pay in shared memory: the direct way is always the best."""
-        return (DIRECT,)
+        return (EXCHANGE,) if self.engine.size == 2 else (SHARDED,)
 
     def call(self, call: Call, vector: Array, timeout_s: float, *, ahead: bool = False) -> Work:
         """See Fabric. `ahead`: begin at once, in a thread."""
@@ -288,7 +292,7 @@ class SharedFabric(Fabric):
     # -- one call
 
     def _run(self, number: int, call: Call, vector: Array, deadline: float, work: Work) -> None:
-        direct = call.kind == "allreduce" and call.algorithm == DIRECT and self.engine.size > 1
+        direct = call.kind == "allreduce" and self._is_direct(call.algorithm)
         began = time.monotonic()
         record = Record(number, str(call), began)
         try:
@@ -297,7 +301,7 @@ class SharedFabric(Fabric):
             if direct:
                 self.engine.recorder.records.append(record)
                 self._meet(number, call, deadline, record)
-                self._allreduce(call, vector, deadline, record)
+                self._directly(call, vector, deadline, record)
                 record.outcome, record.ended = "done", time.monotonic()
                 self.engine.counters["calls"] += 1
                 self.engine.counters["sent_bytes"] += record.sent
@@ -356,11 +360,35 @@ class SharedFabric(Fabric):
                         f"after {time.monotonic() - record.began:.2f} s"
                     )
 
-    def _allreduce(self, call: Call, vector: Array, deadline: float, record: Record) -> None:
+    def _is_direct(self, algorithm: str) -> bool:
+        size = self.engine.size
+        return (algorithm == SHARDED and size > 1) or (algorithm == EXCHANGE and size == 2)
+
+    def _directly(self, call: Call, vector: Array, deadline: float, record: Record) -> None:
+        exchange = call.algorithm == EXCHANGE
+        window = self._exchange if exchange else self._one_window
         step = self._own.window // vector.itemsize
         for start in range(0, len(vector), step):
-            self._one_window(call, vector[start : start + step], deadline, record)
-        record.rounds, record.fan_in = 2, self.engine.size - 1
+            window(call, vector[start : start + step], deadline, record)
+        record.rounds, record.fan_in = (1, 1) if exchange else (2, self.engine.size - 1)
+
+    def _exchange(self, call: Call, vector: Array, deadline: float, record: Record) -> None:
+        """Of two ranks. The two halves of the staging areas take turns: who shows window w + 1 has
+        added w, so when both have shown it the place of w is free."""
+        other = 1 - self.engine.rank
+        self._window += 1
+        self._turn = 1 - self._turn
+        shown = [self._own.filled, self._own.reduced][self._turn]
+        values(shown, vector)[: len(vector)] = vector
+        self._own.counters[FILLED] = self._own.counters[REDUCED] = self._window
+        self._until(FILLED, other, self._window, deadline, record)
+        theirs = self._segments[other]
+        right = values([theirs.filled, theirs.reduced][self._turn], vector)[: len(vector)]
+        left, right = (vector, right) if other else (right, vector)
+        combine(call.op, call.dtype, left, right, vector)
+        if call.op == "mean":
+            divide(call.dtype, vector, 2)
+        record.sent += vector.nbytes
 
     def _one_window(self, call: Call, vector: Array, deadline: float, record: Record) -> None:
         rank, own = self.engine.rank, self._own
