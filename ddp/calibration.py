@@ -1,7 +1,7 @@
 """Fits the cost model to the group that is there: α, β and γ, the same on all ranks.
 
-Rank 0 and the farthest rank play ping-pong with a small and a large message, rank 0 times a local sum, and
-tells all: they must choose alike. Medians, since the machine has other things to do.
+Rank 0 and the farthest rank play ping-pong with a small and a large message, rank 0 times a local
+sum, and tells all: they must choose alike. Medians, since the machine has other things to do.
 """
 
 from __future__ import annotations

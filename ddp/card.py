@@ -1,7 +1,7 @@
 """Who a rank is, as the others must know it before they can talk: its card.
 
-Cards are exchanged once, before a group begins: through whoever started the ranks (launch.py), a rendezvous
-store (torch_backend.py), or the members' entries in raftd (membership.py).
+Cards are exchanged once, before a group begins: through whoever started the ranks (launch.py), a
+rendezvous store (torch_backend.py), or the members' entries in raftd (membership.py).
 """
 
 from __future__ import annotations

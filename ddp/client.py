@@ -1,4 +1,4 @@
-"""What other packages may use of ddp: starting ranks, asking workers, and the tables that explain them.
+"""What other packages may use of ddp: starting ranks, asking workers, tables that explain.
 
 Training code stands on `Group`; a command line stands on this.
 """
@@ -48,7 +48,7 @@ REPORT_S = 2.0
 
 
 def prove_schedule(algorithm: str, ranks: int) -> list[dict[str, Any]]:
-    """The transfers of an allreduce, round by round, once it is proven to be one; raises BadCall."""
+    """The transfers of an allreduce, by round, once it is proven to be one; raises BadCall."""
     schedule = schedule_of("allreduce", algorithm, ranks)
     prove(schedule, "allreduce")
     return [
@@ -106,7 +106,8 @@ def run_on_workers(
 ) -> list[Any]:
     """Run a job (jobs.py) on all members of the present group; their results in the order of ranks.
 
-    Raises DdpError: the first error that a worker reports, or RankLost for one that does not answer.
+    Raises DdpError: the first error that a worker reports, or RankLost for one that does not
+    answer.
     """
     reports = worker_reports(config)
     epoch = max((report.get("epoch", 0) for report in reports.values()), default=0)

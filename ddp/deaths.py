@@ -1,7 +1,7 @@
-"""Notices at once that a process of this host has died: a descriptor of the process, not its number.
+"""Notices at once that a process of this host has died: by a descriptor of it, not its number.
 
-A pid may be given to another process the next moment; a pidfd stays with the one it was opened for, and
-becomes readable when that ends, whatever ended it.
+A pid may be given to another process the next moment; a pidfd stays with the one it was opened
+for, and becomes readable when that ends, whatever ended it.
 """
 
 from __future__ import annotations

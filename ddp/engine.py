@@ -6,17 +6,18 @@
     engine.lost(rank, why, now)                              it died, or its link did
     engine.expire(now)                                       what has waited too long
 
-Every call is announced to all ranks, and ends only when all have announced the same one. So a mismatch
-is seen whatever the schedules of the two calls are, who is late is known by name, and a piece
-larger than EAGER_BYTES leaves only for a rank that has begun.
+Every call is announced to all ranks, and ends only when all have announced the same one. So a
+mismatch is seen whatever the schedules of the two calls are, who is late is known by name, and a
+piece larger than EAGER_BYTES leaves only for a rank that has begun.
 
-**One outcome.** A rank whose part is done says so to all (STATUS), and so does one whose part can never
-be: it lacks something of a rank that is dead. A call ends well for a rank once all ranks that it does not
-hold for dead have said "done", *to the same set of dead ranks*; with one "failed" it fails for all. When
-another rank dies the living say it again, to the larger set. "Failed" is never taken back, and nothing is
-heard of a rank once it is held for dead. So if one rank returned the sum, every survivor had said
-"done", and returns it too; no rank returns it when another survivor cannot. (It is flooding
-consensus; it needs what the fabric gives: a rank that is reported dead is dead, or is fenced off.)
+**One outcome.** A rank whose part is done says so to all (STATUS), and so does one whose part can
+never be: it lacks something of a rank that is dead. A call ends well for a rank once all ranks
+that it does not hold for dead have said "done", *to the same set of dead ranks*; with one
+"failed" it fails for all. When another rank dies the living say it again, to the larger set.
+"Failed" is never taken back, and nothing is heard of a rank once it is held for dead. So if one
+rank returned the sum, every survivor had said "done", and returns it too; no rank returns it when
+another survivor cannot. (It is flooding consensus; it needs what the fabric gives: a rank that is
+reported dead is dead, or is fenced off.)
 
 After any failure the group is over: what is open and what is called later fails, and a new group of
 the next epoch takes over.
@@ -100,7 +101,7 @@ class Engine:
         timeout_s: float,
         schedule: Schedule | None = None,
     ) -> Operation:
-        """Begin a call on `vector`, which becomes its result. Raises BadCall, or why the group ended."""
+        """Begin a call on `vector`, which becomes its result. Raises BadCall, or why it is over."""
         if self.broken is not None:
             raise self.broken
         if len(self.open) >= OPERATIONS_MAX:

@@ -4,8 +4,8 @@
     execution.receive(src, …, data)       a piece of a transfer; more may be in `outbox`
     execution.done                        the vector is what the schedule makes of it
 
-Pieces of a transfer come in order, transfers of different ranks in any. Those that are not yet due are
-put by: the order in which things are *added* is the schedule's, never that of arrival.
+Pieces of a transfer come in order, transfers of different ranks in any. Those that are not yet
+due are put by: the order in which things are *added* is the schedule's, never that of arrival.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@
 
 Every head carries epoch, sequence, collective, algorithm, reduction, type, root, count and two
 checksums (CRC-32C, of the head and of the payload). Where the link below seals every byte with a
-128-bit tag of its own (netstack), the payload's is left out: it would cost more than the addition. A frame that belongs to another call is noticed when it
-arrives, whatever it is.
+128-bit tag of its own (netstack), the payload's is left out: it would cost more than the
+addition. A frame that belongs to another call is noticed when it arrives, whatever it is.
 """
 
 from __future__ import annotations

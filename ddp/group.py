@@ -7,21 +7,23 @@
     work.wait()
 
 **Arrays** are numpy arrays of float16/32/64, int32/64, uint32/64, or uint16 with dtype="bfloat16";
-uint8 may be carried (broadcast, all_gather, send …), not reduced. Any size: 0, 1, not divisible by the ranks.
-One that is not contiguous is copied in and out.
+uint8 may be carried (broadcast, all_gather, send …), not reduced. Any size: 0, 1, not divisible
+by the ranks. One that is not contiguous is copied in and out.
 
 **Guaranteed**
-- All ranks get the same bits, and the same again in the next run if the algorithm is the same: additions have
-  an order that is the schedule's, not the network's. Name the algorithm where bits must repeat:
-  "auto" chooses by measured costs. "parameter-server", "sharded-server" and the naive ones add in the
-  order of ranks, as `functools.reduce(np.add, [rank 0, rank 1, …])` does.
-- All ranks must make the same calls in the same order. Those that do not get a Mismatch that names both.
-- A call ends on all ranks or fails on all living ranks; it never gives a wrong number. After an error the
-  contents of the array are undefined and the group is over: every later call raises the same error.
+- All ranks get the same bits, and the same again in the next run if the algorithm is the same:
+  additions have an order that is the schedule's, not the network's. Name the algorithm where bits
+  must repeat: "auto" chooses by measured costs. "parameter-server", "sharded-server" and the
+  naive ones add in the order of ranks, as `functools.reduce(np.add, [rank 0, rank 1, …])` does.
+- All ranks must make the same calls in the same order. Those that do not get a Mismatch that
+  names both.
+- A call ends on all ranks or fails on all living ranks; it never gives a wrong number. After an
+  error the contents of the array are undefined and the group is over: every later call raises the
+  same error.
 - Nothing waits for ever: a call has a time limit, after which RankLate names who has not come.
 - A dead rank is named by all others in RankLost.
-- `start` does not change the rules: calls are numbered when they are started. The array of a call that is
-  under way belongs to it until `wait` returns.
+- `start` does not change the rules: calls are numbered when they are started. The array of a call
+  that is under way belongs to it until `wait` returns.
 
 One thread at a time may call; `wait` may be called from any.
 """
@@ -115,7 +117,7 @@ class Group:
         )
 
     def reduce_scatter(self, array: Array, op: str = "sum", **options: Any) -> Array:
-        """Chunk `rank` of the reduction, as a new array: [n·r/P, n·(r+1)/P) of the flat n elements."""
+        """Chunk `rank` of the reduction, new: [n·r/P, n·(r+1)/P) of the flat n elements."""
         return self._do("reduce-scatter", array, op=op, **options)
 
     def all_gather(self, array: Array, **options: Any) -> Array:
@@ -131,7 +133,7 @@ class Group:
         return self._do("reduce", array, root=root, op=op, **options)
 
     def all_to_all(self, array: Array, **options: Any) -> Array:
-        """Chunk b of rank a becomes chunk a of rank b; new, flat. The size must be divisible by P."""
+        """Chunk b of rank a becomes chunk a of rank b; new, flat. P must divide the size."""
         return self._do("all-to-all", array, **options)
 
     def barrier(self, timeout_s: float | None = None) -> None:
@@ -308,7 +310,7 @@ class Group:
 
 
 class Waiting(Work):
-    """A work whose waiting is the fabric's: one of them makes progress only while somebody waits."""
+    """A work whose waiting is the fabric's, which may make progress only while somebody waits."""
 
     fabric: Fabric
     work: Work
@@ -329,7 +331,7 @@ class Waiting(Work):
 
 
 def _in_place(array: Array) -> tuple[Array, Callable[[], Array]]:
-    """A contiguous vector of the array's elements, and what gives the array with the result in it."""
+    """A contiguous vector of the elements, and what gives the array with the result in it."""
     if not array.flags.writeable:
         raise BadCall("the array is read-only, and the result goes into it")
     if array.flags.c_contiguous:

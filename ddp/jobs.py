@@ -1,7 +1,7 @@
 """What the workers can be asked to do, all at once: a name, and a function of the group.
 
-A job is called on every rank with the same arguments, and returns plain data. It must make the same calls on all
-ranks, as everything does that is given a group.
+A job is called on every rank with the same arguments, and returns plain data. It must make the
+same calls on all ranks, as everything does that is given a group.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     with Launch(4, "ddp.perf:measure", {"sizes": [4096]}) as launch:
         results = launch.results()          # one a rank, in their order
 
-The target is `module:function`, called in each process as function(group, **arguments); arguments and results are
-plain JSON. Ranks die with whoever launched them, however that ends; identities for the network are made for
-this launch alone, in a folder that goes with it.
+The target is `module:function`, called in each process as function(group, **arguments); arguments
+and results are plain JSON. Ranks die with whoever launched them, however that ends; identities
+for the network are made for this launch alone, in a folder that goes with it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Launch:
             if transport == "network":
                 self._folder = tempfile.TemporaryDirectory(prefix="ring-ddp-")
                 home = self._folder.name
-                _make_identities(Path(home), size)
+                make_identities(Path(home), size)
             for rank in range(size):
                 self._spawn()
                 job = {
@@ -163,7 +163,7 @@ class Launch:
                 stdout=sys.stderr.fileno(),
                 env=environment,
                 pass_fds=(writing,),
-                preexec_fn=before_exec,  # noqa: PLW1509 - called from the main thread
+                preexec_fn=before_exec,
             )
         finally:
             os.close(writing)
@@ -211,7 +211,8 @@ class Launch:
         return {"kind": "Died", "error": f"its process ended ({how})"}
 
 
-def _make_identities(home: Path, size: int) -> None:
+def make_identities(home: Path, size: int) -> None:
+    """An authority for one launch, and a certificate for each rank."""
     from ddp.network import SERVICE
     from security import keystore
     from security.identity import Authority

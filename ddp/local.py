@@ -3,8 +3,8 @@
     groups = make_local(4)
     threads = [Thread(target=train, args=(group,)) for group in groups]
 
-What one rank sends is in the other's engine before the call returns; whoever comes with a frame carries
-all that follows from it. `kill(rank)` is kill -9 as the others see it.
+What one rank sends is in the other's engine before the call returns; whoever comes with a frame
+carries all that follows from it. `kill(rank)` is kill -9 as the others see it.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
     ddp/alive/NAME     the card of a living worker, under a lease: it vanishes with its owner
     ddp/record         epoch, and the members in the order of their ranks
 
-Whoever sees that the living are others than the members writes the next record; of several who do, one
-wins, and the others read what it wrote. The epoch goes up with each, and every frame bears it: who slept through
-a change is fenced off. A member is a *life* of a worker, so one that was restarted is another one.
+Whoever sees that the living are others than the members writes the next record; of several who
+do, one wins, and the others read what it wrote. The epoch goes up with each, and every frame
+bears it: who slept through a change is fenced off. A member is a *life* of a worker, so one that
+was restarted is another one.
 
 Decisions only, without I/O; roster.py is what talks to raftd.
 """

@@ -1,8 +1,8 @@
-"""Messages between two ranks: send and receive, matched by tag in the order in which they were sent.
+"""Messages between two ranks: send and receive, matched by tag in the order of sending.
 
-A send is over when the message is whole at the other rank, whether or not that has asked for it yet; so two
-ranks may both send first. A message that is received as something else than it was sent (type, count) is a
-Mismatch, for both.
+A send is over when the message is whole at the other rank, whether or not that has asked for it
+yet; so two ranks may both send first. A message that is received as something else than it was
+sent (type, count) is a Mismatch, for both.
 """
 
 from __future__ import annotations

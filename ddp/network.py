@@ -1,14 +1,16 @@
-"""The fabric between hosts: one raw stream of netstack for each pair of ranks, encrypted and proven.
+"""The fabric between hosts: a raw stream of netstack for each pair of ranks, encrypted.
 
     switchboard = Switchboard(node)                  one a process: who rings is put through
     fabric = await NetworkFabric.open(switchboard, cards, rank, epoch, group="train")
 
-The lower rank of a pair dials and opens the stream; its first frame is HELLO: group, epoch and rank. So all runs
-over the one socket that a daemon has, and under the certificates of its cluster: a rank is who its
-certificate names. Frames leave while the stream has room, and wait here otherwise.
+The lower rank of a pair dials and opens the stream; its first frame is HELLO: group, epoch and
+rank. So all runs over the one socket that a daemon has, and under the certificates of its
+cluster: a rank is who its certificate names. Frames leave while the stream has room, and wait
+here otherwise.
 
-A rank is lost when its connection ends (silence included: `IDLE_S`), and at once when it is a process of
-this host that dies (deaths.py). Who rings with an epoch that is over is told so (FENCED).
+A rank is lost when its connection ends (silence included: `IDLE_S`), and at once when it is a
+process of this host that dies (deaths.py). Who rings with an epoch that is over is told so
+(FENCED).
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ STREAM_BYTES: Final = TransportConfig().stream_buffer // 2
 
 # How long a group that is closed waits for its last words to arrive.
 SETTLE_S: Final = 1.0
+SETTLE_LOOKS: Final = 200
 
 # Until all ranks of a new group have found one another.
 GATHER_S: Final = 15.0
@@ -178,11 +181,12 @@ class Line:
 
     async def retire(self, *, dialled: bool) -> None:
         """End the stream; then the connection, if it was dialled for it."""
-        with contextlib.suppress(TransportError, TimeoutError):
+        with contextlib.suppress(TransportError):
             self.stream.push(b"", fin=True)
-            async with asyncio.timeout(SETTLE_S):
-                while self.stream.buffered and self.connection.closed is None:
-                    await asyncio.sleep(SETTLE_S / 200)
+            for _ in range(SETTLE_LOOKS):
+                if not self.stream.buffered or self.connection.closed is not None:
+                    break
+                await asyncio.sleep(SETTLE_S / SETTLE_LOOKS)
         if dialled:
             await self.connection.close()
 

@@ -1,7 +1,7 @@
 """One collective of one rank: its slices on their way through the schedule, and who has said what.
 
-Long vectors go through the schedule in slices, a few at a time, so that one slice is being added while
-another travels, and no more than a few have to be held anywhere.
+Long vectors go through the schedule in slices, a few at a time, so that one slice is being added
+while another travels, and no more than a few have to be held anywhere.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from ddp.recorder import Record
 from ddp.schedules.schedule import Schedule
 
 # A slice fits into a processor's cache on both sides of an addition, and is large beside the cost
-# of a message. Only an allreduce and its kin are cut: of the others, chunks have meaning to the caller.
+# of a message. Only an allreduce and its kin are cut: of the others, chunks have meaning to the
+# caller.
 SLICE_BYTES: Final = 4 * 1024 * 1024
 SLICED: Final = frozenset({"allreduce", "broadcast", "reduce"})
 

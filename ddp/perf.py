@@ -2,9 +2,10 @@
 
     algbw = bytes / time              busbw = algbw · 2(P-1)/P
 
-busbw does not depend on the algorithm: it is what the links would have to carry at least. Time is the mean of
-`iterations` calls between two barriers, the slowest rank's; `wrong` counts elements that differ in any bit
-from what must come out; and rounds, bytes and fan-in are counted by the executors, not taken from a formula.
+busbw does not depend on the algorithm: it is what the links would have to carry at least. Time is
+the mean of `iterations` calls between two barriers, the slowest rank's; `wrong` counts elements
+that differ in any bit from what must come out; and rounds, bytes and fan-in are counted by the
+executors, not taken from a formula.
 """
 
 from __future__ import annotations
@@ -46,6 +47,12 @@ def measure(
         "rows": rows,
         "recorder": dump,
     }
+
+
+def measure_cases(group: Group, cases: list[list[int]]) -> dict[str, Any]:
+    """`measure` with a number of calls of its own for each size; [[bytes, calls], …]."""
+    found = [measure(group, sizes=[size], iterations=calls, warmup=2) for size, calls in cases]
+    return {**found[0], "rows": [row for each in found for row in each["rows"]]}
 
 
 def _row(

@@ -4,12 +4,12 @@
         cards = …exchange rank.card with the others…
         group = rank.join(cards, number)
 
-How the group is carried is found out from the cards: ranks of one host share memory, others use netstack;
-`transport` "network" or "shared" insists. The network runs in a thread with a loop of its own, since
-training is synchronous code.
+How the group is carried is found out from the cards: ranks of one host share memory, others use
+netstack; `transport` "network" or "shared" insists. The network runs in a thread with a loop of
+its own, since training is synchronous code.
 
-As a program (`python -m ddp.rank OUT`) this is the child of launch.py: a job on stdin, a line of JSON for the card,
-one for the result on descriptor OUT.
+As a program (`python -m ddp.rank OUT`) this is the child of launch.py: a job on stdin, a line of
+JSON for the card, one for the result on descriptor OUT.
 """
 
 from __future__ import annotations

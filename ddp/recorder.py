@@ -1,7 +1,8 @@
 """The flight recorder: the last calls of this rank, always on, and what they say when asked why.
 
-Each record has who began when: a call that took long was waiting for somebody, and that somebody is
-who began last. `chrome_trace` lays the records of all ranks side by side (chrome://tracing, Perfetto).
+Each record has who began when: a call that took long was waiting for somebody, and that somebody
+is who began last. `chrome_trace` lays the records of all ranks side by side (chrome://tracing,
+Perfetto).
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class Recorder:
                     blame[record.last] += record.waited_s()  # type: ignore[assignment]
             for rank, seconds in blame.most_common(1):
                 lines.append(
-                    f"of {len(finished)} calls, rank {rank} came last for {seconds:.3f} s of waiting"
+                    f"of {len(finished)} calls, rank {rank} came last for {seconds:.3f} s "
+                    "of waiting"
                 )
         return lines or [f"rank {self.rank}: nothing is open, and nothing has failed"]
 

@@ -1,7 +1,8 @@
 """The worker's side of membership: keeps its own entry alive, and the record right.
 
-A worker that dies is taken off the list at once by whoever saw it die (`evict`); one that falls silent, when
-its lease ends. A worker whose own lease has ended was given up: it goes on as another life.
+A worker that dies is taken off the list at once by whoever saw it die (`evict`); one that falls
+silent, when its lease ends. A worker whose own lease has ended was given up: it goes on as
+another life.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from netstack.rpc.node import RpcNode
 from netstack.runtime.endpoint import Address
 from raftd.client import DELETE, ClientError, RaftClient, Refused
 
-# Silence after which a worker is given up. Seconds, as raftd counts leases; long enough for an election.
+# Silence after which a worker is given up. Seconds, as raftd counts leases; long enough for an
+# election.
 LEASE_S: Final = 2
 KEEP_S: Final = 0.4
 

@@ -1,8 +1,8 @@
 """Memory that the ranks of one host share. Nothing is left of it, whatever is killed when.
 
-Each rank makes one segment, in which only it writes, and maps those of the others. A segment is a memfd:
-it has no name in /dev/shm that somebody would have to remove; others open it through /proc/PID/fd, and the
-kernel frees it with the last process that maps it.
+Each rank makes one segment, in which only it writes, and maps those of the others. A segment is a
+memfd: it has no name in /dev/shm that somebody would have to remove; others open it through
+/proc/PID/fd, and the kernel frees it with the last process that maps it.
 
     counters     calls, filled, reduced, state; how far each ring was written, and each other's read
     calls        what this rank called, by number modulo CALLS
@@ -10,9 +10,9 @@ kernel frees it with the last process that maps it.
     staging      `window` bytes for others to add, and `window` bytes of what this rank has added
     rings        a ring of bytes to each other rank
 
-Counters are 64-bit words, each on a cache line of its own, written by one process; a reader that sees a
-counter sees all that was written before it. That is the memory model of x86 (TSO), so elsewhere
-`usable` says no.
+Counters are 64-bit words, each on a cache line of its own, written by one process; a reader that
+sees a counter sees all that was written before it. That is the memory model of x86 (TSO), so
+elsewhere `usable` says no.
 """
 
 from __future__ import annotations

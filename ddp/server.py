@@ -1,11 +1,12 @@
 """The worker: `python -m ddp --node r1 --config …`. One rank of a group that mends itself.
 
-    ddp.run   unary    {job, id, arguments} -> {rank, epoch, result}    on all workers at once (client.py)
+    ddp.run   unary    {job, id, arguments} -> {rank, epoch, result}    on all at once
     ddp.why   unary    {} -> what this rank is and waits for
 
-Membership is in raftd (roster.py). With each new record the old group is over: whoever is in one of its calls gets an
-error that names who is gone; and the new one is formed: over netstack first, which also notices deaths,
-and over shared memory where all members are of one host. Until then a job waits.
+Membership is in raftd (roster.py). With each new record the old group is over: whoever is in one
+of its calls gets an error that names who is gone; and the new one is formed: over netstack first,
+which also notices deaths, and over shared memory where all members are of one host. Until then a
+job waits.
 
 Calls block, as training does, so jobs run in a thread; the loop carries frames and membership.
 """
@@ -249,7 +250,7 @@ async def _in_thread(work: Callable[[], Any]) -> Any:
 
 
 def _share(group: Group, cards: list[Card], epoch: int) -> Fabric | None:
-    """The same ranks over shared memory, if all are of this host; None if not. In a thread: it blocks."""
+    """The same ranks over shared memory, if all are of this host; None if not. It blocks."""
     here = host_id()
     if group.size == 1 or not usable() or any(card.host != here for card in cards):
         return None

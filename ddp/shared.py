@@ -1,20 +1,21 @@
-"""The fabric between ranks of one host: shared memory (segment.py), without a system call on the way.
+"""The fabric between ranks of one host: shared memory (segment.py), no system call on the way.
 
     sharded-server   directly in the staging areas: each rank puts the shards of others where they
-                     can see them, adds up its own from all ranks in order, and all copy the sums out.
-                     No byte is sent twice and none goes through a ring.
+                     can see them, adds up its own from all ranks in order, and all copy the sums
+                     out. No byte is sent twice and none goes through a ring.
     recursive-       between two ranks, directly too: each shows all it has, and both add. One wait
     doubling         instead of two.
     all others       the engine's frames, through a ring of bytes for each pair.
 
-A vector goes through in windows that fit into a cache. Two waits a window keep it right: nobody adds before all
-have filled, nobody copies before all have added. A rank that fills window w + 1 has copied window w; so who
-sees that all have filled w + 1 may overwrite its sums of w.
+A vector goes through in windows that fit into a cache. Two waits a window keep it right: nobody
+adds before all have filled, nobody copies before all have added. A rank that fills window w + 1
+has copied window w; so who sees that all have filled w + 1 may overwrite its sums of w.
 
-Before either, all ranks meet over what they called (`_meet`), so that a mismatch is seen even between a call
-that goes directly and one that does not. Whoever waits spins, giving way to others at each turn, and
-after a while sleeps; it looks for deaths and for others' reasons to give up meanwhile. What a dead rank has
-written stays readable: so either all survivors find its sums there, or none does.
+Before either, all ranks meet over what they called (`_meet`), so that a mismatch is seen even
+between a call that goes directly and one that does not. Whoever waits spins, giving way to others
+at each turn, and after a while sleeps; it looks for deaths and for others' reasons to give up
+meanwhile. What a dead rank has written stays readable: so either all survivors find its sums
+there, or none does.
 
 Calls make progress while somebody waits for one, and, once `start` was used, in a thread.
 """

@@ -5,8 +5,9 @@
     world.run(kill={2: 17})             # rank 2 dies after 17 deliveries
     outcomes = [op.error for op in operations]
 
-A link keeps its order and nothing else: which link delivers next is the dice's choice. A death cuts what the dead had
-under way on each link at some place, and is noticed by each survivor at a time of its own.
+A link keeps its order and nothing else: which link delivers next is the dice's choice. A death
+cuts what the dead had under way on each link at some place, and is noticed by each survivor at a
+time of its own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Inputs whose reduction is known to the last bit, in whatever order it is added (nccl-tests' trick).
+"""Inputs whose reduction is known to the last bit, in any order of additions (as nccl-tests do).
 
-Elements are small integers made from a hash of seed, rank and place: their sums are exact in every type, bfloat16
-with its eight bits included. For products they are powers of two. So a difference of one bit is a fault
-of ours, never of rounding.
+Elements are small integers made from a hash of seed, rank and place: their sums are exact in
+every type, bfloat16 with its eight bits included. For products they are powers of two. So a
+difference of one bit is a fault of ours, never of rounding.
 """
 
 from __future__ import annotations

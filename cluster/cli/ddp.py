@@ -1,7 +1,7 @@
 """`ring ddp …`: collectives between ranks, measured and explained.
 
-`allreduce` takes the flags of nccl-tests' all_reduce_perf and prints its table and its JSON, with three columns
-more: rounds, bytes sent by the busiest rank, and fan-in, as counted while it ran.
+`allreduce` takes the flags of nccl-tests' all_reduce_perf and prints its table and its JSON, with
+three columns more: rounds, bytes sent by the busiest rank, and fan-in, as counted while it ran.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def allreduce(
     live: Annotated[bool, typer.Option("--live", help="On the cluster's ddp workers.")] = False,
     json: Json = False,
 ) -> None:
-    """Time and verify allreduce: nccl-tests' all_reduce_perf, and what it cost in rounds and bytes."""
+    """Time and verify allreduce: nccl-tests' all_reduce_perf, and its rounds and bytes."""
     from ddp.client import ALLREDUCE, DdpError, check_reduction, chrome_trace, perf_rows
 
     wanted = sizes(begin, end, step, factor)
@@ -134,7 +134,7 @@ def allreduce(
 
 @app.command()
 def table(ranks: Ranks = 8, elements: int = 4096, json: Json = False) -> None:
-    """The lecture's table: every algorithm's rounds, bytes and fan-in, by formula and as counted."""
+    """The lecture's table: rounds, bytes and fan-in of all algorithms, as counted."""
     from ddp.client import DdpError, cost_table
 
     try:
@@ -272,7 +272,8 @@ def _average(rows: list[dict[str, Any]]) -> float:
 def _print(report: dict[str, Any], wanted: list[int], settings: str) -> None:
     print("# Collective test starting: allreduce")
     print(
-        f"# ranks {report['ranks']} over {report['fabric']} minBytes {wanted[0]} maxBytes {wanted[-1]} {settings}"
+        f"# ranks {report['ranks']} over {report['fabric']} minBytes {wanted[0]} "
+        f"maxBytes {wanted[-1]} {settings}"
     )
     print("#")
     both = ("", "", "", "", "", "out-of-place", "", "", "", "in-place", "", "", "", "", "", "")

@@ -1,10 +1,11 @@
 """Proof by symbols that a schedule does what its name says, and a count of what that costs.
 
 A chunk's value is not numbers but the expression that made it: `prove` runs the schedule on such
-values, and at the end asks of each rank what it must have. An allreduce is right if every chunk of
-every rank is one and the same expression in which each contributor occurs exactly once: then any
-numbers put in give the same bits on all ranks. What is wrong is said in a sentence: who, which chunk,
-whose contribution is missing or counted twice, or that a rank sends what it does not have.
+values, and at the end asks of each rank what it must have. An allreduce is right if every chunk
+of every rank is one and the same expression in which each contributor occurs exactly once: then
+any numbers put in give the same bits on all ranks. What is wrong is said in a sentence: who,
+which chunk, whose contribution is missing or counted twice, or that a rank sends what it does not
+have.
 
     prove(ring(5), "allreduce")
     count(ring(8)).rounds, .bytes_sent(n), .fan_in

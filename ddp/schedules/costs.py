@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
 
 def table(algorithm: str, size: int) -> Row | None:
-    """The row of `algorithm`; None where the table has none (P no power of two, for two of them)."""
+    """The row of `algorithm`; None where there is none (P no power of two, for two of them)."""
     p, logarithm = size, size.bit_length() - 1
     if p == 1:
         return Row(0, 0.0, 0.0, 0)

@@ -1,4 +1,4 @@
-"""Double binary tree: two trees, half of the vector each (Sanders, Speck and Träff, 2009; NCCL 2.4).
+"""Double binary tree: half of the vector each (Sanders, Speck and Träff, 2009; NCCL 2.4).
 
     rounds            bytes sent, max / mean   peak fan-in   time
     2·floor(log2 P)   ≤ 2N / 2N(P-1)/P         2             ≈ 2·log2(P)α + 2Nβ + a root term
@@ -7,10 +7,11 @@ In one tree half of the ranks only send up while the others add: so a second tre
 same ranks in which those who were leaves are inside. No rank is interior in both trees, for any
 P: with P even each is a leaf in exactly one, with P odd one rank (rank 0) is a leaf in both.
 
-The tree is in-order over 1..P: with b the lowest set bit of v, its children are v - b/2 and v + b/2 (or
-the nearest below that exists), and its parent (v - b) | 2b. This is NCCL's without its extra root 0, which
-for odd P would be interior in both. The second is the first mirrored (P even) or moved on by one (P
-odd). Children are added in the order left, self, right, which is the order of ranks in the tree.
+The tree is in-order over 1..P: with b the lowest set bit of v, its children are v - b/2 and v +
+b/2 (or the nearest below that exists), and its parent (v - b) | 2b. This is NCCL's without its
+extra root 0, which for odd P would be interior in both. The second is the first mirrored (P even)
+or moved on by one (P odd). Children are added in the order left, self, right, which is the order
+of ranks in the tree.
 
 With `segments` > 1 each half goes in so many parts, one behind the other, up and down at once.
 """
@@ -78,7 +79,7 @@ def both_trees(size: int) -> tuple[Tree, Tree]:
 
 
 def double_tree(size: int, segments: int = 1) -> Schedule:
-    """Both trees at once; chunks [0, segments) go through the first, the rest through the second."""
+    """Both trees at once; the first takes chunks [0, segments), the second the rest."""
     trees = both_trees(size) if size > 1 else ()
     parts = [_up_and_down(tree, number * segments, segments) for number, tree in enumerate(trees)]
     return Schedule("double-tree", size, 2 * segments, side_by_side(*parts))

@@ -3,9 +3,10 @@
     rounds     bytes sent, max = mean   peak fan-in   time                      (P = 2^k)
     2·log2 P   2N(P-1)/P                1             2·log2 P α + 2N(P-1)/P β + N(P-1)/P γ
 
-Least bytes in O(log P) rounds at fan-in 1: each exchanges half of what it is still responsible for with
-the rank half the group away, then a quarter, and so on, until it holds one finished chunk; then all
-of it backwards. Surplus ranks are folded in as in recursive doubling: two more rounds of N.
+Least bytes in O(log P) rounds at fan-in 1: each exchanges half of what it is still responsible
+for with the rank half the group away, then a quarter, and so on, until it holds one finished
+chunk; then all of it backwards. Surplus ranks are folded in as in recursive doubling: two more
+rounds of N.
 """
 
 from __future__ import annotations

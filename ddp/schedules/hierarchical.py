@@ -3,9 +3,10 @@
     rounds                bytes between hosts, a rank   peak fan-in   (h hosts of g ranks)
     2(g-1) + 2(h-1)       2(N/g)(h-1)/h                 1
 
-Inside each host a ring reduce-scatter leaves each rank one shard; ranks of the same place in their
-hosts make a ring allreduce of theirs; a ring all-gather inside the hosts ends it. Where hosts have different
-numbers of ranks, the first of each collects, and only those talk: more bytes, fan-in max(g) - 1.
+Inside each host a ring reduce-scatter leaves each rank one shard; ranks of the same place in
+their hosts make a ring allreduce of theirs; a ring all-gather inside the hosts ends it. Where
+hosts have different numbers of ranks, the first of each collects, and only those talk: more
+bytes, fan-in max(g) - 1.
 """
 
 from __future__ import annotations

@@ -9,15 +9,15 @@ follow an Euler circuit of the complete directed graph, so whoever has just rece
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from ddp.schedules.schedule import Action, Schedule, Transfer
 
 
 def naive_serial(size: int) -> Schedule:
     """Everybody's whole vector to everybody, one after the other."""
     circuit = euler_circuit(size)
-    rounds = tuple(
-        (Transfer(a, b, 0, 1, Action.KEEP),) for a, b in zip(circuit, circuit[1:], strict=False)
-    )
+    rounds = tuple((Transfer(a, b, 0, 1, Action.KEEP),) for a, b in pairwise(circuit))
     return Schedule("naive-serial", size, 1, rounds, fold_after=len(rounds) - 1)
 
 

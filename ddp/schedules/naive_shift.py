@@ -3,9 +3,9 @@
     rounds   bytes sent, max = mean   peak fan-in   time
     P-1      (P-1)N                   1             (P-1)(α + Nβ + Nγ)
 
-Fan-in 1 as in the serial form, at the same bytes, in a P-th of the rounds: P disjoint transfers go on
-at once. All vectors are kept and added in the order of ranks; adding them as they come would give
-every rank other bits.
+Fan-in 1 as in the serial form, at the same bytes, in a P-th of the rounds: P disjoint transfers
+go on at once. All vectors are kept and added in the order of ranks; adding them as they come
+would give every rank other bits.
 """
 
 from __future__ import annotations

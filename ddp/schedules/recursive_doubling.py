@@ -3,9 +3,10 @@
     rounds   bytes sent, max = mean   peak fan-in   time                        (P = 2^k)
     log2 P   N·log2 P                 1             log2 P (α + Nβ + Nγ)
 
-Fewest rounds, so the best for small vectors. Both of a pair add the same two operands in the same order,
-so all ranks have the same bits. Where P is no power of two the surplus ranks hand their vector to a
-neighbour first and get the result last: two more rounds (Thakur, Rabenseifner and Gropp, 2005).
+Fewest rounds, so the best for small vectors. Both of a pair add the same two operands in the same
+order, so all ranks have the same bits. Where P is no power of two the surplus ranks hand their
+vector to a neighbour first and get the result last: two more rounds (Thakur, Rabenseifner and
+Gropp, 2005).
 """
 
 from __future__ import annotations

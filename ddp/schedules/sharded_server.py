@@ -3,9 +3,10 @@
     rounds   bytes sent, max = mean   peak fan-in   time
     2        2N(P-1)/P                P-1           2(P-1)α′ + 2N(P-1)/P β + N(P-1)/P γ
 
-Two rounds and least bytes, but P-1 messages arrive at every rank at once: α′ is the cost of one of
-so many. Each shard is summed in the order of ranks, so the result equals a plain loop over ranks bit
-for bit. Between ranks that share memory this is the algorithm of choice: there is no fan-in to pay.
+Two rounds and least bytes, but P-1 messages arrive at every rank at once: α′ is the cost of one
+of so many. Each shard is summed in the order of ranks, so the result equals a plain loop over
+ranks bit for bit. Between ranks that share memory this is the algorithm of choice: there is no
+fan-in to pay.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Death at every step of every schedule, in any order of events: one outcome, and never a wrong number."""
+"""Death at every step of every schedule, in any order: one outcome, never a wrong number."""
 
 from __future__ import annotations
 

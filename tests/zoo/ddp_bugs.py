@@ -45,9 +45,9 @@ class AddsAsItComes(Execution):
 
     def receive(self, src, round_, lo, offset, data):
         for transfer in list(self._due):
-            if (transfer.src, transfer.lo) == (src, lo) and transfer is not self._due[0]:
-                if self._turns[self._at].round == round_ and not self._got:
-                    self._due = deque([transfer, *(t for t in self._due if t is not transfer)])
+            here = (transfer.src, transfer.lo) == (src, lo) and transfer is not self._due[0]
+            if here and self._turns[self._at].round == round_ and not self._got:
+                self._due = deque([transfer, *(t for t in self._due if t is not transfer)])
         super().receive(src, round_, lo, offset, data)
 
     def _fold(self):
