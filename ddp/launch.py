@@ -128,6 +128,10 @@ class Launch:
         """A map for each rank: its `result`, or the `kind` and text of its `error`."""
         return self._gather(timeout_s, dead_too=True)
 
+    def outcome_of(self, rank: int, timeout_s: float) -> dict[str, Any]:
+        """That of one rank, whatever becomes of the others."""
+        return self._gather(timeout_s, [rank], dead_too=True)[0]
+
     def close(self) -> None:
         """End all that still runs."""
         for child in self._children:
@@ -177,17 +181,20 @@ class Launch:
             stdin.write(json.dumps(what).encode() + b"\n")
             stdin.flush()
 
-    def _gather(self, timeout_s: float, *, dead_too: bool = False) -> list[dict[str, Any]]:
+    def _gather(
+        self, timeout_s: float, which: list[int] | None = None, *, dead_too: bool = False
+    ) -> list[dict[str, Any]]:
         """One line of each rank."""
         found: dict[int, dict[str, Any]] = {}
+        which = list(range(self.size)) if which is None else which
         deadline = time.monotonic() + timeout_s
         with selectors.DefaultSelector() as selector:
-            for rank, pipe in enumerate(self._pipes):
-                selector.register(pipe, selectors.EVENT_READ, rank)
-            while len(found) < self.size:
+            for rank in which:
+                selector.register(self._pipes[rank], selectors.EVENT_READ, rank)
+            while len(found) < len(which):
                 ready = selector.select(max(0.0, deadline - time.monotonic()))
                 if not ready:
-                    late = [str(r) for r in range(self.size) if r not in found]
+                    late = [str(r) for r in which if r not in found]
                     raise LaunchFailed(f"nothing from rank {', '.join(late)} in {timeout_s:g} s")
                 for key, _ in ready:
                     rank = key.data
@@ -203,7 +210,7 @@ class Launch:
                         found[rank] = self._died(rank)
                         if not dead_too:
                             raise LaunchFailed(f"rank {rank}: {found[rank]['error']}")
-        return [found[rank] for rank in range(self.size)]
+        return [found[rank] for rank in which]
 
     def _died(self, rank: int) -> dict[str, Any]:
         status = self._children[rank].wait()

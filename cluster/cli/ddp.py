@@ -9,6 +9,7 @@ from __future__ import annotations
 import json as json_
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,9 @@ Algorithm = Annotated[str, typer.Option("--algorithm", "-A", help="A name, or au
 Transport = Annotated[str, typer.Option(help="auto (shared memory on one host), shared, network.")]
 
 HEAD = "# %10s  %12s  %8s  %6s  %6s  %7s  %6s  %6s  %6s  %7s  %6s  %6s  %6s  %6s  %10s  %6s"
+
+
+Runner = Callable[[int, dict[str, Any], str, float], list[dict[str, Any]]]
 
 
 class RanksFailed(RingError):
@@ -80,55 +84,29 @@ def allreduce(
     json: Json = False,
 ) -> None:
     """Time and verify allreduce: nccl-tests' all_reduce_perf, and its rounds and bytes."""
-    from ddp.client import ALLREDUCE, DdpError, check_reduction, chrome_trace, perf_rows
+    from ddp.client import DdpError, chrome_trace
 
-    wanted = sizes(begin, end, step, factor)
-    cases = _cases(dtype, op)
-    algorithms = list(ALLREDUCE) if algorithm == "all" else [algorithm]
-    rows: list[dict[str, Any]] = []
-    dumps: list[Any] = []
+    settings = {
+        "sizes": sizes(begin, end, step, factor),
+        "iterations": iterations,
+        "warmup": warmup,
+        "check": bool(check),
+    }
+    run = _on_workers if live else _in_processes
     try:
-        for type_, reduction in cases:
-            check_reduction(reduction, type_)
-        run = _on_workers if live else _in_processes
-        for name in algorithms:
-            for type_, reduction in cases:
-                arguments = {
-                    "sizes": wanted,
-                    "dtype": type_,
-                    "op": reduction,
-                    "algorithm": name,
-                    "iterations": iterations,
-                    "warmup": warmup,
-                    "check": bool(check),
-                }
-                found = run(ranks, arguments, transport, timeout)
-                dumps += [rank["recorder"] for rank in found]
-                rows += [_as_nccl(row, type_, reduction) for row in perf_rows(found)]
-                fabric, size = found[0]["fabric"], len(found)
+        found, dumps = _measure(
+            run, _cases(dtype, op), algorithm, settings, ranks, transport, timeout
+        )
     except DdpError as error:
         raise RanksFailed(str(error)) from None
-    report = {
-        "ranks": size,
-        "fabric": fabric,
-        "results": rows,
-        "average_bus_bandwidth": _average(rows),
-        "out_of_bounds": sum(row[k]["nwrong"] or 0 for row in rows for k in ("out_of_place",)),
-    }
-    if json_file:
-        Path(json_file).write_text(json_.dumps(report, indent=2), encoding="utf-8")
+    _report(found, settings, json=json, json_file=json_file)
     if trace:
         Path(trace).write_text(json_.dumps(chrome_trace(dumps)), encoding="utf-8")
         render.say(f"trace {trace}: open it in chrome://tracing or https://ui.perfetto.dev")
-    if json:
-        render.as_json(report)
-    else:
-        settings = f"warmup iters: {warmup} iters: {iterations} validation: {check}"
-        _print(report, wanted, settings)
-    if report["out_of_bounds"]:
-        raise Unhealthy(f"{report['out_of_bounds']} elements are wrong")
+    if found["out_of_bounds"]:
+        raise Unhealthy(f"{found['out_of_bounds']} elements are wrong")
     least = float(os.environ.get("NCCL_TESTS_MIN_BW", "0"))
-    if report["average_bus_bandwidth"] < 0.9 * least:
+    if found["average_bus_bandwidth"] < 0.9 * least:
         raise Unhealthy(f"the average bus bandwidth is below 0.9 × NCCL_TESTS_MIN_BW = {least}")
 
 
@@ -205,6 +183,48 @@ def why(json: Json = False) -> None:
     for name, report in sorted(found.items()):
         for line in report.get("why") or [report.get("error", "no answer")]:
             print(f"{name}  {line}")
+
+
+def _measure(
+    run: Runner,
+    cases: list[tuple[str, str]],
+    algorithm: str,
+    settings: dict[str, Any],
+    ranks: int,
+    transport: str,
+    timeout: float,
+) -> tuple[dict[str, Any], list[Any]]:
+    """The report, and the flight recorders of all ranks; raises DdpError."""
+    from ddp.client import ALLREDUCE, check_reduction, perf_rows
+
+    for type_, reduction in cases:
+        check_reduction(reduction, type_)
+    rows: list[dict[str, Any]] = []
+    dumps: list[Any] = []
+    for name in list(ALLREDUCE) if algorithm == "all" else [algorithm]:
+        for type_, reduction in cases:
+            how = {"dtype": type_, "op": reduction, "algorithm": name}
+            found = run(ranks, settings | how, transport, timeout)
+            dumps += [rank["recorder"] for rank in found]
+            rows += [_as_nccl(row, type_, reduction) for row in perf_rows(found)]
+    report = {
+        "ranks": len(found),
+        "fabric": found[0]["fabric"],
+        "results": rows,
+        "average_bus_bandwidth": _average(rows),
+        "out_of_bounds": sum(row["out_of_place"]["nwrong"] or 0 for row in rows),
+    }
+    return report, dumps
+
+
+def _report(found: dict[str, Any], settings: dict[str, Any], *, json: bool, json_file: str) -> None:
+    if json_file:
+        Path(json_file).write_text(json_.dumps(found, indent=2), encoding="utf-8")
+    if json:
+        render.as_json(found)
+        return
+    how = f"warmup iters: {settings['warmup']} iters: {settings['iterations']}"
+    _print(found, settings["sizes"], f"{how} validation: {int(settings['check'])}")
 
 
 def _cases(dtype: str, op: str) -> list[tuple[str, str]]:
