@@ -86,7 +86,7 @@ class Launch:
                     "quiet": quiet,
                 }
                 self._write(rank, job)
-            cards = [line["card"] for line in self._gather(START_S)]
+            cards = [line["card"] for line in self._begun()]
             for rank in range(size):
                 self._write(rank, cards)
         except BaseException:
@@ -173,6 +173,14 @@ class Launch:
             os.close(writing)
         self._children.append(child)
         self._pipes.append(reading)
+
+    def _begun(self) -> list[dict[str, Any]]:
+        """The first line of each, with its card; raises LaunchFailed for one that has none."""
+        lines = self._gather(START_S)
+        for rank, line in enumerate(lines):
+            if "error" in line:
+                raise LaunchFailed(f"rank {rank}: {line['kind']}: {line['error']}")
+        return lines
 
     def _write(self, rank: int, what: Any) -> None:
         stdin = self._children[rank].stdin

@@ -103,6 +103,12 @@ class Rank:
         self, cards: list[Card], rank: int, *, epoch: int = 1, timeout_s: float = TIMEOUT_S
     ) -> Group:
         """The group of `cards`, in their order. Raises RankLost for those not found in time."""
+        group = self._join(cards, rank, epoch, timeout_s)
+        # Nobody may be done and gone before the last has found everybody.
+        group.barrier()
+        return group
+
+    def _join(self, cards: list[Card], rank: int, epoch: int, timeout_s: float) -> Group:
         if self._segment is not None and share_memory(cards):
             where = [card.where for card in cards]
             fabric = SharedFabric(Engine(rank, len(cards), epoch), self._segment, where)
@@ -153,7 +159,11 @@ def main(out: int) -> None:
     job = json.loads(sys.stdin.readline())
     sys.setswitchinterval(0.0005)  # the loop's thread must not wait 5 ms for its turn
     module, _, function = job["target"].partition(":")
-    target = getattr(importlib.import_module(module), function)
+    try:
+        target = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        _tell(out, {"error": f"no {job['target']}: {error}", "kind": type(error).__name__})
+        return
     home = Path(job["home"]) if job["home"] else None
     with Rank(job["name"], job["size"], home=home, transport=job["transport"]) as rank:
         _tell(out, {"card": rank.card.to_wire()})

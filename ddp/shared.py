@@ -265,18 +265,18 @@ class SharedFabric(Fabric):
     def _look(self) -> None:
         """Deaths, others' reasons, deadlines."""
         now = time.monotonic()
-        for rank in self._deaths.look():
-            self.engine.lost(rank, "its process ended", now)
         if self._ending is not None:
             self._fail(self._ending)  # so that who is in a call lets `close` in
-        while self._reported:
-            self.engine.lost(*self._reported.popleft(), now)
+        # Why a rank gave up is worth more than that it is gone since.
         for rank in self._others:
             if self._segments[rank].counters[STATE] and not self.engine.dead >> rank & 1:
-                # What it wrote before it gave up counts: take it first.
-                self._poll()
+                self._poll()  # what it wrote before it gave up counts
                 if self.engine.broken is None:
                     self._fail(from_wire(self._segments[rank].reason))
+        for rank in self._deaths.look():
+            self.engine.lost(rank, "its process ended", now)
+        while self._reported:
+            self.engine.lost(*self._reported.popleft(), now)
         self.engine.expire(now)
         if self.engine.broken is not None:
             self._fail(self.engine.broken)

@@ -70,7 +70,7 @@ def mixed_mismatch(group):
 
 
 def killed(group, victim, algorithm, n):
-    """Everybody adds for ever; one is killed -9 in the middle. What the others are told, and when."""
+    """Everybody adds for ever; one is killed -9 in the middle. What the others are told."""
     data = np.ones(n, np.float32)
     for _ in range(3):
         group.allreduce(data, algorithm=algorithm)
