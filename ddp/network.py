@@ -208,6 +208,7 @@ class NetworkFabric(Fabric):
         self._loop = asyncio.get_running_loop()
         self._cards, self._group = cards, group
         self._lines: dict[int, Line] = {}
+        self._met: set[int] = set()  # ranks that are known to be in this epoch
         self._complete = asyncio.Event()
         self._leaving: dict[int, deque[tuple[bytes, int]]] = {r: deque() for r in range(len(cards))}
         self._draining: set[int] = set()
@@ -243,7 +244,7 @@ class NetworkFabric(Fabric):
             if fabric.engine.broken is not None:
                 raise fabric.engine.broken
         except TimeoutError:
-            missing = [str(r) for r in range(len(cards)) if r != rank and r not in fabric._lines]
+            missing = [str(r) for r in range(len(cards)) if r != rank and r not in fabric._met]
             fabric.close()
             raise RankLost(f"ranks {', '.join(missing)} were not found in {timeout_s} s") from None
         except BaseException:
@@ -339,11 +340,14 @@ class NetworkFabric(Fabric):
             except RpcError:
                 continue
             line = Line(connection, stream)
-            hello = msgpack.packb([self._group, self.engine.epoch, self.engine.rank])
-            line.send(Frame(Type.HELLO, self.engine.epoch, 0, NO_CALL, payload=hello))
             stream.receiver = line.feed
-            self.accept(rank, line)
+            self._greet(line)
+            self._use(rank, line)
             return
+
+    def _greet(self, line: Line) -> None:
+        hello = msgpack.packb([self._group, self.engine.epoch, self.engine.rank])
+        line.send(Frame(Type.HELLO, self.engine.epoch, 0, NO_CALL, payload=hello))
 
     def accept(self, rank: int, line: Line) -> None:
         """The line to `rank`; it must be the one of that card's owner."""
@@ -351,6 +355,11 @@ class NetworkFabric(Fabric):
         if not known or line.connection.peer_name != self._cards[rank].name or rank in self._lines:
             line.stream.reset(1)
             return
+        self._greet(line)
+        self._met.add(rank)
+        self._use(rank, line)
+
+    def _use(self, rank: int, line: Line) -> None:
         self._lines[rank] = line
         line.connection.on_close.append(lambda c: self._lost(rank, str(c.closed)))
         line.stream.on_reset = lambda code: self._lost(rank, "it gave up the stream")
@@ -361,7 +370,7 @@ class NetworkFabric(Fabric):
         self._flush()
 
     def _check_complete(self) -> None:
-        if len(self._lines) == len(self._cards) - 1 or self.engine.broken is not None:
+        if len(self._met) == len(self._cards) - 1 or self.engine.broken is not None:
             self._complete.set()
 
     def overtaken(self, epoch: int) -> None:
@@ -371,7 +380,10 @@ class NetworkFabric(Fabric):
 
     def _received(self, rank: int, frame: Frame) -> None:
         if not self._closed:
-            self.engine.receive(rank, frame, self._now())
+            if frame.type is Type.HELLO:
+                self._met.add(rank)
+            else:
+                self.engine.receive(rank, frame, self._now())
             self._check_complete()
             self._flush()
 
