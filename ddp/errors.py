@@ -62,8 +62,9 @@ def to_wire(error: DdpError) -> bytes:
     return bytes([kind]) + str(error).encode()[:4096]
 
 
-def from_wire(data: bytes) -> DdpError:
+def from_wire(wire: bytes | memoryview) -> DdpError:
     """The error that `to_wire` had; GroupClosed for bytes that mean nothing."""
+    data = bytes(wire)
     if not data or data[0] >= len(_WIRE):
         return GroupClosed("a rank gave up without a reason")
     return _WIRE[data[0]](data[1:].decode(errors="replace"))

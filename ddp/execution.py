@@ -18,7 +18,7 @@ import numpy as np
 from ddp.call import Call
 from ddp.elements import Array, combine
 from ddp.errors import Corrupted
-from ddp.frames import SEGMENT_BYTES
+from ddp.frames import SEGMENT_BYTES, Payload
 from ddp.schedules.schedule import Action, Schedule, Transfer, bounds
 
 Key = tuple[int, int, int]  # round, src, lo: one transfer to this rank
@@ -49,7 +49,7 @@ class Execution:
         self._at = -1  # turn
         self._due: deque[Transfer] = deque()  # of this turn, in the order in which they are taken
         self._got = 0  # bytes of the first of them
-        self._early: dict[Key, deque[tuple[int, bytes]]] = {}
+        self._early: dict[Key, deque[tuple[int, Payload]]] = {}
         self._kept: dict[int, dict[int, Array]] = {}  # lo -> source -> values
         self._to_come: set[Key] = {
             (turn.round, t.src, t.lo) for turn in self._turns for t in turn.receives
@@ -62,7 +62,7 @@ class Execution:
         """Enter the first turn."""
         self._next_turn()
 
-    def receive(self, src: int, round_: int, lo: int, offset: int, data: bytes) -> None:
+    def receive(self, src: int, round_: int, lo: int, offset: int, data: Payload) -> None:
         """A piece has come; raises Corrupted if the schedule has no place for it."""
         if (round_, src, lo) not in self._to_come:
             raise Corrupted(f"rank {src} sent round {round_}, chunk {lo}: not in {self.schedule!r}")
@@ -133,7 +133,7 @@ class Execution:
                 del self._early[key]
             self._take(due, offset, data)
 
-    def _take(self, t: Transfer, offset: int, data: bytes) -> None:
+    def _take(self, t: Transfer, offset: int, data: Payload) -> None:
         if offset != self._got or self._got + len(data) > self._length(t):
             raise Corrupted(f"a piece at {offset} of {t}, of which {self._got} bytes are here")
         self._apply(t, offset, data)
@@ -145,7 +145,7 @@ class Execution:
             if not self._due:
                 self._next_turn()
 
-    def _apply(self, t: Transfer, offset: int, data: bytes) -> None:
+    def _apply(self, t: Transfer, offset: int, data: Payload) -> None:
         values = np.frombuffer(data, self.vector.dtype)
         begin = offset // self.vector.itemsize
         start = self._starts[t.lo] + begin

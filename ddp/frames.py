@@ -36,6 +36,11 @@ RANKS_MAX: Final = 64
 # Largest payload of a frame: large enough that Python's cost for one does not show.
 SEGMENT_BYTES: Final = 256 * 1024
 
+# Of elements: a piece of a payload that ends at such a place ends with a whole element.
+ALIGN: Final = 8
+
+Payload = bytes | memoryview
+
 _HEAD: Final = struct.Struct("<2sBBQQBBBBHQIIIQIQI")
 _CRC: Final = struct.Struct("<I")
 HEAD_BYTES: Final = _HEAD.size + _CRC.size
@@ -72,10 +77,14 @@ class Frame(NamedTuple):
     lo: int = 0
     offset: int = 0
     dead: int = 0
-    payload: bytes = b""
+    payload: Payload = b""
 
-    def encode(self, *, sealed: bool = False) -> bytes:
-        """Head and payload. `sealed`: the link proves its bytes itself."""
+    def encode(self) -> bytes:
+        """Head and payload."""
+        return b"".join((self.head(), self.payload))
+
+    def head(self, *, sealed: bool = False) -> bytes:
+        """All but the payload. `sealed`: the link proves its bytes itself."""
         call = self.call
         head = _HEAD.pack(
             MAGIC,
@@ -95,45 +104,59 @@ class Frame(NamedTuple):
             self.offset,
             len(self.payload),
             self.dead,
-            0 if sealed else google_crc32c.value(self.payload),
+            0 if sealed else google_crc32c.value(bytes(self.payload)),
         )
-        return b"".join((head, _CRC.pack(google_crc32c.value(head)), self.payload))
+        return head + _CRC.pack(google_crc32c.value(head))
 
 
 NO_CALL: Final = Call("barrier", ALGORITHMS[0], OPS[0], _TYPES[0], 0)
 
 
 class Decoder:
-    """Splits the bytes of a link into frames; raises Corrupted at the first that is none."""
+    """Splits the bytes of a link into frames; raises Corrupted at the first that is none.
+
+    sealed: the link proves its bytes. Then DATA need not be whole to be believed, and is handed on
+    as it comes, in several frames with one head, whose payloads are multiples of `ALIGN` bytes.
+    """
 
     def __init__(self, *, sealed: bool = False) -> None:
         self._sealed = sealed
-        self._parts: list[bytes | memoryview] = []
-        self._held = 0
-        self._wanted = HEAD_BYTES
+        self._rest = b""
+        self._open: Frame | None = None  # a frame of which a part has been handed on
+        self._left = 0  # bytes of it that are still to come
 
     def feed(self, data: bytes | memoryview) -> Iterator[Frame]:
-        """The frames that `data` completes."""
-        self._parts.append(data)
-        self._held += len(data)
-        if self._held < self._wanted:
-            return
-        whole = memoryview(data if len(self._parts) == 1 else b"".join(self._parts))
+        """The frames that `data` completes, and what there is of the next."""
+        view = memoryview(self._rest + bytes(data) if self._rest else data)
         at = 0
-        while len(whole) - at >= HEAD_BYTES:
-            length = _payload_length(whole[at : at + HEAD_BYTES])
-            end = at + HEAD_BYTES + length
-            if end > len(whole):
+        while True:
+            if self._open is None:
+                if len(view) - at < HEAD_BYTES:
+                    break
+                head = view[at : at + HEAD_BYTES]
+                length = _payload_length(head)
+                end = at + HEAD_BYTES + length
+                if end <= len(view):
+                    yield decode(head, view[at + HEAD_BYTES : end], self._sealed)
+                    at = end
+                    continue
+                frame = decode(head, b"", sealed=True)
+                if not self._sealed or frame.type is not Type.DATA:
+                    break
+                self._open, self._left = frame, length
+                at += HEAD_BYTES
+            count = min(self._left, len(view) - at)
+            if count < self._left:
+                count -= count % ALIGN
+            if not count:
                 break
-            yield decode(
-                whole[at : at + HEAD_BYTES], bytes(whole[at + HEAD_BYTES : end]), self._sealed
+            yield self._open._replace(payload=view[at : at + count])
+            at += count
+            self._left -= count
+            self._open = (
+                self._open._replace(offset=self._open.offset + count) if self._left else None
             )
-            at = end
-        rest = whole[at:]
-        self._parts, self._held = ([bytes(rest)] if len(rest) else []), len(rest)
-        self._wanted = HEAD_BYTES
-        if self._held >= HEAD_BYTES:
-            self._wanted += _payload_length(rest[:HEAD_BYTES])
+        self._rest = bytes(view[at:])
 
 
 def _payload_length(head: memoryview) -> int:
@@ -147,12 +170,12 @@ def _payload_length(head: memoryview) -> int:
     return length
 
 
-def decode(head: memoryview, payload: bytes, sealed: bool = False) -> Frame:
+def decode(head: memoryview, payload: Payload, sealed: bool = False) -> Frame:
     """One frame, head already checked; raises Corrupted."""
     fields = _HEAD.unpack_from(head)
     _, version, kind_of_frame, epoch, sequence = fields[:5]
     kind, algorithm, op, dtype, root, count, slice_, round_, lo, offset, _, dead, crc = fields[5:]
-    if not sealed and google_crc32c.value(payload) != crc:
+    if not sealed and google_crc32c.value(bytes(payload)) != crc:
         raise Corrupted("a frame's payload does not match its checksum")
     if version != VERSION:
         raise Corrupted(f"a frame of version {version}; this is version {VERSION}")

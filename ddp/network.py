@@ -177,7 +177,13 @@ class Line:
     def send(self, frame: Frame) -> None:
         """Queue a frame; a line that is gone swallows it: its end is told elsewhere."""
         with contextlib.suppress(TransportError):
-            self.stream.push(frame.encode(sealed=True))
+            self.push(frame)
+
+    def push(self, frame: Frame) -> None:
+        """Queue a frame; raises TransportError."""
+        self.stream.push(frame.head(sealed=True))
+        if frame.payload:
+            self.stream.push(bytes(frame.payload))
 
     async def retire(self, *, dialled: bool) -> None:
         """End the stream; then the connection, if it was dialled for it."""
@@ -210,7 +216,7 @@ class NetworkFabric(Fabric):
         self._lines: dict[int, Line] = {}
         self._met: set[int] = set()  # ranks that are known to be in this epoch
         self._complete = asyncio.Event()
-        self._leaving: dict[int, deque[tuple[bytes, int]]] = {r: deque() for r in range(len(cards))}
+        self._leaving: dict[int, deque[Frame]] = {r: deque() for r in range(len(cards))}
         self._draining: set[int] = set()
         self._deaths = Deaths()
         self._watched: list[int] = []
@@ -437,8 +443,7 @@ class NetworkFabric(Fabric):
         try:
             while True:
                 for dst, frame in self.engine.take_outputs():
-                    data = frame.encode(sealed=True)
-                    self._leaving[dst].append((data, len(frame.payload)))
+                    self._leaving[dst].append(frame)
                 left = [self._leave(dst) for dst, leaving in self._leaving.items() if leaving]
                 if not any(left):
                     return
@@ -453,10 +458,10 @@ class NetworkFabric(Fabric):
         left = 0
         try:
             while leaving and line.stream.buffered < STREAM_BYTES:
-                data, payload = leaving.popleft()
-                line.stream.push(data)
+                frame = leaving.popleft()
+                line.push(frame)
                 left += 1
-                self.engine.sent(payload, self._now())
+                self.engine.sent(len(frame.payload), self._now())
         except TransportError:
             leaving.clear()  # its end is told by on_close
             return False
