@@ -34,6 +34,7 @@ class Ranks:
         # Of another host each, so that deaths are noticed by silence and not by the kernel.
         self.cards = [Card(f"r{i}", f"host{i}", 1, ("127.0.0.1", 7100 + i)) for i in range(size)]
         self.boards = {}
+        self.all_here = asyncio.Event()
         for rank in range(size):
             self.world.add_node(f"r{rank}", self.starter(rank))
 
@@ -44,6 +45,8 @@ class Ranks:
             )
             await node.start(self.cards[rank].address)
             self.boards[rank] = Switchboard(node)
+            if len(self.boards) == self.size:
+                self.all_here.set()
 
         return start
 
@@ -65,8 +68,7 @@ class Ranks:
     async def begin(self):
         for rank in range(self.size):
             self.world.restart(f"r{rank}")
-        while len(self.boards) < self.size:
-            await asyncio.sleep(0.01)
+        await self.all_here.wait()
 
     async def open(self, epoch=1, ranks=None, cards=None):
         which = range(self.size) if ranks is None else ranks
