@@ -17,6 +17,7 @@ elsewhere `usable` says no.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import platform
@@ -140,7 +141,14 @@ class Segment:
         return self.bytes[at : at + RING_BYTES]
 
     def close(self) -> None:
-        """Unmap, once nothing refers to it."""
+        """Unmap. Others that have it mapped keep it until they do the same."""
+        views = (self.counters, self._calls, self._reason, self.filled, self.reduced, self.bytes)
+        with contextlib.suppress(
+            BufferError
+        ):  # an array of it is in somebody's hands: it goes last
+            for view in views:
+                view.release()
+            self._map.close()
         os.close(self.descriptor)
 
 
@@ -167,6 +175,10 @@ class RingEnd:
         if count:
             self._written[self._written_at] = written + count
         return count
+
+    def close(self) -> None:
+        """Let go of the segments."""
+        self._bytes.release()
 
     def pull(self) -> bytes:
         """All that is there; b"" if nothing is."""

@@ -188,9 +188,11 @@ class SharedFabric(Fabric):
         with self._pumping:
             self._fail(self._ending)
             self._poll()
+            for ring in (*self._in.values(), *self._out.values()):
+                ring.close()
+            for segment in self._segments:
+                segment.close()
         self._deaths.close()
-        for segment in self._segments:
-            segment.close()
 
     def report(self, rank: int, why: str) -> None:
         """Somebody else, from any thread, says that `rank` is dead."""

@@ -40,6 +40,7 @@ def test_every_algorithm_is_exact_between_processes(transport):
             assert not any(found["wrong"].values()), found["wrong"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_the_other_collectives_between_processes(transport):
     with launch(3, "other_collectives", transport=transport) as ranks:
@@ -66,7 +67,7 @@ def test_different_calls_are_named_on_all_ranks(target, transport):
         ("shared", "sharded-server"),
         ("shared", "ring"),
         ("network", "ring"),
-        ("network", "double-tree"),
+        pytest.param("network", "double-tree", marks=pytest.mark.slow),
     ],
 )
 def test_after_kill_9_all_others_name_the_dead_and_nobody_has_a_wrong_number(transport, algorithm):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 
 def ranks(ring, size):
     """The workers once all of that many have one group."""
@@ -22,6 +24,8 @@ def perf(ring, *arguments):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_workers_form_a_group_again_after_kill_9_and_after_a_pause(ring):
     ring.up("ddp=3")
     first = ranks(ring, 3)

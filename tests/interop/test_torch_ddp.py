@@ -44,7 +44,7 @@ def train(backend, size, out, transport="auto"):
     ]
     try:
         for rank in ranks:
-            said, _ = rank.communicate(timeout=110)
+            said, _ = rank.communicate(timeout=400)
             assert rank.returncode == 0, said[-2000:]
     finally:
         for rank in ranks:
@@ -54,6 +54,7 @@ def train(backend, size, out, transport="auto"):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("transport", ["auto", "network"])
 def test_training_is_that_of_gloo(tmp_path, transport):
     theirs = train("gloo", 2, str(tmp_path / "gloo"))
@@ -66,6 +67,7 @@ def test_training_is_that_of_gloo(tmp_path, transport):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_three_ranks_have_the_same_bits(tmp_path):
     found = train("ring", 3, str(tmp_path / "ring"))
     for name, tensor in found[0]["state"].items():

@@ -30,7 +30,7 @@ def cases():
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(cases())
 def test_any_allreduce_gives_the_exact_result_in_place_on_all_ranks(case):
     size, algorithm, (dtype, op), n = case
