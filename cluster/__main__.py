@@ -11,6 +11,7 @@ from cluster.cli import (
     certificates,
     chaos,
     dht,
+    ddp,
     faults,
     kv,
     lab,
@@ -63,6 +64,7 @@ app.add_typer(faults.disk, name="disk")
 app.add_typer(faults.clock, name="clock")
 app.add_typer(kv.app, name="kv")
 app.add_typer(dht.app, name="dht")
+app.add_typer(ddp.app, name="ddp")
 app.add_typer(certificates.app, name="cert")
 
 

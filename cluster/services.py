@@ -99,4 +99,19 @@ SERVICES: Final[dict[str, ServiceKind]] = {
         leaves_in_turn=True,
         hint="ring dht put greeting hello  ·  ring kill dht:one",
     ),
+    "ddp": ServiceKind(
+        "r",
+        "ddp",
+        4,
+        (
+            Column("RANK", "rank", number=True),
+            Column("SIZE", "size", number=True),
+            Column("EPOCH", "epoch", number=True),
+            Column("FABRIC", "fabric"),
+            Column("CALLS", "calls", number=True),
+            Column("JOB", "job"),
+        ),
+        brings={"raft": 3},
+        hint="ring ddp allreduce --live -b 4K -e 16M -f 8  ·  ring kill r2  ·  ring ddp why",
+    ),
 }

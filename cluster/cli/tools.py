@@ -2,42 +2,51 @@
 
 from __future__ import annotations
 
+import importlib
 import shlex
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from cluster import render
 from cluster.errors import Unhealthy, Usage
 
+# What can be measured, and the module whose `run(peers, seconds)` measures it.
+BENCHES: Final = {
+    "transport": "cluster.bench.transport",
+    "rpc": "cluster.bench.rpc",
+    "raft": "cluster.bench.raft",
+    "dht": "cluster.bench.dht",
+    "ddp": "cluster.bench.ddp",
+}
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="raft | rpc | transport | dht | all")] = "all",
+    name: Annotated[str, typer.Argument(help=f"{' | '.join(BENCHES)} | all")] = "all",
     peers: Annotated[bool, typer.Option("--peers", help="Beside what people use today.")] = False,
     seconds: Annotated[float, typer.Option(help="Seconds a round.")] = 3.0,
     lossy: Annotated[bool, typer.Option("--lossy", help="transport: over lossy lines.")] = False,
     json: Json = False,
 ) -> None:
     """Benchmarks; with --peers each figure beside another system's, taken in turn in one run."""
-    from cluster.bench import dht, raft, rpc, transport
-    from cluster.bench import lossy as lossy_lines
     from cluster.bench.harness import Report
 
-    runners = {"transport": transport.run, "rpc": rpc.run, "raft": raft.run, "dht": dht.run}
+    modules = BENCHES
     if lossy:
         if name != "transport":
             raise Usage("--lossy goes with: ring bench transport")
-        runners = {"transport": lossy_lines.run}
-    if name != "all" and name not in runners:
-        raise Usage(f"there is no benchmark {name!r}; there are: {', '.join(runners)}")
+        modules = {"transport": "cluster.bench.lossy"}
+    if name != "all" and name not in modules:
+        raise Usage(f"there is no benchmark {name!r}; there are: {', '.join(modules)}")
     reports: list[Report] = []
-    for bench_name, run in runners.items():
+    for bench_name, module in modules.items():
         if name in ("all", bench_name):
             flags = [*(["--lossy"] if lossy else []), *(["--peers"] if peers else [])]
             command = shlex.join(["ring", "bench", bench_name, *flags])
             render.say(f"{command}: takes a minute or more; leave the machine alone meanwhile")
+            run = importlib.import_module(module).run
             reports.append(run(peers=peers, seconds=seconds))
     if json:
         rows = [report.to_json() for report in reports]

@@ -7,6 +7,7 @@ snapshot.
 
     dialler    opens stream "lane" and stream "bulk", in this order
     both       send HELLO first on the lane: which life of the process this is
+    either     may open raw streams after them, for bytes that are no calls (`open_stream`)
 
 Queues are bounded: a caller waits when the lane is congested, a notify is dropped and says so.
 """
@@ -65,6 +66,7 @@ class RpcConnection:
         self.peer_service = peer.identity.service
         self.closed: RpcError | None = None
         self.on_close: list[Callable[[RpcConnection], None]] = []
+        self.on_stream: Callable[[RpcConnection, Stream], None] | None = None  # a raw one came
         self.now = runtime.clock.now
         peer.on_close.append(self._lost)
         peer.on_stream = self._stream_opened
@@ -92,6 +94,9 @@ class RpcConnection:
             self._lane = stream
         elif self._bulk is None:
             self._bulk = stream
+        elif self.on_stream is not None:
+            self.on_stream(self, stream)
+            return
         else:
             stream.reset(1)
             return
@@ -99,6 +104,18 @@ class RpcConnection:
         self._push(frames.encode((frames.HELLO, self._service.incarnation)), stream)
         stream.on_reset = lambda code: self.abort(f"the peer gave up a lane (code {code})")
         stream.receiver = self._receiver()
+
+    def open_stream(self) -> Stream:
+        """A raw stream beside the lanes; the peer hears of it with its first byte.
+
+        Raises Unavailable when the connection is over or has no lanes yet.
+        """
+        if self.closed is not None or self._bulk is None:
+            raise Unavailable(str(self.closed or f"{self.peer_name} has not opened its lanes yet"))
+        try:
+            return self._peer.open_stream()
+        except TransportError as error:
+            raise Unavailable(str(error)) from error
 
     def _receiver(self) -> Callable[[bytes, bool], None]:
         decoder = frames.Decoder()

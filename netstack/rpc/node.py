@@ -30,7 +30,7 @@ from netstack.runtime.runtime import Runtime
 from netstack.transport.config import TransportConfig
 from netstack.transport.errors import TransportError
 from netstack.transport.host import Host
-from netstack.transport.peer import Peer
+from netstack.transport.peer import Peer, Stream
 from security.identity import Identity
 
 
@@ -49,6 +49,7 @@ class RpcNode:
         self.identity = identity
         self.service = RpcService(runtime.entropy(8))
         self.on_connection: list[Callable[[RpcConnection], None]] = []
+        self.on_stream: Callable[[RpcConnection, Stream], None] | None = None  # raw ones of peers
         self.connections: dict[RpcConnection, None] = {}  # the oldest first
         self._links: dict[str, Link] = {}
         self._clients: list[RpcClient] = []
@@ -131,6 +132,7 @@ class RpcNode:
         connection = RpcConnection(self.runtime, peer, self.service)
         self.connections[connection] = None
         connection.on_close.append(self.connections.pop)
+        connection.on_stream = self.on_stream
         for callback in self.on_connection:
             callback(connection)
         return connection

@@ -1,0 +1,56 @@
+"""Who a rank is, as the others must know it before they can talk: its card.
+
+Cards are exchanged once, before a group begins: through whoever started the ranks (launch.py), a
+rendezvous store (torch_backend.py), or the members' entries in raftd (membership.py).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ddp.errors import BadCall
+from ddp.segment import Segment, Where, host_id
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One rank: its name in its certificate, where it listens, and how its host-mates find it."""
+
+    name: str
+    host: str  # host_id()
+    pid: int
+    address: tuple[str, int] | None = None  # of its netstack socket; None: it has none
+    descriptor: int = -1  # of its segment; -1: it has none
+
+    @classmethod
+    def mine(cls, name: str, address: tuple[str, int] | None, segment: Segment | None) -> Card:
+        """This process's."""
+        return cls(name, host_id(), os.getpid(), address, segment.descriptor if segment else -1)
+
+    def to_wire(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, data: dict[str, Any]) -> Card:
+        """Raises BadCall for what is none."""
+        try:
+            address = data["address"]
+            at = (str(address[0]), int(address[1])) if address else None
+            pid, descriptor = int(data["pid"]), int(data["descriptor"])
+            return cls(str(data["name"]), str(data["host"]), pid, at, descriptor)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise BadCall(f"not a card of a rank: {data!r:.200} ({error!r})") from None
+
+    @property
+    def where(self) -> Where:
+        """Of its segment."""
+        return Where(self.pid, self.descriptor, self.host)
+
+
+def share_memory(cards: list[Card]) -> bool:
+    """Whether all are on this host and have a segment."""
+    here = host_id()
+    return all(card.host == here and card.descriptor >= 0 for card in cards)

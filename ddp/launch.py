@@ -1,0 +1,238 @@
+"""Starts the ranks of a group as processes of this machine, and gathers what they return.
+
+    with Launch(4, "ddp.perf:measure", {"sizes": [4096]}) as launch:
+        results = launch.results()          # one a rank, in their order
+
+The target is `module:function`, called in each process as function(group, **arguments); arguments
+and results are plain JSON. Ranks die with whoever launched them, however that ends; identities
+for the network are made for this launch alone, in a folder that goes with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from ddp.errors import BadCall, DdpError
+from ddp.frames import RANKS_MAX
+from ddp.group import TIMEOUT_S
+
+PR_SET_PDEATHSIG: Final = 1
+
+# A Python that imports numpy, on a machine that has other things to do.
+START_S: Final = 60.0
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class LaunchFailed(DdpError):
+    """A rank ended without a result, or with an error; the message names it."""
+
+
+class Launch:
+    """See above.
+
+    Args:
+        transport: auto, network or shared (rank.py).
+        timeout_s: of the group's calls.
+        quiet: errors of ranks are not printed by them.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        target: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        transport: str = "auto",
+        timeout_s: float = TIMEOUT_S,
+        quiet: bool = False,
+    ) -> None:
+        if not 1 <= size <= RANKS_MAX:
+            raise BadCall(f"1 to {RANKS_MAX} ranks, not {size}")
+        self.size = size
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._pipes: list[int] = []
+        self._lines: list[bytes] = [b""] * size
+        home = ""
+        try:
+            if transport == "network":
+                self._folder = tempfile.TemporaryDirectory(prefix="ring-ddp-")
+                home = self._folder.name
+                make_identities(Path(home), size)
+            for rank in range(size):
+                self._spawn()
+                job = {
+                    "name": f"r{rank}",
+                    "rank": rank,
+                    "size": size,
+                    "transport": transport,
+                    "timeout_s": timeout_s,
+                    "home": home,
+                    "target": target,
+                    "arguments": arguments or {},
+                    "quiet": quiet,
+                }
+                self._write(rank, job)
+            cards = [line["card"] for line in self._begun()]
+            for rank in range(size):
+                self._write(rank, cards)
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<Launch ranks={self.size}>"
+
+    def __enter__(self) -> Launch:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the ranks."""
+        return [child.pid for child in self._children]
+
+    def signal(self, rank: int, number: signal.Signals) -> None:
+        """Send a signal to one rank."""
+        self._children[rank].send_signal(number)
+
+    def results(self, timeout_s: float = 3600.0) -> list[Any]:
+        """What all have returned; raises LaunchFailed."""
+        lines = self.outcomes(timeout_s)
+        for rank, line in enumerate(lines):
+            if "error" in line:
+                raise LaunchFailed(f"rank {rank}: {line['kind']}: {line['error']}")
+        return [line["result"] for line in lines]
+
+    def outcomes(self, timeout_s: float = 3600.0) -> list[dict[str, Any]]:
+        """A map for each rank: its `result`, or the `kind` and text of its `error`."""
+        return self._gather(timeout_s, dead_too=True)
+
+    def outcome_of(self, rank: int, timeout_s: float) -> dict[str, Any]:
+        """That of one rank, whatever becomes of the others."""
+        return self._gather(timeout_s, [rank], dead_too=True)[0]
+
+    def close(self) -> None:
+        """End all that still runs."""
+        for child in self._children:
+            if child.poll() is None:
+                child.kill()
+            child.wait()
+            assert child.stdin is not None
+            with contextlib.suppress(OSError):
+                child.stdin.close()
+        for pipe in self._pipes:
+            os.close(pipe)
+        self._pipes.clear()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    # -- inside
+
+    def _spawn(self) -> None:
+        reading, writing = os.pipe()
+        parent = os.getpid()
+
+        def before_exec() -> None:
+            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:
+                os._exit(1)
+
+        # One rank a core is the plan: a BLAS that starts a thread a core would undo it.
+        environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **os.environ}
+        try:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "ddp.rank", str(writing)],
+                stdin=subprocess.PIPE,
+                stdout=sys.stderr.fileno(),
+                env=environment,
+                pass_fds=(writing,),
+                preexec_fn=before_exec,
+            )
+        finally:
+            os.close(writing)
+        self._children.append(child)
+        self._pipes.append(reading)
+
+    def _begun(self) -> list[dict[str, Any]]:
+        """The first line of each, with its card; raises LaunchFailed for one that has none."""
+        lines = self._gather(START_S)
+        for rank, line in enumerate(lines):
+            if "error" in line:
+                raise LaunchFailed(f"rank {rank}: {line['kind']}: {line['error']}")
+        return lines
+
+    def _write(self, rank: int, what: Any) -> None:
+        stdin = self._children[rank].stdin
+        assert stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it is told where its line is missed
+            stdin.write(json.dumps(what).encode() + b"\n")
+            stdin.flush()
+
+    def _gather(
+        self, timeout_s: float, which: list[int] | None = None, *, dead_too: bool = False
+    ) -> list[dict[str, Any]]:
+        """One line of each rank."""
+        found: dict[int, dict[str, Any]] = {}
+        which = list(range(self.size)) if which is None else which
+        deadline = time.monotonic() + timeout_s
+        with selectors.DefaultSelector() as selector:
+            for rank in which:
+                selector.register(self._pipes[rank], selectors.EVENT_READ, rank)
+            while len(found) < len(which):
+                ready = selector.select(max(0.0, deadline - time.monotonic()))
+                if not ready:
+                    late = [str(r) for r in which if r not in found]
+                    raise LaunchFailed(f"nothing from rank {', '.join(late)} in {timeout_s:g} s")
+                for key, _ in ready:
+                    rank = key.data
+                    data = os.read(self._pipes[rank], 1 << 20)
+                    self._lines[rank] += data
+                    line, end, rest = self._lines[rank].partition(b"\n")
+                    if end:
+                        self._lines[rank] = rest
+                        found[rank] = json.loads(line)
+                        selector.unregister(key.fileobj)
+                    elif not data:
+                        selector.unregister(key.fileobj)
+                        found[rank] = self._died(rank)
+                        if not dead_too:
+                            raise LaunchFailed(f"rank {rank}: {found[rank]['error']}")
+        return [found[rank] for rank in which]
+
+    def _died(self, rank: int) -> dict[str, Any]:
+        status = self._children[rank].wait()
+        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+        return {"kind": "Died", "error": f"its process ended ({how})"}
+
+
+def make_identities(home: Path, size: int) -> None:
+    """An authority for one launch, and a certificate for each rank."""
+    from ddp.network import SERVICE
+    from security import keystore
+    from security.identity import Authority
+
+    authority = Authority.create("ranks", now=time.time(), entropy=os.urandom)
+    for rank in range(size):
+        identity = authority.issue(f"r{rank}", SERVICE, now=time.time(), entropy=os.urandom)
+        keystore.save_identity(home, identity)

@@ -1,0 +1,499 @@
+"""The fabric between hosts: a raw stream of netstack for each pair of ranks, encrypted.
+
+    switchboard = Switchboard(node)                  one a process: who rings is put through
+    fabric = await NetworkFabric.open(switchboard, cards, rank, epoch, group="train")
+
+The lower rank of a pair dials and opens the stream; its first frame is HELLO: group, epoch and
+rank. So all runs over the one socket that a daemon has, and under the certificates of its
+cluster: a rank is who its certificate names. Frames leave while the stream has room, and wait
+here otherwise.
+
+A rank is lost when its connection ends (silence included: `IDLE_S`), and at once when it is a
+process of this host that dies (deaths.py). Who rings with an epoch that is over is told so
+(FENCED).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import msgpack
+
+from ddp.call import Call
+from ddp.card import Card
+from ddp.deaths import Deaths
+from ddp.elements import Array
+from ddp.engine import Engine
+from ddp.errors import DdpError, GroupClosed, RankLost
+from ddp.fabric import Fabric, bind
+from ddp.frames import NO_CALL, Decoder, Frame, Type
+from ddp.segment import host_id
+from ddp.work import Work
+from netstack.rpc.connection import RpcConnection
+from netstack.rpc.dialler import Dialler
+from netstack.rpc.errors import RpcError
+from netstack.rpc.node import RpcNode
+from netstack.transport.config import TransportConfig
+from netstack.transport.errors import TransportError
+from netstack.transport.peer import Stream
+
+SERVICE: Final = "ddp"
+
+# Silence after which a rank of another host is held for dead; a stopped one of this host, too.
+IDLE_S: Final = 3.0
+KEEP_ALIVE_S: Final = 0.5
+
+# Bytes that a stream may hold unacknowledged before frames wait here: half of its buffer, which is
+# what `Stream.drain` waits for.
+STREAM_BYTES: Final = TransportConfig().stream_buffer // 2
+
+# How long a group that is closed waits for its last words to arrive.
+SETTLE_S: Final = 1.0
+SETTLE_LOOKS: Final = 200
+
+# Until all ranks of a new group have found one another.
+GATHER_S: Final = 15.0
+
+# How often calls are looked through for those past their time.
+TICK_S: Final = 0.05
+
+# Callers whose group is not here yet.
+WAITING_MAX: Final = 256
+
+
+def transport_config(suite: str = "AESGCM") -> TransportConfig:
+    """Of sockets that carry groups."""
+    return TransportConfig(suite=suite, idle_timeout_s=IDLE_S, keep_alive_s=KEEP_ALIVE_S)
+
+
+class Switchboard:
+    """Puts streams through to the group and epoch that they ask for."""
+
+    def __init__(self, node: RpcNode) -> None:
+        self.node = node
+        self._fabrics: dict[str, NetworkFabric] = {}
+        self._waiting: deque[tuple[str, int, int, Line]] = deque(maxlen=WAITING_MAX)
+        self._retiring: set[asyncio.Task[None]] = set()
+        node.on_stream = self._opened
+
+    def __repr__(self) -> str:
+        return f"<Switchboard groups={sorted(self._fabrics)} waiting={len(self._waiting)}>"
+
+    def register(self, group: str, fabric: NetworkFabric) -> None:
+        """`fabric` is what this process now has of `group`; who asked before is put through."""
+        self._fabrics[group] = fabric
+        waiting, self._waiting = self._waiting, deque(maxlen=WAITING_MAX)
+        for caller in waiting:
+            self._route(*caller)
+
+    def forget(self, group: str, fabric: NetworkFabric) -> None:
+        """It is over."""
+        if self._fabrics.get(group) is fabric:
+            del self._fabrics[group]
+
+    def retire(self, line: Line, *, dialled: bool) -> None:
+        """Say the last words on a line, and end its connection if it was made for it."""
+        task = self.node.runtime.spawn(line.retire(dialled=dialled), f"retire {line!r}")
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def settle(self) -> None:
+        """Until the last words of all closed groups have arrived, or time is up."""
+        if self._retiring:
+            await asyncio.wait(self._retiring)
+
+    def _opened(self, connection: RpcConnection, stream: Stream) -> None:
+        line = Line(connection, stream)
+
+        def first(frame: Frame) -> None:
+            try:
+                group, epoch, rank = msgpack.unpackb(frame.payload)
+                if frame.type is not Type.HELLO or type(epoch) is not int or type(rank) is not int:
+                    raise ValueError(frame)
+            except (ValueError, TypeError, msgpack.exceptions.UnpackException):
+                stream.reset(1)
+                return
+            self._route(group, epoch, rank, line)
+
+        line.on_frame = first
+        line.on_garbage = lambda error: stream.reset(1)
+        stream.receiver = line.feed
+
+    def _route(self, group: str, epoch: int, rank: int, line: Line) -> None:
+        fabric = self._fabrics.get(group)
+        if fabric is None or epoch > fabric.engine.epoch:
+            line.hold()
+            self._waiting.append((group, epoch, rank, line))
+            if fabric is not None:
+                fabric.overtaken(epoch)
+        elif epoch < fabric.engine.epoch:
+            line.send(Frame(Type.FENCED, fabric.engine.epoch, 0, NO_CALL))
+        else:
+            fabric.accept(rank, line)
+
+
+class Line:
+    """The stream to one rank, as frames."""
+
+    def __init__(self, connection: RpcConnection, stream: Stream) -> None:
+        self.connection, self.stream = connection, stream
+        self.on_frame: Callable[[Frame], None] | None = None
+        self.on_garbage: Callable[[DdpError], None] = lambda error: None
+        self.on_end: Callable[[], None] = lambda: None
+        self._decoder = Decoder(sealed=True)
+        self._held: list[Frame] = []
+
+    def __repr__(self) -> str:
+        return f"<Line to {self.connection.peer_name} held={len(self._held)}>"
+
+    def hold(self) -> None:
+        """Keep what comes until there is a receiver; the peer's window bounds it."""
+        self.on_frame = None
+
+    def feed(self, data: bytes, fin: bool) -> None:
+        """Bytes have come."""
+        try:
+            for frame in self._decoder.feed(data):
+                if self.on_frame is None:
+                    self._held.append(frame)
+                else:
+                    self.on_frame(frame)
+        except DdpError as error:
+            self.on_garbage(error)
+        if fin:
+            self.on_end()
+
+    def use(self, on_frame: Callable[[Frame], None]) -> None:
+        """From now on to `on_frame`, beginning with what was held."""
+        self.on_frame = on_frame
+        held, self._held = self._held, []
+        for frame in held:
+            on_frame(frame)
+
+    def send(self, frame: Frame) -> None:
+        """Queue a frame; a line that is gone swallows it: its end is told elsewhere."""
+        with contextlib.suppress(TransportError):
+            self.push(frame)
+
+    def push(self, frame: Frame) -> None:
+        """Queue a frame; raises TransportError."""
+        self.stream.push(frame.head(sealed=True))
+        if frame.payload:
+            self.stream.push(bytes(frame.payload))
+
+    async def retire(self, *, dialled: bool) -> None:
+        """End the stream; then the connection, if it was dialled for it."""
+        with contextlib.suppress(TransportError):
+            self.stream.push(b"", fin=True)
+            for _ in range(SETTLE_LOOKS):
+                if not self.stream.buffered or self.connection.closed is not None:
+                    break
+                await asyncio.sleep(SETTLE_S / SETTLE_LOOKS)
+        if dialled:
+            await self.connection.close()
+
+
+class NetworkFabric(Fabric):
+    """One rank's end; made by `open`, on the loop of its node."""
+
+    name = "netstack"
+
+    def __init__(
+        self, switchboard: Switchboard, cards: list[Card], rank: int, epoch: int, group: str
+    ) -> None:
+        super().__init__(Engine(rank, len(cards), epoch))
+        self.model = None
+        self.on_lost: Callable[[int, str], None] | None = None
+        self.on_overtaken: Callable[[int], None] | None = None
+        self._switchboard = switchboard
+        self._runtime = switchboard.node.runtime
+        self._loop = asyncio.get_running_loop()
+        self._cards, self._group = cards, group
+        self._lines: dict[int, Line] = {}
+        self._met: set[int] = set()  # ranks that are known to be in this epoch
+        self._complete = asyncio.Event()
+        self._leaving: dict[int, deque[Frame]] = {r: deque() for r in range(len(cards))}
+        self._draining: set[int] = set()
+        self._deaths = Deaths()
+        self._watched: list[int] = []
+        self._ticker: asyncio.TimerHandle | None = None
+        self._flushing = False
+        self._closed = False
+
+    @classmethod
+    async def open(
+        cls,
+        switchboard: Switchboard,
+        cards: list[Card],
+        rank: int,
+        epoch: int,
+        *,
+        group: str = "ranks",
+        timeout_s: float = GATHER_S,
+    ) -> NetworkFabric:
+        """Find all other ranks; raises RankLost naming those not found, or Fenced."""
+        fabric = cls(switchboard, cards, rank, epoch, group)
+        fabric._watch_deaths()
+        switchboard.register(group, fabric)
+        dials = [
+            fabric._runtime.spawn(fabric._dial(other), f"dial rank {other}")
+            for other in range(rank + 1, len(cards))
+        ]
+        try:
+            fabric._check_complete()
+            async with asyncio.timeout(timeout_s):
+                await fabric._complete.wait()
+            if fabric.engine.broken is not None:
+                raise fabric.engine.broken
+        except TimeoutError:
+            missing = [str(r) for r in range(len(cards)) if r != rank and r not in fabric._met]
+            fabric.close()
+            raise RankLost(f"ranks {', '.join(missing)} were not found in {timeout_s} s") from None
+        except BaseException:
+            fabric.close()
+            raise
+        finally:
+            for dial in dials:
+                dial.cancel()
+        fabric._tick()
+        return fabric
+
+    # -- Fabric, from any thread
+
+    def call(self, call: Call, vector: Array, timeout_s: float, *, ahead: bool = False) -> Work:
+        """See Fabric."""
+        if self.engine.broken is not None:
+            raise self.engine.broken
+        work = Work(str(call))
+
+        def begin() -> None:
+            try:
+                bind(work, self.engine.start(call, vector, self._now(), timeout_s))
+                self._flush()
+            except DdpError as error:
+                work.end(error)
+
+        self._on_loop(begin)
+        return work
+
+    def send(self, vector: Array, dtype: str, dst: int, tag: int, timeout_s: float) -> Work:
+        """See Fabric."""
+        work = Work(f"send to {dst}")
+
+        def begin() -> None:
+            try:
+                deadline = self._now() + timeout_s
+                bind(work, self.engine.messages.send(vector, dtype, dst, tag, deadline))
+                self._flush()
+            except DdpError as error:
+                work.end(error)
+
+        self._on_loop(begin)
+        return work
+
+    def receive(self, vector: Array, dtype: str, src: int, tag: int, timeout_s: float) -> Work:
+        """See Fabric."""
+        work = Work(f"receive from {src}")
+
+        def begin() -> None:
+            try:
+                now = self._now()
+                messages = self.engine.messages
+                bind(work, messages.ask(vector, dtype, src, tag, now + timeout_s))
+                messages.match(src, tag, now)
+                self._flush()
+            except DdpError as error:
+                work.end(error)
+
+        self._on_loop(begin)
+        return work
+
+    def close(self, error: DdpError | None = None) -> None:
+        """See Fabric."""
+        self._on_loop(lambda: self._close(error or GroupClosed("the group was closed")))
+
+    def lose(self, rank: int, why: str) -> None:
+        """Somebody who knows better says that `rank` is dead; on the loop."""
+        self._lost(rank, why)
+
+    def _on_loop(self, act: Callable[[], None]) -> None:
+        try:
+            here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            here = False
+        if here:
+            act()
+        else:
+            self._loop.call_soon_threadsafe(act)
+
+    def _now(self) -> float:
+        return self._runtime.clock.now()
+
+    # -- lines
+
+    async def _dial(self, rank: int) -> None:
+        card = self._cards[rank]
+        assert card.address is not None, f"{card} has no address"
+        dialler = Dialler(self._switchboard.node, card.address, SERVICE, card.name)
+        while True:
+            connection = await dialler.dial()
+            try:
+                stream = connection.open_stream()
+            except RpcError:
+                continue
+            line = Line(connection, stream)
+            stream.receiver = line.feed
+            self._greet(line)
+            self._use(rank, line)
+            return
+
+    def _greet(self, line: Line) -> None:
+        hello = msgpack.packb([self._group, self.engine.epoch, self.engine.rank])
+        line.send(Frame(Type.HELLO, self.engine.epoch, 0, NO_CALL, payload=hello))
+
+    def accept(self, rank: int, line: Line) -> None:
+        """The line to `rank`; it must be the one of that card's owner."""
+        known = 0 <= rank < len(self._cards) and rank != self.engine.rank
+        if not known or line.connection.peer_name != self._cards[rank].name or rank in self._lines:
+            line.stream.reset(1)
+            return
+        self._greet(line)
+        self._met.add(rank)
+        self._use(rank, line)
+
+    def _use(self, rank: int, line: Line) -> None:
+        self._lines[rank] = line
+        line.connection.on_close.append(lambda c: self._lost(rank, str(c.closed)))
+        line.stream.on_reset = lambda code: self._lost(rank, "it gave up the stream")
+        line.on_garbage = self._garbage
+        line.on_end = lambda: self._left(rank)
+        line.use(lambda frame: self._received(rank, frame))
+        self._check_complete()
+        self._flush()
+
+    def _check_complete(self) -> None:
+        if len(self._met) == len(self._cards) - 1 or self.engine.broken is not None:
+            self._complete.set()
+
+    def overtaken(self, epoch: int) -> None:
+        """Somebody is in a later epoch already."""
+        if self.on_overtaken is not None:
+            self.on_overtaken(epoch)
+
+    def _received(self, rank: int, frame: Frame) -> None:
+        if not self._closed:
+            if frame.type is Type.HELLO:
+                self._met.add(rank)
+            else:
+                self.engine.receive(rank, frame, self._now())
+            self._check_complete()
+            self._flush()
+
+    def _garbage(self, error: DdpError) -> None:
+        self.engine.fail(error, self._now())
+        self._flush()
+
+    def _watch_deaths(self) -> None:
+        here = host_id()
+        for rank, card in enumerate(self._cards):
+            if rank == self.engine.rank or card.host != here:
+                continue
+            descriptor = self._deaths.watch(rank, card.pid)
+            if descriptor is None:
+                self.engine.lost(rank, f"its process {card.pid} is gone", self._now())
+                continue
+            self._watched.append(descriptor)
+            self._loop.add_reader(descriptor, self._someone_died)
+
+    def _someone_died(self) -> None:
+        for descriptor in self._watched:
+            self._loop.remove_reader(descriptor)
+        found = self._deaths.look()
+        self._watched = self._deaths.descriptors()
+        for descriptor in self._watched:
+            self._loop.add_reader(descriptor, self._someone_died)
+        for rank in found:
+            self._lost(rank, "its process ended")
+
+    def _left(self, rank: int) -> None:
+        """It closed the group in good order: nothing more comes, but nobody has died."""
+        if not self._closed:
+            self.engine.lost(rank, "it has left the group", self._now())
+            self._flush()
+
+    def _lost(self, rank: int, why: str) -> None:
+        if self._closed:
+            return
+        self.engine.lost(rank, why, self._now())
+        self._check_complete()
+        self._flush()
+        if self.on_lost is not None:
+            self.on_lost(rank, why)
+
+    # -- frames out
+
+    def _flush(self) -> None:
+        if self._flushing:
+            return
+        self._flushing = True
+        try:
+            while True:
+                for dst, frame in self.engine.take_outputs():
+                    self._leaving[dst].append(frame)
+                left = [self._leave(dst) for dst, leaving in self._leaving.items() if leaving]
+                if not any(left):
+                    return
+        finally:
+            self._flushing = False
+
+    def _leave(self, dst: int) -> bool:
+        """Push what the stream has room for; whether anything left."""
+        leaving, line = self._leaving[dst], self._lines.get(dst)
+        if line is None or dst in self._draining:
+            return False
+        left = 0
+        try:
+            while leaving and line.stream.buffered < STREAM_BYTES:
+                frame = leaving.popleft()
+                line.push(frame)
+                left += 1
+                self.engine.sent(len(frame.payload), self._now())
+        except TransportError:
+            leaving.clear()  # its end is told by on_close
+            return False
+        if leaving:
+            self._draining.add(dst)
+            self._runtime.spawn(self._drain(dst, line), f"room to rank {dst}")
+        return left > 0
+
+    async def _drain(self, dst: int, line: Line) -> None:
+        with contextlib.suppress(TransportError):
+            await line.stream.drain()
+        self._draining.discard(dst)
+        self._flush()
+
+    def _tick(self) -> None:
+        if self._closed:
+            return
+        self.engine.expire(self._now())
+        self._flush()
+        self._ticker = self._loop.call_later(TICK_S, self._tick)
+
+    def _close(self, error: DdpError) -> None:
+        if self._closed:
+            return
+        self.engine.close(error, self._now())
+        self._flush()
+        self._closed = True
+        self._switchboard.forget(self._group, self)
+        if self._ticker is not None:
+            self._ticker.cancel()
+        for descriptor in self._watched:
+            self._loop.remove_reader(descriptor)
+        self._deaths.close()
+        for rank, line in self._lines.items():
+            self._switchboard.retire(line, dialled=rank > self.engine.rank)

@@ -1,0 +1,1 @@
+"""Collectives as pure data; schedule.py says of what kind."""

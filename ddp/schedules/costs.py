@@ -1,0 +1,110 @@
+"""The lecture's table: what each allreduce costs by formula, and which one to choose.
+
+    time = α·rounds + β·bytes through the busiest rank + γ·bytes that it adds
+
+`table` is the oracle of the tests: what the executors count must equal it. `CostModel` is fitted at
+the start (calibration.py) from a ping-pong and a local sum, and chooses for `algorithm="auto"`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from ddp.schedules.catalogue import schedule_of
+from ddp.schedules.checker import count
+
+# Those that `auto` considers: each is best for some size and number of ranks.
+CANDIDATES: Final = (
+    "recursive-doubling",
+    "halving-doubling",
+    "double-tree",
+    "ring",
+    "sharded-server",
+)
+
+
+class Row(NamedTuple):
+    """Costs by formula, for P ranks; bytes in units of N, the vector's."""
+
+    rounds: int
+    sent_max: float
+    sent_mean: float
+    fan_in: int
+
+
+def table(algorithm: str, size: int) -> Row | None:
+    """The row of `algorithm`; None where there is none (P no power of two, for two of them)."""
+    p, logarithm = size, size.bit_length() - 1
+    if p == 1:
+        return Row(0, 0.0, 0.0, 0)
+    share = 2 * (p - 1) / p
+    if algorithm == "parameter-server":
+        return Row(2, p - 1, share, p - 1)
+    if algorithm == "dedicated-server":  # of p ranks, p - 1 are workers
+        return Row(2, p - 1, share, p - 1)
+    if algorithm == "sharded-server":
+        return Row(2, share, share, p - 1)
+    if algorithm == "naive-serial":
+        return Row(p * (p - 1), p - 1, p - 1, 1)
+    if algorithm == "naive-shift":
+        return Row(p - 1, p - 1, p - 1, 1)
+    if algorithm == "ring":
+        return Row(2 * (p - 1), share, share, 1)
+    if p & (p - 1) == 0:
+        if algorithm == "recursive-doubling":
+            return Row(logarithm, logarithm, logarithm, 1)
+        if algorithm == "halving-doubling":
+            return Row(2 * logarithm, share, share, 1)
+    return None
+
+
+def tree_bounds(size: int) -> Row:
+    """Of the double tree: rounds and the mean exactly, bytes and fan-in at most."""
+    return Row(2 * (size.bit_length() - 1), 2.0, 2 * (size - 1) / size, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class CostModel:
+    """α seconds a message, β seconds a byte sent, γ seconds a byte added."""
+
+    alpha: float
+    beta: float
+    gamma: float
+
+    def __str__(self) -> str:
+        return (
+            f"α {self.alpha * 1e6:.1f} µs a message, 1/β {1e-9 / max(self.beta, 1e-15):.2f} GB/s, "
+            f"1/γ {1e-9 / max(self.gamma, 1e-15):.2f} GB/s added"
+        )
+
+    def seconds(self, algorithm: str, size: int, nbytes: int) -> float:
+        """What the model expects of one allreduce."""
+        messages, share = _shape(algorithm, size)
+        return self.alpha * messages + (self.beta + self.gamma / 2) * share * nbytes
+
+    def choose(self, size: int, nbytes: int, among: tuple[str, ...] = CANDIDATES) -> str:
+        """The algorithm expected to be fastest."""
+        return min(among, key=lambda algorithm: self.seconds(algorithm, size, nbytes))
+
+    def explain(self, size: int, nbytes: int, among: tuple[str, ...] = CANDIDATES) -> str:
+        """All candidates with what is expected of them, the chosen one first."""
+        expected = sorted((self.seconds(a, size, nbytes), a) for a in among)
+        return ", ".join(f"{name} {seconds * 1e6:.0f} µs" for seconds, name in expected)
+
+
+@lru_cache(maxsize=1024)
+def _shape(algorithm: str, size: int) -> tuple[int, float]:
+    """Messages one behind the other, and what the busiest rank sends as a share of the vector.
+
+    Those that arrive at one rank in one round are one behind the other there.
+    """
+    schedule = schedule_of("allreduce", algorithm, size)
+    cost = count(schedule, schedule.chunks)
+    messages = cost.rounds if cost.fan_in <= 2 else cost.rounds * cost.fan_in
+    return messages, cost.sent_max / schedule.chunks
+
+
+# Before anything is measured: a message in 60 µs, 1 GB/s sent, 5 GB/s added.
+UNMEASURED: Final = CostModel(60e-6, 1e-9, 0.2e-9)

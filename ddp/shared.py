@@ -1,0 +1,428 @@
+"""The fabric between ranks of one host: shared memory (segment.py), no system call on the way.
+
+    sharded-server   directly in the staging areas: each rank puts the shards of others where they
+                     can see them, adds up its own from all ranks in order, and all copy the sums
+                     out. No byte is sent twice and none goes through a ring.
+    recursive-       between two ranks, directly too: each shows all it has, and both add. One wait
+    doubling         instead of two.
+    all others       the engine's frames, through a ring of bytes for each pair.
+
+A vector goes through in windows that fit into a cache. Two waits a window keep it right: nobody
+adds before all have filled, nobody copies before all have added. A rank that fills window w + 1
+has copied window w; so who sees that all have filled w + 1 may overwrite its sums of w.
+
+Before either, all ranks meet over what they called (`_meet`), so that a mismatch is seen even
+between a call that goes directly and one that does not. Whoever waits spins, giving way to others
+at each turn, and after a while sleeps; it looks for deaths and for others' reasons to give up
+meanwhile. What a dead rank has written stays readable: so either all survivors find its sums
+there, or none does.
+
+Calls make progress while somebody waits for one, and, once `start` was used, in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from ddp.call import Call
+from ddp.deaths import Deaths
+from ddp.elements import Array, combine, divide
+from ddp.engine import OPERATIONS_MAX, Engine
+from ddp.errors import (
+    BadCall,
+    DdpError,
+    GroupClosed,
+    Mismatch,
+    RankLate,
+    RankLost,
+    from_wire,
+    to_wire,
+)
+from ddp.fabric import Fabric, bind
+from ddp.frames import HEAD_BYTES, Decoder, Frame, Type, decode
+from ddp.recorder import Record
+from ddp.schedules.schedule import bounds
+from ddp.segment import CALLS, FILLED, REDUCED, STATE, RingEnd, Segment, Where, values
+from ddp.work import Work
+
+# Bytes of a vector under way at a time: they fit into a core's cache, and the two waits cost little
+# beside them.
+WINDOW_BYTES: Final = 1 << 20
+
+SHARDED: Final = "sharded-server"
+EXCHANGE: Final = "recursive-doubling"
+
+# Turns of a wait between looks at the clock, at deaths and at reasons.
+TURNS_BETWEEN_LOOKS: Final = 64
+
+# Turns of a wait before it gives way to others: some tens of microseconds.
+TURNS_ALONE: Final = 200
+
+# Calls that are kept encoded.
+CALLS_KEPT: Final = 256
+
+# Turns that give way to other processes before a wait begins to sleep, and for how long it does.
+TURNS_AWAKE: Final = 20_000
+SLEEP_S: Final = 50e-6
+
+
+class SharedFabric(Fabric):
+    """One rank's end.
+
+    Args:
+        own: this rank's segment.
+        where: of all ranks, in their order (this rank's is not used).
+
+    Raises RankLost if one is gone already.
+    """
+
+    name = "shared memory"
+
+    def __init__(self, engine: Engine, own: Segment, where: list[Where]) -> None:
+        super().__init__(engine)
+        self.model = None
+        self._own = own
+        self._deaths = Deaths()
+        self._segments = self._map(where)
+        self._others = [r for r in range(engine.size) if r != engine.rank]
+        peers = [(r, self._segments[r]) for r in self._others]
+        self._in = {r: RingEnd(s, r, own, engine.rank) for r, s in peers}
+        self._out = {r: RingEnd(own, engine.rank, s, r) for r, s in peers}
+        self._decoders = {r: Decoder() for r in self._others}
+        self._leaving: dict[int, deque[tuple[memoryview, int]]] = {r: deque() for r in self._others}
+        self._number = 0  # of the next call
+        self._window = 0  # windows so far
+        self._turn = 0
+        self._jobs: deque[tuple[int, Call, Array, float, Work]] = deque()
+        self._pumping = threading.Lock()
+        self._stirred = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._works: set[Work] = set()
+        self._closed = False
+        self._said: dict[Call, bytes] = {}
+        # A turn without giving way is worth it only where everybody has a core.
+        self._turns_alone = TURNS_ALONE if engine.size <= len(os.sched_getaffinity(0)) else 0
+        self._ending: DdpError | None = None
+        self._reported: deque[tuple[int, str]] = deque()
+
+    def _map(self, where: list[Where]) -> list[Segment]:
+        segments = []
+        for rank, place in enumerate(where):
+            if rank == self.engine.rank:
+                segments.append(self._own)
+                continue
+            try:
+                segments.append(Segment.of(place, len(where), self._own.window))
+                alive = self._deaths.watch(rank, place.pid) is not None
+            except OSError as error:
+                raise RankLost(f"rank {rank}'s memory is gone: {error}") from None
+            if not alive:
+                raise RankLost(f"rank {rank}'s process {place.pid} is gone")
+        return segments
+
+    # -- Fabric
+
+    def choices(self) -> tuple[str, ...]:
+        """There is no fan-in to pay in shared memory: the direct way is always the best."""
+        return (EXCHANGE,) if self.engine.size == 2 else (SHARDED,)
+
+    def call(self, call: Call, vector: Array, timeout_s: float, *, ahead: bool = False) -> Work:
+        """See Fabric. `ahead`: begin at once, in a thread."""
+        if self.engine.broken is not None:
+            raise self.engine.broken
+        if len(self._works) >= OPERATIONS_MAX:
+            raise BadCall(f"{OPERATIONS_MAX} calls are open: wait for one of them")
+        work = Work(str(call))
+        number, self._number = self._number, self._number + 1
+        self._track(work)
+        self._jobs.append((number, call, vector, time.monotonic() + timeout_s, work))
+        if ahead:
+            self._stir()
+        return work
+
+    def send(self, vector: Array, dtype: str, dst: int, tag: int, timeout_s: float) -> Work:
+        """See Fabric."""
+        with self._pumping:
+            deadline = time.monotonic() + timeout_s
+            message = self.engine.messages.send(vector, dtype, dst, tag, deadline)
+            work = bind(Work(f"send to {dst}"), message)
+            self._track(work)
+            self._poll()
+        return work
+
+    def receive(self, vector: Array, dtype: str, src: int, tag: int, timeout_s: float) -> Work:
+        """See Fabric."""
+        with self._pumping:
+            now = time.monotonic()
+            message = self.engine.messages.ask(vector, dtype, src, tag, now + timeout_s)
+            work = bind(Work(f"receive from {src}"), message)
+            self._track(work)
+            self.engine.messages.match(src, tag, now)
+        return work
+
+    def wait(self, work: Work) -> Any:
+        """Make progress until it is over, unless the thread does."""
+        while not work.done:
+            if self._pumping.acquire(timeout=0.001):
+                try:
+                    self._pump(lambda: work.done)
+                finally:
+                    self._pumping.release()
+        return work.result()
+
+    def close(self, error: DdpError | None = None) -> None:
+        """See Fabric."""
+        if self._closed:
+            return
+        self._closed = True
+        self._ending = error or GroupClosed(f"rank {self.engine.rank} has closed the group")
+        with self._stirred:
+            self._stirred.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+        with self._pumping:
+            self._fail(self._ending)
+            self._poll()
+            for ring in (*self._in.values(), *self._out.values()):
+                ring.close()
+            for segment in self._segments:
+                segment.close()
+        self._deaths.close()
+
+    def report(self, rank: int, why: str) -> None:
+        """Somebody else, from any thread, says that `rank` is dead."""
+        self._reported.append((rank, why))
+
+    # -- progress
+
+    def _track(self, work: Work) -> None:
+        self._works.add(work)
+        work.then(self._works.discard)
+
+    def _stir(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work_ahead, daemon=True, name="ddp calls")
+            self._thread.start()
+        with self._stirred:
+            self._stirred.notify_all()
+
+    def _work_ahead(self) -> None:
+        while not self._closed:
+            with self._stirred:
+                if not self._jobs and not self._closed:
+                    self._stirred.wait()
+            with self._pumping:
+                self._pump(lambda: self._closed or not self._works)
+
+    def _pump(self, until: Callable[[], bool]) -> None:
+        turns = 0
+        while not until():
+            if self._jobs:
+                self._run(*self._jobs.popleft())
+                turns = 0
+            elif self._poll():
+                turns = 0
+            else:
+                turns += 1
+                self._rest(turns)
+
+    def _poll(self) -> bool:
+        """Move what there is to move; whether there was anything."""
+        moved, now = False, time.monotonic()
+        for rank, ring in self._in.items():
+            data = ring.pull()
+            if data:
+                moved = True
+                for frame in self._decoders[rank].feed(data):
+                    self.engine.receive(rank, frame, now)
+        for dst, frame in self.engine.take_outputs():
+            self._leaving[dst].append((memoryview(frame.encode()), len(frame.payload)))
+        for dst, leaving in self._leaving.items():
+            while leaving:
+                rest, payload = leaving.popleft()
+                pushed = self._out[dst].push(rest)
+                moved = moved or pushed > 0
+                if pushed < len(rest):
+                    leaving.appendleft((rest[pushed:], payload))
+                    break
+                self.engine.sent(payload, now)
+        return moved
+
+    def _rest(self, turns: int) -> None:
+        """Between two looks at what others have written."""
+        if turns % TURNS_BETWEEN_LOOKS == 0:
+            self._look()
+        if turns < self._turns_alone:
+            return
+        if turns < TURNS_AWAKE:
+            os.sched_yield()
+        else:
+            time.sleep(SLEEP_S)
+
+    def _look(self) -> None:
+        """Deaths, others' reasons, deadlines."""
+        now = time.monotonic()
+        if self._ending is not None:
+            self._fail(self._ending)  # so that who is in a call lets `close` in
+        # Why a rank gave up is worth more than that it is gone since.
+        for rank in self._others:
+            if self._segments[rank].counters[STATE] and not self.engine.dead >> rank & 1:
+                self._poll()  # what it wrote before it gave up counts
+                if self.engine.broken is None:
+                    self._fail(from_wire(self._segments[rank].reason))
+        for rank in self._deaths.look():
+            self.engine.lost(rank, "its process ended", now)
+        while self._reported:
+            self.engine.lost(*self._reported.popleft(), now)
+        self.engine.expire(now)
+        if self.engine.broken is not None:
+            self._fail(self.engine.broken)
+
+    def _fail(self, error: DdpError) -> None:
+        """The group is over: for us, for whoever waits here, and for the others."""
+        if self.engine.broken is None:
+            self.engine.fail(error, time.monotonic())
+        assert self.engine.broken is not None
+        self._own.reason = to_wire(self.engine.broken)
+        while self._jobs:
+            self._jobs.popleft()[-1].end(self.engine.broken)
+
+    # -- one call
+
+    def _run(self, number: int, call: Call, vector: Array, deadline: float, work: Work) -> None:
+        direct = call.kind == "allreduce" and self._is_direct(call.algorithm)
+        began = time.monotonic()
+        record = Record(number, str(call), began)
+        try:
+            if self.engine.broken is not None:
+                raise self.engine.broken
+            if direct:
+                self.engine.recorder.records.append(record)
+                self._meet(number, call, deadline, record)
+                self._directly(call, vector, deadline, record)
+                record.outcome, record.ended = "done", time.monotonic()
+                self.engine.counters["calls"] += 1
+                self.engine.counters["sent_bytes"] += record.sent
+                work.end()
+            else:
+                self._meet(number, call, deadline, record)
+                now = time.monotonic()
+                bind(work, self.engine.start(call, vector, now, deadline - now))
+        except DdpError as error:
+            record.outcome, record.ended = str(error), time.monotonic()
+            self._fail(error)
+            work.end(error)
+
+    def _meet(self, number: int, call: Call, deadline: float, record: Record) -> None:
+        """All ranks have called the same; raises Mismatch, RankLost or RankLate."""
+        own = self._spoken(call)
+        self._own.write_call(number, own)
+        for rank in self._others:
+            self._until(CALLS, rank, number + 1, deadline, record)
+            record.arrived[rank] = time.monotonic()
+            theirs = self._segments[rank].read_call(number, HEAD_BYTES)
+            if theirs != own:
+                other = decode(memoryview(theirs), b"").call
+                raise Mismatch(
+                    f"call #{number}: rank {self.engine.rank} called {call}, "
+                    f"rank {rank} called {other}"
+                )
+
+    def _spoken(self, call: Call) -> bytes:
+        """A call as ranks compare it; its number is its place. The last ones are kept encoded."""
+        data = self._said.get(call)
+        if data is None:
+            if len(self._said) >= CALLS_KEPT:
+                self._said.clear()
+            data = Frame(Type.ANNOUNCE, self.engine.epoch, 0, call).encode()
+            self._said[call] = data
+        return data
+
+    def _until(self, counter: int, rank: int, value: int, deadline: float, record: Record) -> None:
+        """Wait for a counter of another rank."""
+        counters = self._segments[rank].counters
+        if counters[counter] >= value:
+            return
+        turns = 0
+        while counters[counter] < value:
+            turns += 1
+            self._rest(turns)
+            if turns % TURNS_BETWEEN_LOOKS == 0 and counters[counter] < value:
+                self._poll()
+                if self.engine.broken is not None:
+                    raise self.engine.broken
+                if time.monotonic() > deadline:
+                    what = "begun it" if counter == CALLS else "done its part"
+                    raise RankLate(
+                        f"call #{record.sequence} {record.call}: rank {rank} has not {what} "
+                        f"after {time.monotonic() - record.began:.2f} s"
+                    )
+
+    def _is_direct(self, algorithm: str) -> bool:
+        size = self.engine.size
+        return (algorithm == SHARDED and size > 1) or (algorithm == EXCHANGE and size == 2)
+
+    def _directly(self, call: Call, vector: Array, deadline: float, record: Record) -> None:
+        exchange = call.algorithm == EXCHANGE
+        window = self._exchange if exchange else self._one_window
+        step = self._own.window // vector.itemsize
+        for start in range(0, len(vector), step):
+            window(call, vector[start : start + step], deadline, record)
+        record.rounds, record.fan_in = (1, 1) if exchange else (2, self.engine.size - 1)
+
+    def _exchange(self, call: Call, vector: Array, deadline: float, record: Record) -> None:
+        """Of two ranks. The two halves of the staging areas take turns: who shows window w + 1 has
+        added w, so when both have shown it the place of w is free."""
+        other = 1 - self.engine.rank
+        self._window += 1
+        self._turn = 1 - self._turn
+        shown = [self._own.filled, self._own.reduced][self._turn]
+        values(shown, vector)[: len(vector)] = vector
+        self._own.counters[FILLED] = self._own.counters[REDUCED] = self._window
+        self._until(FILLED, other, self._window, deadline, record)
+        theirs = self._segments[other]
+        right = values([theirs.filled, theirs.reduced][self._turn], vector)[: len(vector)]
+        left, right = (vector, right) if other else (right, vector)
+        combine(call.op, call.dtype, left, right, vector)
+        if call.op == "mean":
+            divide(call.dtype, vector, 2)
+        record.sent += vector.nbytes
+
+    def _one_window(self, call: Call, vector: Array, deadline: float, record: Record) -> None:
+        rank, own = self.engine.rank, self._own
+        starts = bounds(len(vector), self.engine.size)
+        lo, hi = starts[rank], starts[rank + 1]
+        self._window += 1
+        filled = values(own.filled, vector)
+        filled[:lo] = vector[:lo]
+        filled[hi : len(vector)] = vector[hi:]
+        own.counters[FILLED] = self._window
+        for other in self._others:
+            self._until(FILLED, other, self._window, deadline, record)
+        sums = values(own.reduced, vector)[: hi - lo]
+        self._add_up(call, vector[lo:hi], lo, sums)
+        own.counters[REDUCED] = self._window
+        vector[lo:hi] = sums
+        for other in self._others:
+            self._until(REDUCED, other, self._window, deadline, record)
+            begin, end = starts[other], starts[other + 1]
+            vector[begin:end] = values(self._segments[other].reduced, vector)[: end - begin]
+        taken_from_me = len(vector) - (hi - lo) + (hi - lo) * len(self._others)
+        record.sent += taken_from_me * vector.itemsize
+
+    def _add_up(self, call: Call, mine: Array, lo: int, sums: Array) -> None:
+        """The shard that is ours, of all ranks, in their order."""
+        parts = [
+            mine if r == self.engine.rank else values(s.filled, mine)[lo : lo + len(mine)]
+            for r, s in enumerate(self._segments)
+        ]
+        combine(call.op, call.dtype, parts[0], parts[1], sums)
+        for part in parts[2:]:
+            combine(call.op, call.dtype, sums, part, sums)
+        if call.op == "mean":
+            divide(call.dtype, sums, len(parts))

@@ -1,0 +1,108 @@
+"""Groups of real processes, over shared memory and netstack: results, mismatches, kill -9."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from ring_kit import PATIENCE
+
+from ddp.launch import Launch, LaunchFailed
+
+TRANSPORTS = {"shared": "shared memory", "network": "netstack"}
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """Ranks find the kit, and this checkout."""
+    here = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", f"{here}:{here.parent.parent}")
+
+
+def launch(size, target, arguments=None, transport="auto"):
+    return Launch(
+        size,
+        f"ddp_real_kit:{target}",
+        arguments,
+        transport=transport,
+        timeout_s=PATIENCE,
+        quiet=True,
+    )
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_every_algorithm_is_exact_between_processes(transport):
+    with launch(3, "all_algorithms", {"n": 40_001}, transport) as ranks:
+        for found in ranks.results(6 * PATIENCE):
+            assert found["fabric"] == TRANSPORTS[transport]
+            assert not any(found["wrong"].values()), found["wrong"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_the_other_collectives_between_processes(transport):
+    with launch(3, "other_collectives", transport=transport) as ranks:
+        assert ranks.results(6 * PATIENCE) == [True] * 3
+
+
+def test_ranks_of_one_host_find_by_themselves_that_they_share_memory():
+    with launch(2, "all_algorithms", {"n": 7}) as ranks:
+        assert {found["fabric"] for found in ranks.results(6 * PATIENCE)} == {"shared memory"}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("target", ["mismatch", "mixed_mismatch"])
+def test_different_calls_are_named_on_all_ranks(target, transport):
+    with launch(3, target, transport=transport) as ranks:
+        for kind, text in ranks.results(6 * PATIENCE):
+            assert kind == "Mismatch", text
+            assert text.count(" called ") == 2
+
+
+@pytest.mark.parametrize(
+    ("transport", "algorithm"),
+    [
+        ("shared", "sharded-server"),
+        ("shared", "ring"),
+        ("network", "ring"),
+        pytest.param("network", "double-tree", marks=pytest.mark.slow),
+    ],
+)
+def test_after_kill_9_all_others_name_the_dead_and_nobody_has_a_wrong_number(transport, algorithm):
+    victim = 1
+    arguments = {"victim": victim, "algorithm": algorithm, "n": 200_000}
+    with launch(3, "killed", arguments, transport) as ranks:
+        found = ranks.outcomes(6 * PATIENCE)
+    assert found[victim]["error"] == "its process ended (killed by SIGKILL)"
+    survivors = [found[rank]["result"] for rank in (0, 2)]
+    for told in survivors:
+        assert told["kind"] == "RankLost", told
+        assert f"rank {victim} is gone" in told["error"]
+    assert survivors[0]["count"] == survivors[1]["count"], "one outcome for all survivors"
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_stopped_rank_is_named(transport):
+    """As late; or, where silence is noticed first, as lost."""
+    with launch(3, "stopped", {"victim": 2}, transport) as ranks:
+        try:
+            found = [ranks.outcome_of(rank, 6 * PATIENCE)["result"] for rank in (0, 1)]
+        finally:
+            ranks.signal(2, signal.SIGCONT)
+    for kind, text in found:
+        assert kind in ("RankLate", "RankLost"), text
+        assert "rank 2 has not" in text or "rank 2 is gone" in text
+
+
+def test_nothing_is_left_in_dev_shm_whatever_is_killed():
+    before = set(os.listdir("/dev/shm"))
+    with launch(3, "killed", {"victim": 0, "algorithm": "sharded-server", "n": 10_000}) as ranks:
+        ranks.outcomes(6 * PATIENCE)
+    assert set(os.listdir("/dev/shm")) == before
+
+
+def test_a_rank_that_cannot_begin_is_named():
+    with pytest.raises(LaunchFailed, match=r"rank 0: .*no_such_function"):
+        launch(1, "no_such_function")

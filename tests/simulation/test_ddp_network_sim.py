@@ -1,0 +1,165 @@
+"""The fabric over netstack in virtual time: bad lines, silence, and epochs that are over."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import numpy as np
+import pytest
+
+from ddp.call import Call
+from ddp.card import Card
+from ddp.errors import Fenced, RankLost
+from ddp.network import NetworkFabric, Switchboard, transport_config
+from netstack.rpc.node import RpcNode
+from netstack.runtime.policy import LinkPolicy
+from netstack.runtime.simulation.world import EPOCH, World
+from security.identity import Authority
+
+_entropy = random.Random("ranks").randbytes
+_authority = Authority.create("test", now=EPOCH, entropy=_entropy)
+IDENTITIES = {
+    f"r{i}": _authority.issue(f"r{i}", "ddp", now=EPOCH, entropy=_entropy) for i in range(4)
+}
+
+
+class Ranks:
+    """Nodes of a world, a rank each."""
+
+    def __init__(self, size, seed, **policy):
+        self.size = size
+        self.world = World(seed=seed)
+        self.world.network.base_policy = LinkPolicy(**policy)
+        # Of another host each, so that deaths are noticed by silence and not by the kernel.
+        self.cards = [Card(f"r{i}", f"host{i}", 1, ("127.0.0.1", 7100 + i)) for i in range(size)]
+        self.boards = {}
+        self.all_here = asyncio.Event()
+        for rank in range(size):
+            self.world.add_node(f"r{rank}", self.starter(rank))
+
+    def starter(self, rank):
+        async def start(runtime):
+            node = RpcNode(
+                runtime, IDENTITIES[f"r{rank}"], service="ddp", config=transport_config()
+            )
+            await node.start(self.cards[rank].address)
+            self.boards[rank] = Switchboard(node)
+            if len(self.boards) == self.size:
+                self.all_here.set()
+
+        return start
+
+    def on(self, rank, work):
+        """Run a coroutine as part of that node; a future of its outcome."""
+        future = asyncio.get_running_loop().create_future()
+
+        async def run():
+            try:
+                found = await work
+            except Exception as error:
+                found = error
+            if not future.done():
+                future.set_result(found)
+
+        self.boards[rank].node.runtime.spawn(run(), f"test {rank}")
+        return future
+
+    async def begin(self):
+        for rank in range(self.size):
+            self.world.restart(f"r{rank}")
+        await self.all_here.wait()
+
+    async def open(self, epoch=1, ranks=None, cards=None):
+        which = range(self.size) if ranks is None else ranks
+        cards = cards or self.cards
+        opening = [
+            self.on(r, NetworkFabric.open(self.boards[r], cards, i, epoch))
+            for i, r in enumerate(which)
+        ]
+        return await asyncio.gather(*opening)
+
+    async def call(self, fabric, algorithm, vector, timeout_s=20.0):
+        call = Call("allreduce", algorithm, "sum", "float32", len(vector))
+        ended = asyncio.get_running_loop().create_future()
+        work = fabric.call(call, vector, timeout_s)
+        work.then(lambda done: ended.done() or ended.set_result(done.error))
+        return await ended
+
+    def run(self, scenario):
+        try:
+            return self.world.run(scenario)
+        finally:
+            self.world.close()
+
+
+@pytest.mark.parametrize("algorithm", ["ring", "double-tree", "sharded-server", "naive-serial"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_sums_are_exact_over_a_line_that_loses_duplicates_and_reorders(algorithm, seed):
+    ranks = Ranks(3, seed, delay_s=0.002, jitter_s=0.004, loss=0.1, duplicate=0.05, reorder=0.1)
+
+    async def scenario():
+        await ranks.begin()
+        fabrics = await ranks.open()
+        vectors = [np.full(70_001, rank + 1, np.float32) for rank in range(3)]
+        calls = [ranks.on(r, ranks.call(fabrics[r], algorithm, vectors[r])) for r in range(3)]
+        assert await asyncio.gather(*calls) == [None] * 3
+        for vector in vectors:
+            assert (vector == 6).all()
+
+    ranks.run(scenario())
+
+
+def test_a_silent_rank_is_named_by_all_others_and_the_next_epoch_goes_on_without_it():
+    ranks = Ranks(3, 5, delay_s=0.001)
+
+    async def scenario():
+        await ranks.begin()
+        fabrics = await ranks.open()
+        vectors = [np.ones(1000, np.float32) for _ in range(3)]
+        ranks.world.pause("r2")
+        calls = [ranks.on(r, ranks.call(fabrics[r], "ring", vectors[r])) for r in (0, 1)]
+        for error in await asyncio.gather(*calls):
+            assert isinstance(error, RankLost)
+            assert "rank 2 is gone" in str(error)
+        for rank in (0, 1):
+            fabrics[rank].close()
+        left = await ranks.open(epoch=2, ranks=[0, 1], cards=ranks.cards[:2])
+        vectors = [np.ones(1000, np.float32) for _ in range(2)]
+        calls = [ranks.on(r, ranks.call(left[r], "ring", vectors[r])) for r in (0, 1)]
+        assert await asyncio.gather(*calls) == [None, None]
+        # It goes on, believes in its epoch, and is told that this is over.
+        ranks.world.resume("r2")
+        zombie = ranks.on(2, ranks.call(fabrics[2], "ring", np.ones(1000, np.float32)))
+        assert isinstance(await zombie, RankLost | Fenced)
+        assert (vectors[0] == 2).all()
+
+    ranks.run(scenario())
+
+
+def test_who_rings_with_an_old_epoch_is_fenced():
+    ranks = Ranks(2, 7, delay_s=0.001)
+
+    async def scenario():
+        await ranks.begin()
+        ranks.on(1, NetworkFabric.open(ranks.boards[1], ranks.cards, 1, 2))
+        await asyncio.sleep(0.1)
+        late = ranks.on(0, NetworkFabric.open(ranks.boards[0], ranks.cards, 0, 1))
+        error = await late
+        assert isinstance(error, Fenced)
+        assert "epoch 1 is over, epoch 2 has begun" in str(error)
+
+    ranks.run(scenario())
+
+
+def test_ranks_that_are_not_there_are_named():
+    ranks = Ranks(3, 9, delay_s=0.001)
+
+    async def scenario():
+        await ranks.begin()
+        alone = ranks.on(0, NetworkFabric.open(ranks.boards[0], ranks.cards, 0, 1, timeout_s=1.0))
+        error = await alone
+        assert isinstance(error, RankLost)
+        assert str(error) == "ranks 1, 2 were not found in 1.0 s"
+
+    ranks.run(scenario())

@@ -1,0 +1,182 @@
+"""The fabric over shared memory, its ranks as threads of one process."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from ddp_kit import results, together
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ddp import segment as segment_module
+from ddp import verifiable
+from ddp.engine import Engine
+from ddp.errors import GroupClosed, Mismatch, RankLate, RankLost
+from ddp.group import Group
+from ddp.schedules.catalogue import ALLREDUCE, schedule_of
+from ddp.segment import RING_BYTES, RingEnd, Segment, Where, usable
+from ddp.shared import SharedFabric
+
+pytestmark = pytest.mark.skipif(not usable(), reason="shared memory is for Linux on x86-64")
+
+WINDOW = 4096  # small, so that a short vector has many windows
+
+
+class Ranks:
+    """A group whose segments are closed with it."""
+
+    def __init__(self, size, timeout_s=30.0):
+        self.segments = [Segment.make(size, WINDOW) for _ in range(size)]
+        where = [segment.where for segment in self.segments]
+        self.groups = [
+            Group(SharedFabric(Engine(r, size, 1), self.segments[r], where), timeout_s=timeout_s)
+            for r in range(size)
+        ]
+
+    def __enter__(self):
+        return self.groups
+
+    def __exit__(self, *_):
+        for group in self.groups:
+            group.close()
+
+
+def open_files():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(2, 4),
+    st.sampled_from(["sharded-server", "recursive-doubling", "ring", "auto"]),
+    st.sampled_from(
+        [("float32", "sum"), ("bfloat16", "mean"), ("int64", "min"), ("uint32", "sum")]
+    ),
+    st.sampled_from([0, 1, 3, 511, 512, 1023, 1024, 1025, 2048, 3000]),
+)
+def test_any_allreduce_is_exact_whatever_the_window(size, algorithm, case, n):
+    dtype, op = case
+    wanted = verifiable.expected(dtype, op, n, list(range(size)), size)
+
+    def work(group):
+        found = []
+        for _ in range(3):  # one behind the other: places of windows are used again
+            data = verifiable.inputs(dtype, op, n, group.rank, size)
+            found.append(group.allreduce(data, op, algorithm, dtype=dtype))
+        return found
+
+    with Ranks(size) as groups:
+        for rank in results(groups, work):
+            for found in rank:
+                assert verifiable.wrong(found, wanted) == 0
+
+
+def test_every_schedule_runs_through_the_rings_and_they_go_around():
+    n = RING_BYTES // 4 + 77_777  # more than a ring holds
+
+    def work(group):
+        wrong = []
+        for algorithm in ALLREDUCE:
+            contributors = schedule_of("allreduce", algorithm, 3).contributors
+            wanted = verifiable.expected("float32", "sum", n, contributors, 3)
+            data = verifiable.inputs("float32", "sum", n, group.rank, 3)
+            wrong.append(verifiable.wrong(group.allreduce(data, algorithm=algorithm), wanted))
+        return wrong
+
+    with Ranks(3) as groups:
+        assert results(groups, work) == [[0] * len(ALLREDUCE)] * 3
+
+
+def test_what_a_direct_sum_counts_is_what_the_schedule_costs():
+    n = 2048
+
+    def work(group):
+        group.allreduce(np.zeros(n), algorithm="sharded-server")
+        return group.fabric.engine.recorder.records[-1]
+
+    with Ranks(4) as groups:
+        for record in results(groups, work):
+            assert (record.rounds, record.fan_in) == (2, 3)
+            assert record.sent == 2 * 8 * n * 3 // 4
+
+
+@pytest.mark.parametrize("other", ["sharded-server", "ring"])
+def test_a_direct_call_beside_another_is_a_mismatch_for_all(other):
+    def work(group):
+        if group.rank == 0:
+            group.barrier()
+        else:
+            group.allreduce(np.zeros(8), algorithm=other)
+
+    with Ranks(3) as groups:
+        for error in together(groups, work):
+            assert isinstance(error, Mismatch), error
+            assert "barrier()" in str(error)
+            assert other in str(error)
+
+
+def test_a_rank_that_does_not_come_is_named_and_one_that_closes_too():
+    def late(group):
+        if group.rank:
+            group.allreduce(np.zeros(8))
+
+    with Ranks(3, timeout_s=0.3) as groups:
+        found = together(groups, late)
+        for rank in (1, 2):
+            assert isinstance(found[rank], RankLate)
+            assert "rank 0 has not begun it" in str(found[rank])
+
+    def closing(group):
+        if group.rank == 0:
+            group.close()
+        else:
+            group.barrier()
+
+    with Ranks(3) as groups:
+        found = together(groups, closing)
+        assert isinstance(found[1], GroupClosed)
+        assert isinstance(found[2], GroupClosed)
+
+
+def test_a_reported_death_ends_a_call_that_waits():
+    with Ranks(2) as groups:
+        groups[0].fabric.report(1, "it was seen to die")
+        with pytest.raises(RankLost, match="rank 1 is gone: it was seen to die"):
+            groups[0].allreduce(np.zeros(8))
+
+
+def test_nothing_is_left_open_and_nothing_has_a_name():
+    before, names = open_files(), os.listdir("/dev/shm")
+    with Ranks(3) as groups:
+        results(groups, lambda group: group.allreduce(np.zeros(100)))
+        assert os.listdir("/dev/shm") == names
+    assert open_files() == before
+
+
+def test_a_ring_of_bytes_keeps_them_in_order_across_its_end(monkeypatch):
+    monkeypatch.setattr(segment_module, "RING_BYTES", 10)
+    mine, theirs = Segment.make(2, WINDOW), Segment.make(2, WINDOW)
+    into, out = RingEnd(mine, 0, theirs, 1), RingEnd(mine, 0, theirs, 1)
+    sent = found = b""
+    data = bytes(range(200))
+    while len(found) < len(data):
+        pushed = into.push(memoryview(data[len(sent) : len(sent) + 7]))
+        sent += data[len(sent) : len(sent) + pushed]
+        assert len(sent) - len(found) <= 10
+        if len(sent) % 3 == 0 or not pushed:
+            found += out.pull()
+    assert found == data
+    mine.close()
+    theirs.close()
+
+
+def test_a_segment_of_another_group_or_of_a_dead_process_is_refused():
+    segment = Segment.make(2, WINDOW)
+    with pytest.raises(OSError, match="no segment of a group of 3"):
+        Segment.of(segment.where, 3, WINDOW)
+    gone = Where(segment.where.pid, 9999, segment.where.host)
+    with pytest.raises(RankLost, match="rank 1's memory is gone"):
+        SharedFabric(Engine(0, 2, 1), segment, [segment.where, gone])
+    segment.close()

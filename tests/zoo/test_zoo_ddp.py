@@ -1,0 +1,102 @@
+"""The zoo of collectives: planted bugs, each caught by the check that claims to catch its kind."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import ddp_bugs
+import numpy as np
+import pytest
+
+from ddp import operation as operation_module
+from ddp.call import Call
+from ddp.engine import Engine
+from ddp.schedules.checker import WrongSchedule, prove
+from ddp.simulation import Simulation
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "simulation"))
+from ddp_sim_kit import judge, one_call
+
+
+def test_an_off_by_one_chunk_is_caught_by_the_proof():
+    with pytest.raises(WrongSchedule):
+        prove(ddp_bugs.ring_off_by_one(5), "allreduce")
+
+
+def test_a_leaf_counted_twice_is_caught_by_the_proof():
+    with pytest.raises(WrongSchedule, match="counted twice"):
+        prove(ddp_bugs.tree_with_a_leaf_counted_twice(7), "allreduce")
+
+
+def bits(seed, execution, monkeypatch):
+    """What a sum of three very different numbers comes to under a seed."""
+    monkeypatch.setattr(operation_module, "Execution", execution)
+    world = Simulation(4, seed)
+    vectors = [np.full(4, value, np.float32) for value in (1e8, 1.0, -1e8, 3.0)]
+    world.all_call(Call("allreduce", "sharded-server", "sum", "float32", 4), vectors)
+    world.run()
+    return vectors[1].tobytes()
+
+
+def test_sums_in_the_order_of_arrival_are_caught_by_comparing_runs(monkeypatch):
+    from ddp.execution import Execution
+
+    assert len({bits(seed, Execution, monkeypatch) for seed in range(20)}) == 1
+    assert len({bits(seed, ddp_bugs.AddsAsItComes, monkeypatch) for seed in range(20)}) > 1
+
+
+def test_a_dropped_piece_is_caught_by_verifiable_inputs(monkeypatch):
+    monkeypatch.setattr(operation_module, "Execution", ddp_bugs.DropsAPiece)
+    with pytest.raises(AssertionError, match="a wrong number"):
+        judge(*one_call("ring", 4, 1), "ring")
+
+
+def campaign(make):
+    """Deaths at every step of a ring of four."""
+    for step in range(60):
+        for victim in range(4):
+            found = one_call("ring", 4, step * 4 + victim, kill={victim: step}, make=make)
+            judge(*found, "ring")
+
+
+def test_the_campaign_passes_without_a_bug():
+    campaign(Engine)
+
+
+def test_who_does_not_ask_the_others_is_caught_by_deaths_at_every_step():
+    with pytest.raises(AssertionError, match=r"survivors disagree|hangs"):
+        campaign(ddp_bugs.ReturnsWhenItsOwnPartIsDone)
+
+
+def stale(make):
+    """Rank 1 is of an epoch that is over; whether its numbers were added."""
+    world = Simulation(2, 3, make=make)
+    world.engines[0].epoch = 2
+    vector = np.ones(4)
+    call = Call("allreduce", "ring", "sum", "float64", 4)
+    operation = world.call(0, call, vector)
+    world.call(1, call, np.full(4, 1e9))
+    world.run()
+    return operation.part_done
+
+
+def test_a_stale_epoch_that_is_accepted_is_caught():
+    assert not stale(Engine)
+    assert stale(ddp_bugs.TakesStaleEpochs)
+
+
+def mismatched(make):
+    """Two reductions under one number; whether anybody returned a number."""
+    world = Simulation(2, 5, make=make)
+    found = [
+        world.call(rank, Call("allreduce", "ring", op, "float64", 4), np.full(4, rank + 1.0))
+        for rank, op in enumerate(("sum", "max"))
+    ]
+    world.run()
+    return any(operation.ended and operation.error is None for operation in found)
+
+
+def test_calls_that_are_not_compared_are_caught():
+    assert not mismatched(Engine)
+    assert mismatched(ddp_bugs.DoesNotCompareCalls)
