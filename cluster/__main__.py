@@ -10,8 +10,8 @@ import typer
 from cluster.cli import (
     certificates,
     chaos,
-    dht,
     ddp,
+    dht,
     faults,
     kv,
     lab,
