@@ -127,3 +127,43 @@ class Race:
             gradients.append(np.array(parameter.grad))
             parameter.data, parameter.grad = data, None
         return float(loss.data) * len(self.slowness), gradients
+
+
+# What is compared: synchronous, a little ahead, much, and without end.
+BOUNDS = (0, 1, 2, 4, 8, 16, None)
+RATE = 0.05
+BATCH = 64
+
+
+def compare_bounds(
+    data: Dataset, pushes: int, slowest: float, seeds: int, say: Callable[..., None]
+) -> None:
+    """The same work under each bound: four workers, one of them `slowest` times as slow.
+
+    Momentum is on: it is what suffers from stale gradients first (an old gradient, taken again and
+    again, is momentum of its own; Mitliagkas et al. 2016).
+    """
+    from ddp.training.optimizers import Sgd
+
+    spec = Spec("mlp", data.train_x.shape[1], data.classes, width=32, depth=1)
+    slowness = [1.0, 1.0, 1.0, slowest]
+    for bound in BOUNDS:
+        for seed in range(seeds):
+            optimizer = Sgd(RATE, momentum=0.9)
+            race = Race(
+                spec, data, optimizer, slowness=slowness, bound=bound, batch=BATCH, seed=seed
+            )
+            found = race.run(pushes)
+            waits = [
+                [who, whom, round(seconds, 3)] for (who, whom), seconds in found.waited_s.items()
+            ]
+            say(
+                "race",
+                bound=bound,
+                seed=seed,
+                accuracy=found.accuracy,
+                rate=found.rate,
+                stalest=max(found.staleness),
+                pushes=found.pushes,
+                waits=sorted(waits),
+            )
