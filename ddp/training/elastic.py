@@ -32,6 +32,8 @@ OUTSIDE, HEALING, COMPUTING, VOTED, OVER = "outside", "healing", "computing", "v
 
 # How long founders wait for one another before those that are there begin.
 FOUNDING_S: Final = 10.0
+# What our parameters are worth while they are nobody's.
+NOTHING: Final = -1
 # Votes that came before the record's news of their epoch: one a member, of a few epochs.
 EARLY_VOTES_MAX: Final = 256
 
@@ -172,7 +174,7 @@ class Elastic:
         self.founders = founders
         self.phase = OUTSIDE
         self.record: Record | None = None
-        self.applied = 0  # steps that our parameters have
+        self.applied = 0  # steps that our parameters have; all begin with those of the seed
         self._boot = me.life
         self._lives = 0
         self._joiners: dict[str, Member] = {}
@@ -252,8 +254,9 @@ class Elastic:
         self.applied = step
         if step == record.step:
             self._compute(record)
-        else:
-            self._rolled_back(record, step)
+        elif any(member.healed for member in record.members):
+            self._heal(record)
+        self._decide()
 
     def on_lost(self, epoch: int, lives: Iterable[str]) -> None:
         """These are silent, or a call to them failed for good."""
@@ -278,7 +281,7 @@ class Elastic:
                 self._outputs.append(Ask(self.me))  # we were let in and put out unawares
             return
         self._founding_ends = None
-        if self._mine(record).healed and self.phase != HEALING:
+        if self._mine(record).healed and self.applied == record.step:
             self._compute(record)
         else:
             self._heal(record)
@@ -301,10 +304,12 @@ class Elastic:
         self._lives += 1
         self.me = replace(self.me, life=f"{self._boot}.{self._lives}", healed=False)
         self.phase = OUTSIDE
+        self.applied = 0 if self._lives == 1 else NOTHING
         self._outputs.append(Ask(self.me))
 
     def _heal(self, record: Record) -> None:
         self.phase = HEALING
+        self.applied = NOTHING
         source = next((m for m in record.members if m.healed and m.life != self.me.life), None)
         self._outputs.append(Heal(record.epoch, record.step, source))
 
@@ -318,19 +323,6 @@ class Elastic:
         rank = record.rank(self.me.life)
         assert rank is not None
         self._outputs.append(Compute(record, rank))
-
-    def _rolled_back(self, record: Record, step: int) -> None:
-        """Nobody has the committed parameters any more, and ours are from a checkpoint.
-
-        The first of those that are left says from where training goes on; what was committed since
-        is lost, and the epoch tells it apart from what will be.
-        """
-        if any(member.healed for member in record.members):
-            self._heal(record)
-        elif record.rank(self.me.life) == 0 and not self._proposing:
-            healed = replace(self.me, healed=True)
-            others = record.members[1:]
-            self._propose(Record(record.epoch + 1, step, (healed, *others), record.decided_in))
 
     # -- what we bring about
 
@@ -355,12 +347,24 @@ class Elastic:
             self._propose(record.changed(gone, joiners))
         elif record.members[0].life != self.me.life:
             return
+        elif self.phase == HEALING:
+            self._roll_back(record)
         elif self._votes.get((record.epoch, record.step), set()) >= {
             member.life for member in record.members
         }:
             self._propose(record.committed(joiners))
         elif joiners and self.phase == OVER:
             self._propose(record.changed((), joiners))
+
+    def _roll_back(self, record: Record) -> None:
+        """Nobody has the committed parameters any more, and ours are from a checkpoint.
+
+        The first of those that are left says from where training goes on. What was committed since
+        is lost; the epoch tells it apart from what will be.
+        """
+        if self.applied != NOTHING and not any(member.healed for member in record.members):
+            us = (replace(self.me, healed=True), *record.members[1:])
+            self._propose(Record(record.epoch + 1, self.applied, us, record.decided_in))
 
     def _from_outside(self, record: Record, joiners: list[Member], gone: set[str]) -> None:
         """Only where nobody is left inside do those outside begin anew, from a checkpoint."""

@@ -1,6 +1,7 @@
 """The process around one elastic worker: identity, socket, record, and an end.
 
-It trains under the operator's identity (`cli`), at a port of its own that the record tells the others.
+A rank has an identity of its own, `RUN-NAME`, issued by the cluster's authority when it first starts: whoever
+may read the authority's key may add a rank. Its port is free choice; the record tells the others.
 It ends when the run is done and its standard input is closed, or when that closes: a rank never
 outlives who started it.
 """
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,9 +28,9 @@ from netstack.transport.config import TransportConfig
 from raftd.client import RaftClient
 from security import keystore
 from security.errors import KeystoreError
+from security.identity import Identity
 
 HOST = "127.0.0.1"
-IDENTITY = "cli"
 
 
 async def run_worker(
@@ -43,7 +45,7 @@ async def run_worker(
     """Train until told to end; raises TrainingError for a cluster that cannot be used."""
     try:
         cluster = ClusterConfig.load(config)
-        identity = keystore.load_identity(cluster.home, IDENTITY)
+        identity = _identity(cluster.home, f"{run}-{name}")
     except (ConfigError, KeystoreError) as error:
         raise TrainingError(str(error)) from None
     runtime = RealRuntime(name, cluster.home / "training" / run / name)
@@ -75,6 +77,17 @@ async def run_worker(
     runtime.close()
     if failures:
         raise failures[0]
+
+
+def _identity(home: Path, name: str) -> Identity:
+    """That of an earlier life, or a new one; raises KeystoreError."""
+    with contextlib.suppress(KeystoreError):
+        return keystore.load_identity(home, name)
+    authority = keystore.load_authority(home)
+    keystore.save_identity(
+        home, authority.issue(name, SERVICE, now=time.time(), entropy=os.urandom)
+    )
+    return keystore.load_identity(home, name)
 
 
 @contextlib.asynccontextmanager

@@ -48,5 +48,5 @@ def run(job: Job, grid: Grid, micros: int, schedule: str, say: Callable[..., Non
         parameters=parameters,
         flop_per_step=flop,
         rule_per_step=rule(parameters, job.batch * places),
-        sent_bytes=sum(hub.bytes_sent.values()),
+        sent_bytes=hub.wire_bytes,
     )

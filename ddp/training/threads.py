@@ -40,7 +40,8 @@ class Hub:
         self.meetings: dict[tuple[tuple[int, ...], int], Meeting] = {}
         self.mail: dict[tuple[tuple[int, ...], int, int], queue.SimpleQueue[Array]] = {}
         self.failed: int | None = None
-        self.bytes_sent: Counter[str] = Counter()  # payload, by what it was for
+        self.bytes_sent: Counter[str] = Counter()  # payload that was handed over, by call
+        self.wire_bytes = 0  # what rings would send for it: 2(P − 1)/P of a sum's payload, a rank
 
     def meeting(self, members: tuple[int, ...], number: int) -> Meeting:
         """The `number`-th collective of a group."""
@@ -147,7 +148,9 @@ class ThreadGroup:
         return ThreadGroup(self.hub, whole, list(members).index(self.rank))
 
     def _post(self, array: Array, to: int) -> None:
-        self.hub.bytes_sent["point to point"] += array.nbytes
+        with self.hub.lock:
+            self.hub.bytes_sent["point to point"] += array.nbytes
+            self.hub.wire_bytes += array.nbytes
         self.hub.mailbox(self.members, self.rank, to).put(np.array(array))
 
     def next_number(self) -> int:
@@ -174,8 +177,9 @@ class _Meet:
         self._call = call
         hub = group.hub
         self._meeting = meeting = hub.meeting(group.members, self._number)
-        hub.bytes_sent["allreduce"] += array.nbytes
         with hub.lock:
+            hub.bytes_sent["allreduce"] += array.nbytes
+            hub.wire_bytes += 2 * (group.size - 1) * array.nbytes // group.size
             if meeting.call and meeting.call != call:
                 other = next(iter(meeting.brought))
                 raise TrainingError(

@@ -40,7 +40,7 @@ from netstack.runtime.runtime import Runtime
 
 T = TypeVar("T")
 
-SERVICE: Final = "client"
+SERVICE: Final = "ddp"
 # How often a member asks each other whether it lives.
 BEAT_S: Final = 0.04
 # No answer for so long, and it counts as dead. On a machine that is not overloaded an answer takes
@@ -51,6 +51,8 @@ CHUNK_BYTES: Final = 4 << 20
 # A sum waits for its slowest member; the dead are known by their silence, long before.
 SUM_S: Final = 120.0
 RETRY_S: Final = 0.02
+# Lives whose end is remembered, so that it is told once.
+LIVES_MAX: Final = 1000
 # Steps from one checkpoint to the next.
 CHECKPOINT_EVERY: Final = 20
 
@@ -126,7 +128,9 @@ class Worker:
         self._held: tuple[int, int, Array] | None = None
         self._changed = asyncio.Condition()
         self._epoch_tasks: list[asyncio.Task[Any]] = []
-        self._beats: dict[str, asyncio.Task[Any]] = {}
+        self._beats: dict[str, tuple[str, asyncio.Task[Any]]] = {}  # life: name, asking task
+        self._inside = False  # whether we were a member when we last looked
+        self._reported: dict[str, None] = {}  # lives whose loss was told, the oldest first
         for name, handler, request in (
             ("train.sum", self._on_part, Part),
             ("train.vote", self._on_vote, Ballot),
@@ -195,7 +199,7 @@ class Worker:
                     self._end_epoch()
                 case e.Fence(epoch):
                     self._end_epoch()
-                    self.emit("fenced", epoch=epoch, life=self.core.me.life)
+                    self.runtime.spawn(self._tell_of_fence(epoch), "fence")
                 case e.Finish(step):
                     self._end_epoch()
                     self.runtime.spawn(self._finish(step), "finish")
@@ -216,9 +220,7 @@ class Worker:
         for task in self._epoch_tasks:
             task.cancel()
         self._epoch_tasks = []
-        record = self.core.record
-        now = (record.epoch, record.step) if record else (0, 0)
-        for key in [key for key in self._sums if key[:2] < now]:
+        for key in [key for key in self._sums if key[:2] < self._position()]:
             total = self._sums.pop(key).total
             if not total.done():
                 total.cancel()
@@ -247,7 +249,7 @@ class Worker:
                 )
             )
         except Failed:
-            return  # it knows of a later epoch; so will we
+            return  # the first has seen a later record; so shall we
         except RpcError as error:
             self._lost(record, first, f"the sum of step {step}: {error}")
             return
@@ -266,7 +268,7 @@ class Worker:
 
     async def _on_part(self, part: Part, call: Call) -> bytes:
         """RPC: here is my part; the answer is the sum of all."""
-        await self._until(lambda: self._epoch() >= part.epoch)
+        await self._until(lambda: self._position() >= (part.epoch, part.step))
         record = self.core.record
         if record is None or (record.epoch, record.step) != (part.epoch, part.step):
             raise Failed("stale", f"epoch {part.epoch} step {part.step} is not {record!r}")
@@ -318,14 +320,20 @@ class Worker:
                 self.checkpoints.save(kept)
             return loss, self.learner.checksum(), kept
 
+        changed = self._on_model(change)  # now: whoever wants our state after this gets it so
+
         async def report() -> None:
-            loss, checksum, kept = await self._on_model(change)
+            loss, checksum, kept = await changed
             figures = {"loss": loss, "checksum": checksum, "members": members}
             self.emit("step", step=step, epoch=epoch, **figures)
             if kept is not None:
                 self.emit("checkpoint", step=step + 1)
 
         self.runtime.spawn(report(), "apply")
+
+    async def _tell_of_fence(self, epoch: int) -> None:
+        await self._on_model(lambda: None)  # behind the steps that are still being applied
+        self.emit("fenced", epoch=epoch, name=self.core.me.name)
 
     async def _finish(self, step: int) -> None:
         accuracy, checksum = await self._on_model(
@@ -374,9 +382,9 @@ class Worker:
 
     async def _on_state_wanted(self, wanted: Wanted, call: Call) -> AsyncIterator[bytes]:
         """RPC: give me your parameters, as they are before that step."""
-        await self._until(lambda: self._epoch() >= wanted.epoch)
+        await self._until(lambda: self._position() >= (wanted.epoch, wanted.step))
         healthy = self.core.phase in (e.COMPUTING, e.VOTED, e.OVER)
-        if not healthy or (self._epoch(), self.core.applied) != (wanted.epoch, wanted.step):
+        if not healthy or self._position() != (wanted.epoch, wanted.step):
             raise Failed("stale", f"{self.core!r} has not what epoch {wanted.epoch} wants")
         data = (await self._on_model(lambda: self.learner.snapshot(wanted.step))).encode()
         for at in range(0, len(data), CHUNK_BYTES):
@@ -390,10 +398,15 @@ class Worker:
         others = [m for m in record.members if m.life != self.core.me.life] if record else []
         wanted = {member.life: member for member in others}
         for life in [life for life in self._beats if life not in wanted]:
-            self._beats.pop(life).cancel()
+            name, asking = self._beats.pop(life)
+            asking.cancel()
+            if record is not None and self._inside:
+                during = "a step: another member put it out"
+                self._report(life, PeerLost((name,), record.epoch - 1, during))
         for life, member in wanted.items():
             if life not in self._beats:
-                self._beats[life] = self.runtime.spawn(self._ask_after(member), "beat")
+                self._beats[life] = member.name, self.runtime.spawn(self._ask_after(member), "beat")
+        self._inside = record is not None and record.rank(self.core.me.life) is not None
 
     async def _ask_after(self, member: Member) -> None:
         client = self._client(member)
@@ -414,15 +427,24 @@ class Worker:
         return self.core.me.life
 
     def _lost(self, record: Record, member: Member, during: str) -> None:
-        error = PeerLost((member.name,), record.epoch, during)
-        self.emit("lost", name=member.name, epoch=record.epoch, error=str(error))
+        self._report(member.life, PeerLost((member.name,), record.epoch, during))
         self.core.on_lost(record.epoch, [member.life])
         self._obey()
 
+    def _report(self, life: str, error: PeerLost) -> None:
+        """A life is lost once."""
+        if life not in self._reported:
+            self._reported[life] = None
+            self.emit("lost", name=error.names[0], epoch=error.epoch, error=str(error))
+        if len(self._reported) > LIVES_MAX:
+            del self._reported[next(iter(self._reported))]
+
     # -- means
 
-    def _epoch(self) -> int:
-        return self.core.record.epoch if self.core.record else 0
+    def _position(self) -> tuple[int, int]:
+        """(epoch, step) of the newest record that we know."""
+        record = self.core.record
+        return (record.epoch, record.step) if record else (0, 0)
 
     async def _until(self, true: Callable[[], bool]) -> None:
         async with self._changed:
@@ -435,7 +457,7 @@ class Worker:
             client = self._clients[address] = self.node.client(address, SERVICE)
         return client
 
-    async def _on_model(self, work: Callable[[], T]) -> T:
+    def _on_model(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """In the executor, behind what is there already; goes on even if the caller is cancelled."""
         result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
@@ -448,4 +470,4 @@ class Worker:
                 result.set_result(value)
 
         self._executor.submit(work, done)
-        return await result
+        return result

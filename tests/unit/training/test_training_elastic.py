@@ -123,16 +123,15 @@ def test_who_was_put_out_is_fenced_and_asks_as_somebody_else():
 
 
 def test_votes_and_losses_of_another_epoch_count_for_nothing():
-    found = core(record=Record(4, 2, (W1, W2), decided_in=3))
-    found.applied = 2
-    found.on_sum(3, 2)
-    assert found.phase == e.HEALING or found.phase == e.COMPUTING
-    found.on_sum(4, 2)
-    found.on_vote(3, 2, "w2.1")
-    found.on_vote(5, 2, "w2.1")
+    found = core(record=Record(4, 0, (W1, W2), decided_in=3))
+    found.on_sum(3, 0)
+    assert found.phase == e.COMPUTING
+    found.on_sum(4, 0)
+    found.on_vote(3, 0, "w2.1")
+    found.on_vote(5, 0, "w2.1")
     found.on_lost(3, ["w2.1"])
     assert outputs(found, Propose) == []
-    found.on_vote(4, 2, "w2.1")
+    found.on_vote(4, 0, "w2.1")
     assert len(outputs(found, Propose)) == 1
 
 
@@ -187,6 +186,24 @@ def test_outsiders_begin_anew_only_where_nobody_is_left():
     (proposal,) = outputs(found, Propose)
     found.on_record(proposal.after)
     assert outputs(found, Heal) == [Heal(2, 0, None)]
+
+
+def test_where_all_parameters_are_lost_the_first_says_from_where():
+    """Its proposal may have to wait for another of its own that is still under way."""
+    found = core("w9", record=None, steps=99)
+    found.on_joiners([found.me])
+    found.on_record(THREE)
+    found.on_lost(1, ["w1.1", "w2.1", "w3.1"])
+    (proposal,) = outputs(found, Propose)
+    found.on_record(Record(2, 25, proposal.after.members))
+    assert outputs(found, Heal) == [Heal(2, 25, None)]
+    found.on_healed(2, 20)
+    assert outputs(found, Propose) == []
+    found.on_proposal_over()
+    (proposal,) = outputs(found, Propose)
+    assert (proposal.after.epoch, proposal.after.step) == (3, 20)
+    found.on_record(proposal.after)
+    assert [type(out) for out in found.take_outputs()] == [Compute]
 
 
 def test_designed_reprs():
