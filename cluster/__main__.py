@@ -10,6 +10,8 @@ import typer
 from cluster.cli import (
     certificates,
     chaos,
+    ddp_roofline,
+    ddp_train,
     faults,
     kv,
     lab,
@@ -57,6 +59,10 @@ for command in COMMANDS:
     app.command()(command)
 faults.net.command()(lab.lab)
 faults.net.add_typer(tunnel.app, name="tunnel")
+ddp = typer.Typer(no_args_is_help=True, help="Collectives and training.")
+for command in (ddp_train.train, ddp_train.bubble, ddp_train.stale, ddp_roofline.roofline):
+    ddp.command()(command)
+app.add_typer(ddp, name="ddp")
 app.add_typer(faults.net, name="net")
 app.add_typer(faults.disk, name="disk")
 app.add_typer(faults.clock, name="clock")

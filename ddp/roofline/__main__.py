@@ -29,16 +29,16 @@ def main(arguments: list[str]) -> None:
 def everything() -> dict[str, Any]:
     """Ceilings, points, divisions, lane-slots and messages."""
     from ddp.roofline import ceilings, coherence, communication, divergence
-    from ddp.roofline.kernels import kernels
+    from ddp.roofline.survey import survey
 
-    roofline = ceilings.measure()
-    points = [kernel.measure() for kernel in kernels()]
+    roofline, points, rounds = survey()
     bus = communication.bus_bandwidth()
     peak = roofline.peak("float64")
     return {
         "blas": ceilings.blas(),
         "caches": ceilings.caches(),
-        "peaks": [[p.dtype, p.size, p.gflop_s] for p in roofline.peaks],
+        "rounds": rounds,
+        "peaks": {dtype: roofline.peak(dtype) for dtype in ("float32", "float64")},
         "bandwidths": [[b.kernel, b.level, b.set_bytes, b.gb_s] for b in roofline.bandwidths],
         "points": [
             {

@@ -4,43 +4,23 @@ Bytes are counted as STREAM counts them: each array read and each array written 
 the reads that a cache makes before it writes. numpy's elementwise kernels run on one core, so all
 of this is one core's roofline: BLAS is asked for one thread (`OPENBLAS_NUM_THREADS=1`).
 
-The best of several tries counts: the machine is shared, and what others take is not its limit.
+How they are timed, together with what lies under them: survey.py.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from ddp.roofline.model import Bandwidth, Peak, Roofline
+from ddp.roofline.model import Bandwidth, Kernel, Peak, Roofline, Timed
 
-TRIES: Final = 5
-# A try lasts at least so long: a thousand ticks of the clock and of the scheduler's noise.
-TRY_S: Final = 0.01
 SIZES: Final = (256, 512, 1024)  # n of the matrix products
+SMALLEST_BYTES: Final = 16 << 10
 LARGEST_BYTES: Final = 128 << 20
 CACHES: Final = Path("/sys/devices/system/cpu/cpu0/cache")
-
-
-def best_s(run: Callable[[], Any]) -> float:
-    """Seconds of one call: the fastest of TRIES tries, each repeated until it lasts."""
-    run()
-    repeats, best = 1, float("inf")
-    for _ in range(TRIES):
-        while True:
-            began = time.perf_counter()
-            for _ in range(repeats):
-                run()
-            took = time.perf_counter() - began
-            if took >= TRY_S:
-                break
-            repeats = max(repeats + 1, int(repeats * 1.2 * TRY_S / max(took, 1e-9)))
-        best = min(best, took / repeats)
-    return best
 
 
 def caches() -> dict[str, int]:
@@ -62,51 +42,58 @@ def level_of(set_bytes: int, levels: dict[str, int]) -> str:
     return "memory"
 
 
-def measure() -> Roofline:
-    """All ceilings; takes some seconds."""
-    return Roofline(list(peaks()), list(bandwidths()))
-
-
-def peaks() -> Iterator[Peak]:
-    """Matrix products in both types."""
+def ceilings() -> Iterator[Kernel]:
+    """Everything that a roof is made of."""
     for dtype in ("float32", "float64"):
         for n in SIZES:
-            a, b, c = (np.full((n, n), 0.5, dtype) for _ in range(3))
-            seconds = best_s(lambda a=a, b=b, c=c: np.matmul(a, b, out=c))  # type: ignore[misc]
-            yield Peak(dtype, n, 2 * n**3 / seconds / 1e9)
+            yield matmul(n, dtype)
+    set_bytes = SMALLEST_BYTES
+    while set_bytes <= LARGEST_BYTES:
+        yield from streams(set_bytes)
+        set_bytes *= 4
 
 
-def bandwidths() -> Iterator[Bandwidth]:
-    """Streams over half of each cache, and over the largest set."""
-    levels = caches() or {"L1": 32 << 10, "L2": 1 << 20}
-    sets = sorted({min(size // 2, LARGEST_BYTES) for size in levels.values()} | {LARGEST_BYTES})
-    for set_bytes in sets:
-        for kernel, arrays, run in streams(set_bytes):
-            seconds = best_s(run)
-            moved = arrays * (set_bytes // arrays)
-            yield Bandwidth(kernel, level_of(set_bytes, levels), set_bytes, moved / seconds / 1e9)
+def matmul(n: int, dtype: str) -> Kernel:
+    """n × n by n × n: n/12 operations a byte in float64, if each matrix moves once."""
+    a, b, c = (np.full((n, n), 0.5, dtype) for _ in range(3))
+    moved = 3 * a.nbytes
+    short = dtype.replace("float", "f")
+    return Kernel(
+        f"matmul {n} {short}", dtype, 2 * n**3, moved, moved, lambda: np.matmul(a, b, out=c)
+    )
 
 
-def streams(set_bytes: int) -> Iterator[tuple[str, int, Callable[[], Any]]]:
-    """(name, arrays that it moves, one call); daxpy where scipy is installed."""
+def streams(set_bytes: int) -> Iterator[Kernel]:
+    """What does next to nothing with what it moves; daxpy where scipy is installed."""
     n = set_bytes // 2 // 8
-    x, y = np.ones(n), np.ones(n)
-    yield "copy", 2, lambda: np.copyto(y, x)
-    n = set_bytes // 3 // 8
-    a, b, c = np.ones(n), np.ones(n), np.ones(n)
-    yield "add", 3, lambda: np.add(a, b, out=c)
+    x, y = np.ones(n), np.zeros(n)
+
+    def stream(name: str, flop: int, arrays: int, run: Callable[[], Any]) -> Kernel:
+        return Kernel(name, "float64", flop, arrays * 8 * n, 2 * 8 * n, run)
+
+    yield stream("copy", 0, 2, lambda: np.copyto(y, x))
+    # Two arrays, three transfers: both are read, one is written.
+    yield stream("add", n, 3, lambda: np.add(y, x, out=y))
     try:
         from scipy.linalg.blas import daxpy
     except ImportError:
         return
-    # Two arrays, three transfers: x and y are read, y is written.
-    n = set_bytes // 2 // 8
-    u, v = np.ones(n), np.zeros(n)
+    yield stream("daxpy", 2 * n, 3, lambda: daxpy(x, y, a=1e-9))
 
-    def thrice() -> None:
-        daxpy(u, v, a=1e-9)
 
-    yield "daxpy", 3, thrice
+def roofline(timed: Iterable[Timed]) -> Roofline:
+    """From the best time of each of `ceilings`."""
+    levels = caches()
+    peaks, bandwidths = [], []
+    for known in timed:
+        kernel, seconds = known.kernel, known.seconds
+        if kernel.name.startswith("matmul"):
+            peaks.append(Peak(kernel.dtype, kernel.flop / seconds / 1e9))
+        else:
+            level = level_of(kernel.set_bytes, levels)
+            gb_s = kernel.moved_bytes / seconds / 1e9
+            bandwidths.append(Bandwidth(kernel.name, level, kernel.set_bytes, gb_s))
+    return Roofline(peaks, bandwidths)
 
 
 def blas() -> str:

@@ -6,31 +6,12 @@ numpy does in several passes is counted in all of them. An exponential counts as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
-from ddp.roofline.ceilings import best_s
-from ddp.roofline.model import Point
-
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """Something to time; counts are of one call of `run`."""
-
-    name: str
-    dtype: str
-    flop: int
-    moved_bytes: int
-    set_bytes: int
-    run: Callable[[], Any]
-
-    def measure(self) -> Point:
-        """Where it lies."""
-        counts = (self.name, self.dtype, self.flop, self.moved_bytes, self.set_bytes)
-        return Point(*counts, best_s(self.run))
+from ddp.roofline.ceilings import matmul
+from ddp.roofline.model import Kernel
 
 
 def kernels() -> Iterator[Kernel]:
@@ -43,15 +24,6 @@ def kernels() -> Iterator[Kernel]:
     yield layer(256, 512, 512)
     for n in (1 << 14, 1 << 20):
         yield local_sum(n)
-
-
-def matmul(n: int, dtype: str) -> Kernel:
-    """n × n by n × n: n/12 operations a byte in float64, if each matrix moves once."""
-    a, b, c = (np.full((n, n), 0.5, dtype) for _ in range(3))
-    moved = 3 * a.nbytes
-    short = dtype.replace("float", "f")
-    run = lambda: np.matmul(a, b, out=c)  # noqa: E731
-    return Kernel(f"matmul {n} {short}", dtype, 2 * n**3, moved, moved, run)
 
 
 def relus(n: int) -> Iterator[Kernel]:
@@ -109,5 +81,5 @@ def layer(batch: int, inputs: int, outputs: int) -> Kernel:
 def local_sum(n: int) -> Kernel:
     """What an allreduce computes: what came, added to what is here."""
     here, came = np.ones(n), np.zeros(n)
-    run = lambda: np.add(here, came, out=here)  # noqa: E731
-    return Kernel(f"local sum {8 * n >> 10} KiB", "float64", n, 24 * n, 16 * n, run)
+    name = f"local sum {8 * n >> 10} KiB"
+    return Kernel(name, "float64", n, 24 * n, 16 * n, lambda: np.add(here, came, out=here))

@@ -15,12 +15,37 @@ does, the roof was measured badly, and everything drawn under it is void.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 # What two measurements of the same thing may differ by, on a machine that others use too.
 TOLERANCE: Final = 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """Something to time; counts are of one call of `run`."""
+
+    name: str
+    dtype: str
+    flop: int
+    moved_bytes: int
+    set_bytes: int
+    run: Callable[[], Any]
+
+    def point(self, seconds: float) -> Point:
+        """Where it lies, if a call takes so long."""
+        counts = (self.name, self.dtype, self.flop, self.moved_bytes, self.set_bytes)
+        return Point(*counts, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A kernel, and the best time of a call."""
+
+    kernel: Kernel
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +63,6 @@ class Peak:
     """Operations a second that matrix products get."""
 
     dtype: str
-    size: int  # n of n × n
     gflop_s: float
 
 
