@@ -1,7 +1,7 @@
 """Processes that say what they do in JSON lines, and never outlive the command that started them.
 
-Each has a pipe as its standard input, which closes when this process ends, however it ends; ranks end
-with it. A process that only computes ends when it next has something to say.
+Each has a pipe as its standard input, which closes when this process ends, however it ends; ranks
+end with it. A process that only computes ends when it next has something to say.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class Children:
     def __init__(self, commands: Mapping[str, Sequence[str]]) -> None:
         self._commands = commands
         self._running: dict[str, subprocess.Popen[str]] = {}
+        self._readers: dict[str, threading.Thread] = {}
         self._events: queue.SimpleQueue[tuple[str, Event | None]] = queue.SimpleQueue()
 
     def __enter__(self) -> Children:
@@ -80,6 +81,10 @@ class Children:
             except subprocess.TimeoutExpired:  # stopped, or stuck
                 child.kill()
                 child.wait()
+        for reader in self._readers.values():
+            reader.join()
+        for child in self._running.values():
+            _close(child)
 
     def events(self, restarts_max: int) -> Iterator[tuple[str, Event]]:
         """(who, what), for ever; raises Unhealthy when one dies too often."""
@@ -91,17 +96,21 @@ class Children:
                 continue
             child = self._running[name]
             status = child.wait()
+            self._readers[name].join()
             assert child.stderr is not None
             why = child.stderr.read().strip().rpartition("\n")[2]
             deaths[name] += 1
             if status > 0 or deaths[name] > restarts_max:  # it ended by itself
                 raise Unhealthy(f"{name} ended with status {status}: {why}")
             yield name, {"kind": "killed", "status": status}
+            _close(child)
             self._launch(name)
 
     def _launch(self, name: str) -> None:
         child = self._running[name] = _start(self._commands[name], threads=1)
-        threading.Thread(target=self._read, args=(name, child), daemon=True).start()
+        reader = threading.Thread(target=self._read, args=(name, child), daemon=True)
+        self._readers[name] = reader
+        reader.start()
 
     def _read(self, name: str, child: subprocess.Popen[str]) -> None:
         assert child.stdout is not None
@@ -111,3 +120,9 @@ class Children:
             except ValueError:
                 continue  # kill -9 cut its last line short
         self._events.put((name, None))
+
+
+def _close(child: subprocess.Popen[str]) -> None:
+    for pipe in (child.stdin, child.stdout, child.stderr):
+        if pipe is not None:
+            pipe.close()

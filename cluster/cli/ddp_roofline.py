@@ -20,7 +20,8 @@ BAR = 1.1
 
 def roofline(
     figure: Annotated[
-        Path | None, typer.Option("--figure", help="Draw it there (.svg or .png; needs matplotlib).")
+        Path | None,
+        typer.Option("--figure", help="Draw it there (.svg or .png)."),
     ] = None,
     json: Json = False,
 ) -> None:

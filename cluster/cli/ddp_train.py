@@ -1,15 +1,14 @@
 """`ring ddp train`, `bubble`, `stale`: training runs, watched.
 
-The ranks run in processes of their own (`python -m ddp.training`), which say what happens as JSON lines;
-here it becomes a progress bar, a table, a figure. With `--elastic` each rank is a process that may be
-killed: it is started again, and heals.
+The ranks run in processes of their own (`python -m ddp.training`), which say what happens as JSON
+lines; here it becomes a progress bar, a table, a figure. With `--elastic` each rank is a process
+that may be killed: it is started again, and heals.
 """
 
 from __future__ import annotations
 
 import json as json_module
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -47,7 +46,9 @@ def train(
     dtype: Annotated[str, typer.Option(help="float32 | float64")] = "float64",
     micros: Annotated[int, typer.Option(help="Micro-batches of a pipeline.")] = 1,
     schedule: Annotated[str, typer.Option(help="gpipe | 1f1b")] = "1f1b",
-    elastic: Annotated[bool, typer.Option("--elastic", help="dp ranks that may be killed.")] = False,
+    elastic: Annotated[
+        bool, typer.Option("--elastic", help="dp ranks that may be killed.")
+    ] = False,
     run: Annotated[str, typer.Option(help="Name of an elastic run; one of before goes on.")] = "",
     figure: FigureOption = None,
     json: Json = False,
@@ -240,11 +241,11 @@ def _draw(outcome: Outcome, path: Path) -> None:
     render.say(f"figure {path}")
 
 
-def _curves(
-    title: str, losses: list[list[float]], accuracies: list[list[float]]
-) -> Outcome:
+def _curves(title: str, losses: list[list[float]], accuracies: list[list[float]]) -> Outcome:
     loss = Panel("step", "loss", [Curve("loss of the batch", [(s, v) for s, v in losses])])
-    hits = Panel("step", "accuracy", [Curve("on held-back samples", [(s, v) for s, v in accuracies])])
+    hits = Panel(
+        "step", "accuracy", [Curve("on held-back samples", [(s, v) for s, v in accuracies])]
+    )
     return Outcome("train", title, [], [loss, hits])
 
 
@@ -252,11 +253,9 @@ def _staleness(by_bound: dict[str, list[dict[str, Any]]]) -> Outcome:
     places = list(enumerate(by_bound.items()))
     label = "bound: " + ", ".join(f"{i} = {bound}" for i, (bound, _) in places)
     scores = Curve("a run", [(i, r["accuracy"]) for i, (_, rs) in places for r in rs], dots=True)
-    means = Curve(
-        "mean", [(i, sum(r["accuracy"] for r in rs) / len(rs)) for i, (_, rs) in places]
-    )
+    means = Curve("mean", [(i, sum(r["accuracy"] for r in rs) / len(rs)) for i, (_, rs) in places])
     rates = Curve("gradients a second", [(i, rs[0]["rate"]) for i, (_, rs) in places])
-    sentence = "The same number of gradients, one worker slower: what waiting less costs, and gives."
+    sentence = "The same number of gradients, one worker slower: what waiting less costs and gives"
     check = Check("accuracy without staleness", means.points[0][1], least=0.9)
     panels = [Panel(label, "accuracy", [scores, means]), Panel(label, "gradients / s", [rates])]
     return Outcome("stale", sentence, [check], panels)

@@ -1,6 +1,8 @@
-"""`python -m ddp.roofline`: measures all of it and prints one JSON object; `ring ddp roofline` shows it.
+"""`python -m ddp.roofline`: measures all of it and prints one JSON object.
 
-    --peer FD    the other end of communication.py's measurement
+`ring ddp roofline` shows it.
+
+--peer FD    the other end of communication.py's measurement
 """
 
 from __future__ import annotations

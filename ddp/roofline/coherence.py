@@ -8,10 +8,10 @@ Caches hold lines in one of four states (MESI; without E it is MSI):
 A read that misses, and a write to a line that is not ours alone, must find and stop other copies.
 
     snoop       ask on a bus: P − 1 caches look, whoever they are         P − 1 messages a miss
-    directory   ask the line's home, which knows who has it               1 + holders (+ their answers)
+    directory   ask the line's home, which knows who has it               1 + holders + answers
 
-The states are the same either way: only the messages differ. That is why snooping does not scale (the
-lecture's point), and why a directory costs memory instead: `directory_bits`, P + 1 a line.
+The states are the same either way: only the messages differ. That is why snooping does not scale
+(the lecture's point), and why a directory costs memory instead: `directory_bits`, P + 1 a line.
 
 Invariants (`check`): a line that is M or E somewhere is I everywhere else; a clean copy equals the
 memory; a read returns the last write.
@@ -171,7 +171,7 @@ def own_lines(cores: int, rounds: int) -> list[Access]:
 
 
 def read_mostly(cores: int, rounds: int) -> list[Access]:
-    """All read one line; core 0 writes it once a round: what broadcast a snoop needs, all hold it."""
+    """All read one line, which core 0 writes once a round: all hold it, so all must be told."""
     return [
         Access(core, kind, 0)
         for _ in range(rounds)

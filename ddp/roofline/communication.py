@@ -2,10 +2,10 @@
 
     attainable of P ranks = min(P × peak of one, intensity × bandwidth)
 
-Left of the ridge a way to divide the training waits for the network, right of it for arithmetic. The
-counts are those of a real step, divided over threads: the operations of its matrix products, and
-the bytes that its collectives hand over (an allreduce of N bytes sends 2(P − 1)/P · N a rank, as a
-ring does). What is attainable follows from them; it is a ceiling, not a measurement.
+Left of the ridge a way to divide the training waits for the network, right of it for arithmetic.
+The counts are those of a real step, divided over threads: the operations of its matrix products,
+and the bytes that its collectives hand over (an allreduce of N bytes sends 2(P − 1)/P · N a rank,
+as a ring does). What is attainable follows from them; it is a ceiling, not a measurement.
 
 The slope is measured: two processes sum an array between them over a pair of kernel sockets, each
 half by one of them (what a ring is for two).
@@ -24,6 +24,7 @@ from typing import Final
 
 import numpy as np
 
+from ddp.training.autograd import Array
 from ddp.training.collectives import Collectives
 from ddp.training.counting import counting
 from ddp.training.data import Dataset
@@ -63,11 +64,12 @@ class Division:
 
 def divisions() -> list[Division]:
     """An MLP of 256 × 4 layers, divided in the three ways, with a small batch and a large one."""
-    found = []
-    for batch in (64, 1024):
-        for text in ("dp=4", "pp=4", "tp=4", "dp=2,tp=2"):
-            found.append(count(Spec("mlp", 64, 10, width=256, depth=2), Grid.parse(text), batch))
-    return found
+    spec = Spec("mlp", 64, 10, width=256, depth=2)
+    return [
+        count(spec, Grid.parse(text), batch)
+        for batch in (64, 1024)
+        for text in ("dp=4", "pp=4", "tp=4", "dp=2,tp=2")
+    ]
 
 
 def count(spec: Spec, grid: Grid, batch: int) -> Division:
@@ -104,7 +106,7 @@ def bus_bandwidth() -> float:
 
 
 def take_part(line: socket.socket, rank: int) -> list[float]:
-    """Sum an array with the one at the other end, ROUNDS + 1 times; seconds of all but the first."""
+    """Sum an array with the other end's, ROUNDS + 1 times; seconds of all but the first."""
     array = np.ones(SUM_BYTES // 4, np.float32)
     halves = np.split(array, 2)
     came = np.empty_like(halves[0])
@@ -119,14 +121,18 @@ def take_part(line: socket.socket, rank: int) -> list[float]:
     return times[1:]
 
 
-def _exchange(line: socket.socket, send: np.ndarray, into: np.ndarray) -> None:
+def _exchange(line: socket.socket, send: Array, into: Array) -> None:
     """Both directions at once: a thread sends while this one receives."""
-    sender = threading.Thread(target=line.sendall, args=(memoryview(send).cast("B"),))
+    sender = threading.Thread(target=line.sendall, args=(_bytes_of(send),))
     sender.start()
-    view = memoryview(into).cast("B")
+    view = _bytes_of(into)
     while view:
         got = line.recv_into(view)
         if not got:
             raise ConnectionError("the other process is gone")
         view = view[got:]
     sender.join()
+
+
+def _bytes_of(array: Array) -> memoryview:
+    return array.data.cast("B")

@@ -1,12 +1,12 @@
 """What branches cost where one instruction serves many lanes, counted exactly.
 
-    if x > 0:  A        SIMD by mask      both sides are executed for all lanes, and half is thrown away
+    if x > 0:  A        SIMD by mask      both sides are executed for all lanes; half is thrown away
     else:      B        SIMT              a warp executes a side only if one of its lanes wants it
 
-A program is a tree of `Work`, `Branch` and `Loop`. `run` executes it for an array of lanes, warp by
-warp, with a stack of masks as a GPU has it, and counts lane-slots: issued (every lane of a warp, for
-every instruction that the warp issues) and useful (lanes that were active). Where lanes of a warp
-agree, nothing is wasted: that is why sorted data runs faster.
+A program is a tree of `Work`, `Branch` and `Loop`. `run` executes it for an array of lanes, warp
+by warp, with a stack of masks as a GPU has it, and counts lane-slots: issued (every lane of a
+warp, for every instruction that the warp issues) and useful (lanes that were active). Where lanes
+of a warp agree, nothing is wasted: that is why sorted data runs faster.
 
 The results are computed too: whatever the masks, each lane must get what a lane alone would get.
 """

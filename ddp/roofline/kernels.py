@@ -1,7 +1,8 @@
 """Kernels to put under the roof, with their operations and bytes counted by hand.
 
-A pass over an array of n elements of s bytes moves n·s bytes a time that it is read or written; what
-numpy does in several passes is counted in all of them. An exponential counts as one operation.
+A pass over an array of n elements of s bytes moves n·s bytes a time that it is read or written;
+what numpy does in several passes is counted in all of them. An exponential counts as one
+operation.
 """
 
 from __future__ import annotations

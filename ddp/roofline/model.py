@@ -8,9 +8,9 @@
       │    /   ridge = peak / bandwidth
       └──────────────────── flop per byte
 
-There is one slope a level of the memory: what fits in a cache is served by it. A kernel's intensity comes
-from counts, never from a clock; only its speed is measured. No point may lie above its roof; if one
-does, the roof was measured badly, and everything drawn under it is void.
+There is one slope a level of the memory: what fits in a cache is served by it. A kernel's
+intensity comes from counts, never from a clock; only its speed is measured. No point may lie
+above its roof; if one does, the roof was measured badly, and everything drawn under it is void.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ class Roofline:
     def bandwidth(self, set_bytes: int) -> float:
         """GB/s for a working set: the best that any stream over as much, or more, has got.
 
-        More never gets more from the hardware; but a small stream is mostly the call that starts it,
-        and then a larger one tells better what the memory gives.
+        More never gets more from the hardware; but a small stream is mostly the call that starts
+        it, and then a larger one tells better what the memory gives.
         """
         largest = max(b.set_bytes for b in self.bandwidths)
         enough = [b.gb_s for b in self.bandwidths if b.set_bytes >= min(set_bytes, largest) / 2]

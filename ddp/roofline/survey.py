@@ -1,10 +1,11 @@
 """Ceilings and kernels timed in turn, round after round; the best of each counts.
 
-The machine is shared: what others take of it is not its limit, and a ceiling that was taken in a bad
-minute lies below kernels that were timed in a good one. So all are timed in every round. A round
-can only raise what is known of the machine. Arrays are made anew for each: where they come to lie in
-memory makes a tenth of difference too. There are ROUNDS_MIN rounds, and more, up to ROUNDS_MAX,
-as long as a point still lies above its roof. What lies above it after that is reported.
+The machine is shared: what others take of it is not its limit, and a ceiling that was taken in a
+bad minute lies below kernels that were timed in a good one. So all are timed in every round. A
+round can only raise what is known of the machine. Arrays are made anew for each: where they come
+to lie in memory makes a tenth of difference too. There are ROUNDS_MIN rounds, and more, up to
+ROUNDS_MAX, as long as a point still lies above its roof. What lies above it after that is
+reported.
 """
 
 from __future__ import annotations

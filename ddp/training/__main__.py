@@ -51,9 +51,13 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     worker.add_argument("--job", required=True, help="a Job as JSON")
     worker.add_argument("--config", required=True, type=Path, help="the cluster file")
     worker.add_argument("--name", required=True, help="of this rank")
-    worker.add_argument("--run", required=True, help="of the whole: ranks of one name train together")
+    worker.add_argument(
+        "--run", required=True, help="of the whole: ranks of one name train together"
+    )
     worker.add_argument("--founders", type=int, default=1)
-    worker.add_argument("--silence", type=float, default=None, help="seconds until one counts as dead")
+    worker.add_argument(
+        "--silence", type=float, default=None, help="seconds until one counts as dead"
+    )
     worker.set_defaults(command=_worker)
 
     bubble = commands.add_parser("bubble")

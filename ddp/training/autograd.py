@@ -53,7 +53,7 @@ class Tensor:
     ) -> None:
         self.data = data
         self.grad: Array | None = None
-        self.needs_grad = needs_grad or any(parent.needs_grad for parent in parents)
+        self.needs_grad: bool = needs_grad or any(parent.needs_grad for parent in parents)
         # Of a result that needs no gradient, nothing before it is kept.
         self.parents = parents if self.needs_grad else ()
         self.pullback = pullback if self.needs_grad else None

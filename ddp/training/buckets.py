@@ -4,10 +4,10 @@
                          └ bucket 0 is under way
                                     └ bucket 1; then wait for both
 
-Parameters are laid into buckets in the order in which backward reaches them, from the last layer to
-the first. When the last gradient of a bucket is complete, its sum is started, and backward goes
-on. Buckets are started in their order on every rank, whatever order their gradients came in, so that
-all ranks make the same calls. (Li et al. 2020, "PyTorch Distributed", §3.2.)
+Parameters are laid into buckets in the order in which backward reaches them, from the last layer
+to the first. When the last gradient of a bucket is complete, its sum is started, and backward
+goes on. Buckets are started in their order on every rank, whatever order their gradients came in,
+so that all ranks make the same calls. (Li et al. 2020, "PyTorch Distributed", §3.2.)
 
 Every gradient is in exactly one bucket, and every bucket is summed once a step; `finish` checks it.
 """

@@ -1,10 +1,11 @@
 """The state of a training run as bytes: on disk, and on the way to a newcomer.
 
-    magic "RTC1" · CRC-32C of the rest · length · msgpack [job, step, [[name, dtype, shape, bytes] …]]
+    magic "RTC1" · CRC-32C of the rest · length · msgpack [job, step, [[name, dtype, shape, bytes]
+    …]]
 
-A file is written beside its place, synced, and renamed into it: it is there whole or not at all. Bytes
-that are not what was written are refused, whatever they look like. The last KEPT are kept, so that a
-damaged newest one costs some steps and not the run.
+A file is written beside its place, synced, and renamed into it: it is there whole or not at all.
+Bytes that are not what was written are refused, whatever they look like. The last KEPT are kept,
+so that a damaged newest one costs some steps and not the run.
 """
 
 from __future__ import annotations

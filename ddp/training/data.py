@@ -72,7 +72,7 @@ def digits() -> Dataset:
 
 def topics() -> Dataset:
     """Windows of the manual's text, each with the byte that follows at every place."""
-    from pydoc_data.topics import topics as pages  # type: ignore[import-untyped]
+    from pydoc_data.topics import topics as pages
 
     text = "\n".join(pages[name] for name in sorted(pages))
     stream = np.frombuffer(text.encode("ascii", "replace"), dtype=np.uint8).astype(np.int64)

@@ -1,6 +1,7 @@
 """Training that goes on with whoever is left: who is in, what is committed, who must heal.
 
-    OUTSIDE ──asked, and let in──► HEALING ──has a member's state──► COMPUTING ──has the sum──► VOTED
+    OUTSIDE ──asked, and let in──► HEALING ──has a member's state──► COMPUTING ──has the sum──►
+    VOTED
        ▲                                                                ▲                        │
        └──── the others went on without us: fenced ────┐                └── step committed ──────┘
 
@@ -12,10 +13,11 @@ One record decides, and it is replicated (raftd), changed by compare-and-swap on
     decided_in   the epoch in which the last of them was
 
 A step: all members compute their part and get the sum of all; who has it votes; when all have
-voted, the first swaps `step` for `step + 1`. Only then does anybody change a parameter. So whoever
-dies at whatever moment, either all that are left have the sum, or the step was not committed, and it
-is done again by those in the next epoch. No committed step is lost or applied twice. (The vote is
-torchft's should_commit; that the record is replicated takes away its single point of failure.)
+voted, the first swaps `step` for `step + 1`. Only then does anybody change a parameter. So
+whoever dies at whatever moment, either all that are left have the sum, or the step was not
+committed, and it is done again by those in the next epoch. No committed step is lost or applied
+twice. (The vote is torchft's should_commit; that the record is replicated takes away its single
+point of failure.)
 
 A core without I/O: events in, outputs taken. `check` holds its invariants. The shell is worker.py.
 """
@@ -229,7 +231,11 @@ class Elastic:
     def on_sum(self, epoch: int, step: int) -> None:
         """The shell holds the sum of all members' gradients of this step."""
         record = self.record
-        if record is None or self.phase != COMPUTING or (epoch, step) != (record.epoch, record.step):
+        if (
+            record is None
+            or self.phase != COMPUTING
+            or (epoch, step) != (record.epoch, record.step)
+        ):
             return
         self.phase = VOTED
         first = record.members[0]

@@ -1,10 +1,10 @@
 """What can go wrong with training.
 
-    TrainingError                    what was asked makes no sense, or cannot be done here
-    ├── InvalidSchedule              a pipeline schedule breaks one of its rules; says where
-    ├── BadCheckpoint                a checkpoint is damaged, or of another model
-    └── PeerLost                     a rank is gone; names it, the epoch and what was under way
-        └── Fenced                   the others went on without us: our epoch is over
+TrainingError                    what was asked makes no sense, or cannot be done here
+├── InvalidSchedule              a pipeline schedule breaks one of its rules; says where
+├── BadCheckpoint                a checkpoint is damaged, or of another model
+└── PeerLost                     a rank is gone; names it, the epoch and what was under way
+    └── Fenced                   the others went on without us: our epoch is over
 """
 
 from __future__ import annotations

@@ -43,9 +43,9 @@ def softmax(x: Tensor, *, causal: bool = False) -> Tensor:
 def cross_entropy(logits: Tensor, labels: Array, count: int) -> Tensor:
     """−log p(label), summed over all rows and divided by `count`.
 
-    logits: (…, classes); labels: integers (…). `count` is the number of labels of the *whole* batch,
-    of which these may be a part: the losses of all parts then add up to the batch's mean, and so
-    do their gradients, however unequal the parts are.
+    logits: (…, classes); labels: integers (…). `count` is the number of labels of the *whole*
+    batch, of which these may be a part: the losses of all parts then add up to the batch's mean,
+    and so do their gradients, however unequal the parts are.
     """
     flat = logits.data.reshape(-1, logits.shape[-1])
     rows, wanted = np.arange(len(flat)), labels.reshape(-1)

@@ -1,10 +1,10 @@
 """What is to be trained, in a few numbers; and one rank that can compute any step of it.
 
-    job = Job(model="mlp", data="digits", steps=200)
-    learner = Learner(job)
-    part = learner.gradient(step=17, rank=1, size=4)      flat: all gradients, then the loss
-    loss = learner.apply(sum of all parts)                the same on every rank, bit for bit
-    learner.snapshot(18)  /  learner.restore(snapshot)    parameters and the optimizer's memory
+job = Job(model="mlp", data="digits", steps=200)
+learner = Learner(job)
+part = learner.gradient(step=17, rank=1, size=4)      flat: all gradients, then the loss
+loss = learner.apply(sum of all parts)                the same on every rank, bit for bit
+learner.snapshot(18)  /  learner.restore(snapshot)    parameters and the optimizer's memory
 """
 
 from __future__ import annotations

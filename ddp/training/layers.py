@@ -40,7 +40,7 @@ class Making:
         """He's initialisation of a whole weight; the same on each rank."""
         dice = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
         whole = dice.standard_normal((inputs, outputs)) * np.sqrt(2.0 / inputs)
-        return whole.astype(self.dtype)
+        return np.asarray(whole, self.dtype)
 
     def part(self, whole: Array, axis: int) -> Array:
         """This rank's part along an axis, which the group must divide evenly."""
@@ -102,9 +102,7 @@ class FeedForward:
         )
         self.group = make.group
         self.up = Parameter(f"{name}.up.weight", make.part(up, axis=1))
-        self.up_bias = Parameter(
-            f"{name}.up.bias", make.part(np.zeros(hidden, make.dtype), axis=0)
-        )
+        self.up_bias = Parameter(f"{name}.up.bias", make.part(np.zeros(hidden, make.dtype), axis=0))
         self.down = Parameter(f"{name}.down.weight", make.part(down, axis=0))
         # Once, behind the sum: in each part it would be added as often as there are ranks.
         self.down_bias = Parameter(f"{name}.down.bias", np.zeros(width, make.dtype))
@@ -160,9 +158,7 @@ class Attention:
     def __call__(self, x: Tensor) -> Tensor:
         """x: (batch, places, width), whole on each rank; so is the result."""
         shared = copy_to_group(x, self.group)
-        query, key, value = (
-            self._by_head(shared @ w) for w in (self.query, self.key, self.value)
-        )
+        query, key, value = (self._by_head(shared @ w) for w in (self.query, self.key, self.value))
         scores = (query @ key.transpose(0, 1, 3, 2)).scale(self.size**-0.5)
         said = softmax(scores, causal=True) @ value
         batch, _, places, _ = said.shape

@@ -1,13 +1,14 @@
 """How a gradient changes a parameter: plain descent, with momentum, and Adam.
 
 An optimizer works on the parameters of one rank and keeps what it remembers by their names, so
-that its state can be written down, sent to a newcomer, and cut as the parameters are. All arithmetic
-is elementwise: ranks with equal parameters and equal gradients stay equal, bit for bit.
+that its state can be written down, sent to a newcomer, and cut as the parameters are. All
+arithmetic is elementwise: ranks with equal parameters and equal gradients stay equal, bit for
+bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 import numpy as np
@@ -112,7 +113,7 @@ class Adam(_Remembering):
 
 
 # Name -> optimizer at a given rate; the names of `--optimizer`.
-OPTIMIZERS: Final = {
+OPTIMIZERS: Final[dict[str, Callable[[float], Optimizer]]] = {
     "sgd": lambda rate: Sgd(rate),
     "momentum": lambda rate: Sgd(rate, momentum=0.9),
     "adam": lambda rate: Adam(rate),

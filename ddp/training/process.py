@@ -1,9 +1,9 @@
 """The process around one elastic worker: identity, socket, record, and an end.
 
-A rank has an identity of its own, `RUN-NAME`, issued by the cluster's authority when it first starts: whoever
-may read the authority's key may add a rank. Its port is free choice; the record tells the others.
-It ends when the run is done and its standard input is closed, or when that closes: a rank never
-outlives who started it.
+A rank has an identity of its own, `RUN-NAME`, issued by the cluster's authority when it first
+starts: whoever may read the authority's key may add a rank. Its port is free choice; the record
+tells the others. It ends when the run is done and its standard input is closed, or when that
+closes: a rank never outlives who started it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from ddp.training.elastic import Member
@@ -91,7 +91,7 @@ def _identity(home: Path, name: str) -> Identity:
 
 
 @contextlib.asynccontextmanager
-async def _closing_of_stdin(ended: asyncio.Event):  # type: ignore[no-untyped-def]
+async def _closing_of_stdin(ended: asyncio.Event) -> AsyncIterator[None]:
     class Reader(asyncio.Protocol):
         def connection_lost(self, error: Exception | None) -> None:
             ended.set()

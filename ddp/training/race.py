@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +17,7 @@ from ddp.training.autograd import Array, Tensor
 from ddp.training.data import Dataset
 from ddp.training.functional import cross_entropy
 from ddp.training.models import Spec, accuracy, build
-from ddp.training.optimizers import Optimizer
+from ddp.training.optimizers import Optimizer, Sgd
 from ddp.training.order import DataOrder
 from ddp.training.stale import StaleServer
 
@@ -33,7 +32,7 @@ class Outcome:
     bound: int | None
     seconds: float = 0.0  # virtual, until the last push
     losses: list[tuple[float, float]] = field(default_factory=list)  # (time, loss) a push
-    waited_s: Counter[tuple[int, int]] = field(default_factory=Counter)  # (who, for whom)
+    waited_s: dict[tuple[int, int], float] = field(default_factory=dict)  # (who, for whom)
     staleness: list[int] = field(default_factory=list)
     accuracy: float = 0.0
     pushes: list[int] = field(default_factory=list)  # of each worker
@@ -74,19 +73,18 @@ class Race:
         self._has: list[list[Array]] = [[] for _ in slowness]  # what each computes from
         self._waits: dict[int, tuple[float, int]] = {}  # since when, for whom
 
-    def run(self, pushes: int, watch: Callable[[int], None] = lambda done: None) -> Outcome:
+    def run(self, pushes: int) -> Outcome:
         """Until `pushes` gradients have been pushed in all."""
-        workers = len(self.slowness)
-        for worker in range(workers):
-            self._begin(worker, 0.0)
-        for done in range(pushes):
+        now = 0.0
+        for worker in range(len(self.slowness)):
+            self._begin(worker, now)
+        for _ in range(pushes):
             now, worker = heapq.heappop(self._ends)
             loss, gradients = self._gradient(worker)
             self.server.push(worker, gradients)
             self.outcome.losses.append((now, loss))
             self._waits[worker] = (now, worker)
             self._wake(now)
-            watch(done + 1)
         self.outcome.seconds = now
         self.outcome.staleness = self.server.staleness
         self.outcome.pushes = list(self.server.clocks)
@@ -98,7 +96,8 @@ class Race:
         for worker, (since, culprit) in sorted(self._waits.items()):
             waits = self.server.blockers(worker)
             if culprit != worker:
-                self.outcome.waited_s[worker, culprit] += now - since
+                known = self.outcome.waited_s.get((worker, culprit), 0.0)
+                self.outcome.waited_s[worker, culprit] = known + now - since
             if waits:
                 slowest = min(waits, key=lambda other: (self.server.clocks[other], other))
                 self._waits[worker] = (now, slowest)
@@ -143,8 +142,6 @@ def compare_bounds(
     Momentum is on: it is what suffers from stale gradients first (an old gradient, taken again and
     again, is momentum of its own; Mitliagkas et al. 2016).
     """
-    from ddp.training.optimizers import Sgd
-
     spec = Spec("mlp", data.train_x.shape[1], data.classes, width=32, depth=1)
     slowness = [1.0, 1.0, 1.0, slowest]
     for bound in BOUNDS:

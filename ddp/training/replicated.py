@@ -89,9 +89,7 @@ class RaftRecords:
                 found = await self._client.range(self._prefix, prefix=True)
                 pairs = {pair.key: pair.value for pair in found.pairs}
                 self._tell(pairs, news)
-                watch = self._client.watch(
-                    self._prefix, prefix=True, revision=found.revision + 1
-                )
+                watch = self._client.watch(self._prefix, prefix=True, revision=found.revision + 1)
                 async for batch in watch:
                     for event in batch.events:
                         pairs[event.pair.key] = event.pair.value

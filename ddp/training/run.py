@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 
 from ddp.training.collectives import Collectives
 from ddp.training.counting import counting, rule
+from ddp.training.errors import TrainingError
 from ddp.training.grid import Grid
 from ddp.training.job import ASKED_MAX, Job
 from ddp.training.models import build
@@ -29,6 +31,8 @@ def run(job: Job, grid: Grid, micros: int, schedule: str, say: Callable[..., Non
             for step in range(job.steps):
                 rows = order.rows(step)
                 loss = trainer.step(data.train_x[rows], data.train_y[rows])
+                if not isfinite(loss):
+                    raise TrainingError(f"the loss of step {step} is {loss}; try a lower --rate")
                 if world.rank == 0:
                     say("step", step=step, loss=loss)
                 if step == 0:

@@ -5,7 +5,8 @@
 
 A schedule is a list of actions a stage. `check` proves that it ends (no deadlock), that each
 micro-batch goes forward and backward through each stage once, in the order in which its neighbour
-sends it, and how many activations a stage holds at the most. `timeline` lays it out in virtual time.
+sends it, and how many activations a stage holds at the most. `timeline` lays it out in virtual
+time.
 
 With p stages, m micro-batches and equal stages of tF and tB, both take (m + p − 1)(tF + tB): the
 bubble is (p − 1)(tF + tB) a stage, (p − 1)/m of the *ideal* time m(tF + tB) (the lecture's and
@@ -47,7 +48,7 @@ def gpipe(stages: int, micros: int) -> Schedule:
 
 
 def one_f_one_b(stages: int, micros: int) -> Schedule:
-    """Stage s goes forward min(p − s − 1, m) times, then one forward, one backward, and the rest."""
+    """Stage s goes forward min(p − s − 1, m) times, then forward and backward in turn."""
     schedule = []
     for stage in range(stages):
         warm_up = min(stages - stage - 1, micros)

@@ -92,9 +92,7 @@ class Trainer:
             np.array_split(x, self.micros),
             np.array_split(y, self.micros) if self.last else None,
             count,
-            lambda micro: (
-                self.buckets.arm() if self.buckets and micro == last_backward else None
-            ),
+            lambda micro: self.buckets.arm() if self.buckets and micro == last_backward else None,
         )
 
     def _everywhere(self, value: float) -> float:
@@ -148,6 +146,6 @@ class _StageOfModel:
         return inputs.grad
 
 
-def train_alone(spec: Spec, optimizer: Optimizer, **options: int) -> Trainer:
+def train_alone(spec: Spec, optimizer: Optimizer, *, micros: int = 1) -> Trainer:
     """The same run in one process: what every division must equal."""
-    return Trainer(spec, Grid(), SINGLE, optimizer, **options)
+    return Trainer(spec, Grid(), SINGLE, optimizer, micros=micros)

@@ -1,17 +1,18 @@
 """One rank of an elastic run: elastic.py's core on sockets, a disk, and a model to train.
 
     record, requests   ──► core ──► Heal      state of a member, by stream, checksum and all
-    silence of a peer  ──►      ──► Compute   gradients in a thread; parts to the first member, sum back
+    silence of a peer  ──►      ──► Compute   gradients in a thread; parts to the first, sum back
     votes              ──►      ──► Vote, Propose, Apply, Drop, Fence, Finish
 
-The first member is the parameter server of its epoch: it adds the parts in the order of ranks, so the
-sum has the same bits whoever was late. If it dies, the next epoch has another first.
+The first member is the parameter server of its epoch: it adds the parts in the order of ranks, so
+the sum has the same bits whoever was late. If it dies, the next epoch has another first.
 
 Every call names its epoch, and who is called answers for a life: what comes from an epoch that is
-over, or to a life that has ended, is refused, not used. A member is lost when it has not answered for
-`silence_s`; whoever notices says so, by name, and proposes to go on without it.
+over, or to a life that has ended, is refused, not used. A member is lost when it has not answered
+for `silence_s`; whoever notices says so, by name, and proposes to go on without it.
 
-All use of the model is in one executor, one job behind the other: a snapshot is taken between steps.
+All use of the model is in one executor, one job behind the other: a snapshot is taken between
+steps.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -352,7 +354,7 @@ class Worker:
                     found = await self._on_model(self._from_checkpoint)
                 else:
                     found = await self._fetch(source, epoch, step)
-                    await self._on_model(lambda: self.learner.restore(found))
+                    await self._on_model(partial(self.learner.restore, found))
                 break
             except (RpcError, BadCheckpoint) as error:
                 self.emit("heal_failed", epoch=epoch, source=str(source), cause=str(error))
@@ -458,7 +460,7 @@ class Worker:
         return client
 
     def _on_model(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """In the executor, behind what is there already; goes on even if the caller is cancelled."""
+        """In the executor, behind what is there already; goes on if the caller is cancelled."""
         result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def done(value: T, error: BaseException | None) -> None:

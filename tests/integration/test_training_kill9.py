@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 
 import pytest
 from elastic_run_kit import Rank, wait
+from ring_kit import PATIENCE
 
 from ddp.training.elastic import Member, Record
 from ddp.training.replicated import RaftRecords
@@ -47,27 +49,34 @@ def steps_are_whole(rank):
     assert steps == list(range(steps[0], steps[0] + len(steps)))
 
 
+def survives(name, alive, ranks):
+    """Kill -9 of one: the others name it, go on without it, and heal its next life."""
+    alive[name].kill()
+    others = [rank for other, rank in alive.items() if other != name]
+
+    def errors(rank):
+        return [said["error"] for said in rank.of("lost") if said["name"] == name]
+
+    wait(lambda: all(errors(rank) for rank in others), "a named error", others)
+    assert all(f"{name} lost in epoch" in errors(rank)[0] for rank in others)
+    before = max(rank.steps()[-1] for rank in others)
+    wait(lambda: all(r.steps()[-1] > before + 3 for r in others), "steps without it", others)
+    assert all(r.of("step")[-1]["members"] == len(others) for r in others)
+    again = alive[name] = ranks(name)
+    healed = wait(lambda: again.of("healed"), "healing", [again, *others])
+    assert healed[0]["source"] in {rank.name for rank in others}
+    wait(lambda: len(again.steps()) > 3, "steps of the healed", [again, *others])
+    same_parameters(*alive.values())
+
+
 @pytest.mark.slow
 def test_whoever_is_killed_training_goes_on_bit_equal(ring, ranks):
     """A member; then the first, which is the parameter server; then the leader of raftd."""
     alive = {name: ranks(name) for name in ("w1", "w2", "w3")}
     every = list(alive.values())
     wait(lambda: all(len(r.steps()) > 5 for r in every), "steps", every)
-    for name in ("w3", "w1"):
-        alive[name].kill()
-        others = [rank for other, rank in alive.items() if other != name]
-        for rank in others:
-            lost = wait(lambda rank=rank: [s for s in rank.of("lost") if s["name"] == name],
-                        "a named error", others)  # fmt: skip
-            assert name in lost[0]["error"]
-        before = max(rank.steps()[-1] for rank in others)
-        wait(lambda: all(r.steps()[-1] > before + 3 for r in others), "steps without it", others)
-        assert all(r.of("step")[-1]["members"] == 2 for r in others)
-        again = alive[name] = ranks(name)
-        healed = wait(lambda: again.of("healed"), "healing", [again, *others])
-        assert healed[0]["source"] in {rank.name for rank in others}
-        wait(lambda: len(again.steps()) > 3, "steps of the healed", [again, *others])
-        same_parameters(*alive.values())
+    survives("w3", alive, ranks)
+    survives("w1", alive, ranks)
     before = {rank: rank.steps()[-1] for rank in alive.values()}
     ring("kill", ring.leader())
     wait(lambda: all(r.steps()[-1] > before[r] + 3 for r in before), "steps", list(before))
@@ -135,26 +144,15 @@ async def test_the_record_in_a_real_store(ring):
         assert await records.read() == first
         await records.swap(Record(1, 0, ()), Record(9, 9, ()))  # from what it is not
         assert await records.read() == first
-        seen = []
-        task = client_follow(records, seen)
+        seen = asyncio.Queue()
+        task = asyncio.create_task(records.follow(lambda *news: seen.put_nowait(news)))
         second = Record(2, 1, (me, other), decided_in=1)
         try:
-            await until(lambda: seen and seen[-1] == (first, [other]))
-            await records.swap(first, second)
-            await until(lambda: seen[-1] == (second, []))
+            async with asyncio.timeout(PATIENCE):
+                while await seen.get() != (first, [other]):
+                    pass
+                await records.swap(first, second)
+                while await seen.get() != (second, []):
+                    pass
         finally:
             task.cancel()
-
-
-def client_follow(records, seen):
-    import asyncio
-
-    return asyncio.create_task(records.follow(lambda record, asked: seen.append((record, asked))))
-
-
-async def until(condition):
-    import asyncio
-
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)

@@ -55,7 +55,8 @@ class Process:
 
     def _propose(self, out):
         def swap():
-            self.world.store.swap(out.before, out.after)
+            if self.world.store.swap(out.before, out.after):
+                self.world.committed(out.before, out.after)
             self.world.later(answer)
 
         def answer():
@@ -91,9 +92,10 @@ class Process:
         self.world.meet(self, out.record)
 
     def summed(self, record):
-        if self.computing is record or self.computing == record:
+        """What is under way from an epoch that is over arrives all the same."""
+        if self.computing == record:
             self.sum = (record.epoch, record.step, tuple(m.life for m in record.members))
-            self.core.on_sum(record.epoch, record.step)
+        self.core.on_sum(record.epoch, record.step)
 
     def _vote(self, out):
         def arrive():
@@ -174,6 +176,16 @@ class Elastics:
                         process.inbox.append(lambda: process.summed(record))
 
                 self.later(arrive)
+
+    def committed(self, before, after):
+        """The promise of a commit: every member that is left holds the sum, or has applied it."""
+        if before is None or after.step != before.step + 1:
+            return
+        for member in before.members:
+            process = self.process(member.life)
+            if process is not None:
+                held = process.sum is not None and process.sum[:2] == (before.epoch, before.step)
+                assert held or len(process.parameters) > before.step, f"{member} has no sum"
 
     def step(self):
         self.now += 0.01

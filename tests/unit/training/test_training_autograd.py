@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 
 import numpy as np
 import pytest
@@ -232,7 +233,7 @@ def test_training_costs_six_times_parameters_times_batch():
     batch, sizes = 8, (16, 24, 24, 4)
     weights = [
         Parameter(f"w{i}", counted(normal(*shape)))
-        for i, shape in enumerate(zip(sizes, sizes[1:], strict=False))
+        for i, shape in enumerate(itertools.pairwise(sizes))
     ]
     Counted.multiplied = Counted.added = 0
     with counting() as work:

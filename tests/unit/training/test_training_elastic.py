@@ -1,4 +1,4 @@
-"""Elastic training: whoever dies, no committed step is lost or applied twice, and all stay equal."""
+"""Elastic training: whoever dies, no committed step is lost or applied twice; all stay equal."""
 
 from __future__ import annotations
 

@@ -25,9 +25,7 @@ def test_both_schedules_hold_their_rules(make, stages, micros):
     assert found.held == bounds[make]
 
 
-@given(
-    st.integers(1, 8), st.integers(1, 16), st.floats(0.1, 9), st.floats(0.1, 9), st.booleans()
-)
+@given(st.integers(1, 8), st.integers(1, 16), st.floats(0.1, 9), st.floats(0.1, 9), st.booleans())
 @settings(max_examples=100, deadline=None)
 def test_the_bubble_is_p_minus_one_over_m(stages, micros, forward, backward, flush):
     schedule = (gpipe if flush else one_f_one_b)(stages, micros)
