@@ -26,7 +26,7 @@ def roofline(
     json: Json = False,
 ) -> None:
     """Ceilings of this machine, and kernels under them; exit status 1 if one lies above."""
-    render.say("ring ddp roofline: takes ten seconds; leave the machine alone meanwhile")
+    render.say("measuring takes ten seconds; leave the machine alone meanwhile")
     (found,) = lines_of("ddp.roofline")
     report = as_report(found)
     if figure is not None:

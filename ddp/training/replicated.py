@@ -9,16 +9,21 @@ Any store that has `read`, `swap`, `ask` and `follow` would do; tests have one i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 import msgpack
 
 from ddp.training.elastic import Member, Record
-from raftd.client import DELETE, PUT, ClientError, RaftClient
+from raftd.client import DELETE, PUT, ClientError, RaftClient, WatchBatch
 
 # Between two tries to reach a store that is away.
 PAUSE_S = 0.05
+
+# A watch that says nothing for so long is begun anew, behind a read: a node that was killed says
+# nothing either, and its connection ends only much later.
+QUIET_S = 0.5
 
 # Told whenever something has changed: the record, and who has asked.
 News = Callable[["Record | None", list[Member]], None]
@@ -89,8 +94,7 @@ class RaftRecords:
                 found = await self._client.range(self._prefix, prefix=True)
                 pairs = {pair.key: pair.value for pair in found.pairs}
                 self._tell(pairs, news)
-                watch = self._client.watch(self._prefix, prefix=True, revision=found.revision + 1)
-                async for batch in watch:
+                async for batch in self._changes(found.revision + 1):
                     for event in batch.events:
                         pairs[event.pair.key] = event.pair.value
                         if not event.pair.version:  # it was deleted
@@ -98,6 +102,16 @@ class RaftRecords:
                     self._tell(pairs, news)
             except ClientError:  # it is away, or has forgotten what we had not seen yet
                 await asyncio.sleep(PAUSE_S)
+
+    async def _changes(self, revision: int) -> AsyncIterator[WatchBatch]:
+        """A watch that ends when it has been silent for QUIET_S: its node may be dead."""
+        watch = self._client.watch(self._prefix, prefix=True, revision=revision)
+        async with contextlib.aclosing(watch):
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    async with asyncio.timeout(QUIET_S):
+                        batch = await anext(watch)
+                    yield batch
 
     def _tell(self, pairs: dict[bytes, bytes], news: News) -> None:
         data = pairs.get(self._record_key)

@@ -32,7 +32,7 @@ from ddp.training.checkpoint import Checkpoints, Snapshot
 from ddp.training.elastic import Elastic, Member, Record
 from ddp.training.errors import BadCheckpoint, PeerLost
 from ddp.training.job import Job, Learner
-from ddp.training.replicated import RecordStore
+from ddp.training.replicated import RecordStore, decode_record, encode_record
 from netstack.rpc.client import RpcClient
 from netstack.rpc.errors import Failed, RpcError
 from netstack.rpc.node import RpcNode
@@ -44,10 +44,10 @@ T = TypeVar("T")
 
 SERVICE: Final = "ddp"
 # How often a member asks each other whether it lives.
-BEAT_S: Final = 0.04
+BEAT_S: Final = 0.03
 # No answer for so long, and it counts as dead. On a machine that is not overloaded an answer takes
 # a millisecond; an error costs the one that was wrongly put out a heal, and no step.
-SILENCE_S: Final = 0.25
+SILENCE_S: Final = 0.15
 # Of the gradients, in one message: well below the largest that rpc carries.
 CHUNK_BYTES: Final = 4 << 20
 # A sum waits for its slowest member; the dead are known by their silence, long before.
@@ -136,6 +136,7 @@ class Worker:
         for name, handler, request in (
             ("train.sum", self._on_part, Part),
             ("train.vote", self._on_vote, Ballot),
+            ("train.record", self._on_told, bytes),
             ("train.beat", self._on_beat, None),
             ("train.state", self._on_state_wanted, Wanted),
         ):
@@ -232,8 +233,22 @@ class Worker:
     async def _propose(self, before: Record | None, after: Record) -> None:
         with contextlib.suppress(Exception):  # won, lost or unknown: the record tells which
             await self.store.swap(before, after)
-        self.core.on_record(await self.store.read())
+        found = await self.store.read()
+        self.core.on_record(found)
         self.core.on_proposal_over()
+        self._obey()
+        for member in found.members if found is not None else ():
+            if found is not None and member.life != self.core.me.life:
+                self.runtime.spawn(self._tell(member, encode_record(found)), "tell")
+
+    async def _tell(self, member: Member, record: bytes) -> None:
+        """What the store has now; the watch would tell it too, if its node lives."""
+        with contextlib.suppress(RpcError):
+            await self._client(member).call("train.record", record, timeout_s=self.silence_s)
+
+    async def _on_told(self, record: bytes, call: Call) -> None:
+        """RPC: this is the record, as I have read it."""
+        self.core.on_record(decode_record(record))
         self._obey()
 
     # -- a step
@@ -312,7 +327,9 @@ class Worker:
         assert self._held is not None
         assert self._held[:2] == (epoch, step)
         total, self._held = self._held[2], None
-        members = len(self.core.record.members) if self.core.record else 0
+        record = self.core.record
+        assert record is not None
+        members, first = len(record.members), record.members[0].name
 
         def change() -> tuple[float, int, Snapshot | None]:
             loss = self.learner.apply(total)
@@ -326,7 +343,7 @@ class Worker:
 
         async def report() -> None:
             loss, checksum, kept = await changed
-            figures = {"loss": loss, "checksum": checksum, "members": members}
+            figures = {"loss": loss, "checksum": checksum, "members": members, "first": first}
             self.emit("step", step=step, epoch=epoch, **figures)
             if kept is not None:
                 self.emit("checkpoint", step=step + 1)
