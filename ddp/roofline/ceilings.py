@@ -17,7 +17,7 @@ import numpy as np
 
 from ddp.roofline.model import Bandwidth, Kernel, Peak, Roofline, Timed
 
-SIZES: Final = (256, 512, 1024)  # n of the matrix products
+SIZES: Final = (64, 256, 1024)  # n of the matrix products
 SMALLEST_BYTES: Final = 16 << 10
 LARGEST_BYTES: Final = 128 << 20
 CACHES: Final = Path("/sys/devices/system/cpu/cpu0/cache")

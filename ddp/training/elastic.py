@@ -33,7 +33,7 @@ from ddp.training.errors import TrainingError
 OUTSIDE, HEALING, COMPUTING, VOTED, OVER = "outside", "healing", "computing", "voted", "over"
 
 # How long founders wait for one another before those that are there begin.
-FOUNDING_S: Final = 10.0
+FOUNDING_S: Final = 30.0
 # What our parameters are worth while they are nobody's.
 NOTHING: Final = -1
 # Votes that came before the record's news of their epoch: one a member, of a few epochs.
