@@ -1,7 +1,8 @@
 """How long an elastic run takes to get over kill -9: `python scripts/training_recovery.py [TRIALS]`
 
 Three ranks on a cluster of three. In each trial a member is killed, then the first (the parameter
-server), each started again when the others have gone on; then the leader of raftd. Times are from the kill, as this process hears of it; medians and worst.
+server), each started again when the others have gone on; then the leader of raftd. Times are from
+the kill, as this process hears of it; medians and worst.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 JOB = {"steps": 1_000_000, "batch": 48, "width": 32, "depth": 1}
 NAMES = ("w1", "w2", "w3")
-WAIT_S = 20.0
+WAIT_S = 90.0
 
 
 class Run:

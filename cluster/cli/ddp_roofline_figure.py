@@ -56,8 +56,11 @@ def _cluster(found: dict[str, Any], axis: Any) -> None:
     axis.plot([left, ridge], [left * 4 * bus, peak], label=f"4 ranks x {bus:.2f} GB/s")
     form = {"linestyle": "--", "color": "grey", "linewidth": 1}
     axis.plot([left, right], [peak, peak], label=f"4 ranks {peak:.0f} GFLOP/s", **form)
-    for division in found["divisions"]:
+    for number, division in enumerate(found["divisions"]):
         at = division["intensity"], division["attainable"]
         axis.plot(*at, "o", color="black", markersize=4)
-        axis.annotate(division["name"], at, fontsize=6, rotation=45)
+        # Those at the roof lie close together: each label hangs on a line of its own length.
+        below = {"xytext": (4, -14 - 14 * number), "textcoords": "offset points"}
+        arrow = {"arrowstyle": "-", "linewidth": 0.4, "alpha": 0.6}
+        axis.annotate(division["name"], at, fontsize=7, arrowprops=arrow, **below)
     axis.set(xlabel="flop / byte sent", title="four ranks: attainable, from counts")

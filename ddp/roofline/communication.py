@@ -86,7 +86,9 @@ def count(spec: Spec, grid: Grid, batch: int) -> Division:
         return work.flop, world.rank
 
     flop = sum(flop for flop, _ in run_ranks(grid.size, rank, hub))
-    return Division(f"{grid} batch {batch}", grid, flop, hub.wire_bytes)
+    parts = [(name, getattr(grid, name)) for name in ("dp", "pp", "tp")]
+    shown = ",".join(f"{name}={size}" for name, size in parts if size > 1)
+    return Division(f"{shown} batch {batch}", grid, flop, hub.wire_bytes)
 
 
 def bus_bandwidth() -> float:
