@@ -110,6 +110,10 @@ def bubble(
     ]
     heads = ["SCHEDULE", "MEASURED", "(P-1)/M", "ACTIVATIONS"]
     render.table(heads, rows, right=heads[1:])
+    for event in found:
+        render.say(f"{event['schedule']}: digits go forward, letters backward")
+        for line in event["picture"]:
+            render.say(f"  {line}")
     render.say("next   ring ddp bubble --micros 32")
 
 

@@ -114,7 +114,12 @@ def _bubble(options: argparse.Namespace) -> None:
             forward_s=seconds,
             backward_s=seconds,
         )
-        figures = {"measured": found.bubble, "expected": found.expected, "held": found.held}
+        figures: dict[str, Any] = {
+            "measured": found.bubble,
+            "expected": found.expected,
+            "held": found.held,
+        }
+        figures["picture"] = found.picture
         say("bubble", schedule=schedule, **figures)
 
 

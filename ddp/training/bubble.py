@@ -28,6 +28,7 @@ class Measurement:
     total_s: float
     ideal_s: float  # if nobody ever waited
     held: int  # activations that the first stage held at the most
+    picture: list[str]  # what each stage does when, in units of one action
 
     @property
     def bubble(self) -> float:
@@ -62,7 +63,7 @@ def measure(
 ) -> Measurement:
     """Run one batch through `stages` ranks that sleep; from the first action to the last's end."""
     whole = SCHEDULES[schedule](stages, micros)
-    held = check(whole, micros).held
+    proof = check(whole, micros)
 
     def rank(group: Collectives) -> tuple[float, float]:
         group.barrier()
@@ -72,4 +73,5 @@ def measure(
 
     times = run_ranks(stages, rank)
     total = max(end for _, end in times) - min(begin for begin, _ in times)
-    return Measurement(schedule, stages, micros, total, micros * (forward_s + backward_s), held[0])
+    ideal = micros * (forward_s + backward_s)
+    return Measurement(schedule, stages, micros, total, ideal, proof.held[0], proof.draw(1.0))

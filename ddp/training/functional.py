@@ -19,12 +19,6 @@ def relu(x: Tensor) -> Tensor:
     return Tensor(x.data * mask, (x,), lambda g: (g * mask,))
 
 
-def tanh(x: Tensor) -> Tensor:
-    """Hyperbolic tangent."""
-    y = np.tanh(x.data)
-    return Tensor(y, (x,), lambda g: (g * (1 - y * y),))
-
-
 def softmax(x: Tensor, *, causal: bool = False) -> Tensor:
     """Along the last axis. `causal`: row i sees columns 0 … i only; the others get 0."""
     scores = x.data
@@ -60,13 +54,6 @@ def cross_entropy(logits: Tensor, labels: Array, count: int) -> Tensor:
         return ((slope * (g / count)).reshape(logits.shape),)
 
     return Tensor(np.asarray(loss), (logits,), pullback)
-
-
-def squared_error(x: Tensor, wanted: Array, count: int) -> Tensor:
-    """½ Σ (x − wanted)² / count; see cross_entropy for `count`."""
-    difference = x.data - wanted
-    loss = (difference * difference).sum() * (0.5 / count)
-    return Tensor(np.asarray(loss), (x,), lambda g: (difference * (g * (1.0 / count)),))
 
 
 def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, epsilon: float = 1e-5) -> Tensor:

@@ -158,18 +158,6 @@ class Worker:
         await self.runtime.cancel_tasks()
         self._executor.close()
 
-    def status(self) -> dict[str, Any]:
-        """A flat map of what a person wants to see."""
-        record = self.core.record
-        return {
-            "role": "first" if record and record.rank(self.core.me.life) == 0 else "member",
-            "phase": self.core.phase,
-            "epoch": record.epoch if record else 0,
-            "step": self.core.applied,
-            "members": len(record.members) if record else 0,
-            "trouble": "put out, asks to be let in" if self.core.phase == e.OUTSIDE else "",
-        }
-
     def _news(self, record: Record | None, asked: list[Member]) -> None:
         self.core.on_joiners(asked)
         self.core.on_record(record)
@@ -378,6 +366,9 @@ class Worker:
                 await asyncio.sleep(RETRY_S)
         took = self.runtime.clock.now() - began
         where = "checkpoint" if source is None else source.name
+        for refused in self.checkpoints.refused:
+            self.emit("refused", cause=refused)
+        self.checkpoints.refused.clear()
         self.emit("healed", epoch=epoch, step=found.step, source=where, seconds=took)
         self.core.on_healed(epoch, found.step)
         self._obey()

@@ -15,6 +15,9 @@ from raftd.client import RaftClient
 
 pytest.importorskip("sklearn", reason="pip install 'ringleader[data]'")
 
+# Some forty processes come and go in here, on a machine that may be busy with others.
+pytestmark = pytest.mark.timeout(600)
+
 JOB = {"model": "mlp", "data": "digits", "steps": 4000, "batch": 48, "width": 32, "depth": 1}
 
 
