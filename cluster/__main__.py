@@ -11,6 +11,8 @@ from cluster.cli import (
     certificates,
     chaos,
     ddp,
+    ddp_roofline,
+    ddp_train,
     dht,
     faults,
     kv,
@@ -59,6 +61,8 @@ for command in COMMANDS:
     app.command()(command)
 faults.net.command()(lab.lab)
 faults.net.add_typer(tunnel.app, name="tunnel")
+for command in (ddp_train.train, ddp_train.bubble, ddp_train.stale, ddp_roofline.roofline):
+    ddp.app.command()(command)
 app.add_typer(faults.net, name="net")
 app.add_typer(faults.disk, name="disk")
 app.add_typer(faults.clock, name="clock")

@@ -1,0 +1,80 @@
+"""`python -m ddp.roofline`: measures all of it and prints one JSON object.
+
+`ring ddp roofline` shows it.
+
+--peer FD    the other end of communication.py's measurement
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import sys
+from typing import Any
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(prog="python -m ddp.roofline")
+    parser.add_argument("--peer", type=int, default=None)
+    options = parser.parse_args(arguments)
+    if options.peer is not None:
+        from ddp.roofline.communication import take_part
+
+        with socket.socket(fileno=options.peer) as line:
+            take_part(line, 1)
+        return
+    print(json.dumps(everything()))
+
+
+def everything() -> dict[str, Any]:
+    """Ceilings, points, divisions, lane-slots and messages."""
+    from ddp.roofline import ceilings, coherence, communication, divergence
+    from ddp.roofline.survey import survey
+
+    roofline, points, rounds = survey()
+    bus = communication.bus_bandwidth()
+    peak = roofline.peak("float64")
+    return {
+        "blas": ceilings.blas(),
+        "caches": ceilings.caches(),
+        "rounds": rounds,
+        "peaks": {dtype: roofline.peak(dtype) for dtype in ("float32", "float64")},
+        "bandwidths": [[b.kernel, b.level, b.set_bytes, b.gb_s] for b in roofline.bandwidths],
+        "points": [
+            {
+                "name": p.name,
+                "dtype": p.dtype,
+                "intensity": p.intensity,
+                "gflop_s": p.gflop_s,
+                "roof": roofline.roof(p),
+                "bound": roofline.bound(p),
+            }
+            for p in points
+        ],
+        "above": [point.name for point in roofline.above(points)],
+        "bus_gb_s": bus,
+        "divisions": [
+            {
+                "name": d.name,
+                "intensity": d.intensity,
+                "attainable": d.attainable(peak, bus),
+                "bound": d.bound(peak, bus),
+            }
+            for d in communication.divisions()
+        ],
+        "lanes": [
+            {"case": name, "issued": s.issued, "useful": s.useful, "waste": s.waste}
+            for name, s in divergence.cases()
+        ],
+        "coherence": [
+            {"cores": cores, "case": name, "snoop": snoop, "directory": directory}
+            for cores in (2, 8, 64)
+            for name, snoop, directory in coherence.compare(cores)
+        ],
+    }
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

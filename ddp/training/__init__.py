@@ -1,0 +1,1 @@
+"""Distributed training on numpy: data, pipeline and tensor parallel, asynchronous, elastic."""

@@ -1,0 +1,36 @@
+"""What can go wrong with training.
+
+TrainingError                    what was asked makes no sense, or cannot be done here
+├── InvalidSchedule              a pipeline schedule breaks one of its rules; says where
+├── BadCheckpoint                a checkpoint is damaged, or of another model
+└── PeerLost                     a rank is gone; names it, the epoch and what was under way
+    └── Fenced                   the others went on without us: our epoch is over
+"""
+
+from __future__ import annotations
+
+
+class TrainingError(Exception):
+    """Base of all; the message is for a person."""
+
+
+class InvalidSchedule(TrainingError):
+    """A pipeline schedule breaks one of its rules."""
+
+
+class BadCheckpoint(TrainingError):
+    """A checkpoint cannot be used."""
+
+
+class PeerLost(TrainingError):
+    """A rank is gone. `names` are those that are to blame, as far as this rank knows."""
+
+    def __init__(self, names: tuple[str, ...], epoch: int, during: str) -> None:
+        who = ", ".join(names) or "a rank"
+        super().__init__(f"{who} lost in epoch {epoch} during {during}")
+        self.names = names
+        self.epoch = epoch
+
+
+class Fenced(PeerLost):
+    """The members have gone on to a later epoch without this rank."""

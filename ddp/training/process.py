@@ -1,0 +1,108 @@
+"""The process around one elastic worker: identity, socket, record, and an end.
+
+A rank has an identity of its own, `RUN-NAME`, issued by the cluster's authority when it first
+starts: whoever may read the authority's key may add a rank. Its port is free choice; the record
+tells the others. It ends when the run is done and its standard input is closed, or when that
+closes: a rank never outlives who started it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from ddp.training.elastic import Member
+from ddp.training.errors import TrainingError
+from ddp.training.job import Job
+from ddp.training.replicated import RaftRecords
+from ddp.training.worker import SERVICE, SILENCE_S, Worker
+from netstack.rpc.node import RpcNode
+from netstack.runtime.config import ClusterConfig, ConfigError
+from netstack.runtime.runtime import RealRuntime
+from netstack.transport.config import TransportConfig
+from raftd.client import RaftClient
+from security import keystore
+from security.errors import KeystoreError
+from security.identity import Identity
+
+HOST = "127.0.0.1"
+
+
+async def run_worker(
+    job: Job,
+    config: Path,
+    run: str,
+    name: str,
+    founders: int,
+    silence_s: float | None,
+    emit: Callable[..., None],
+) -> None:
+    """Train until told to end; raises TrainingError for a cluster that cannot be used."""
+    try:
+        cluster = ClusterConfig.load(config)
+        identity = _identity(cluster.home, f"{run}-{name}")
+    except (ConfigError, KeystoreError) as error:
+        raise TrainingError(str(error)) from None
+    runtime = RealRuntime(name, cluster.home / "training" / run / name)
+    ended = asyncio.Event()
+    failures: list[BaseException] = []
+
+    def fail(error: BaseException) -> None:
+        failures.append(error)
+        ended.set()
+
+    runtime.on_fatal = fail
+    settings = TransportConfig(suite=cluster.suite)
+    node = RpcNode(runtime, identity, service=SERVICE, config=settings)
+    await node.start((HOST, 0))
+    client = RaftClient(node, {n.name: n.address for n in cluster.of_service("raft")})
+    me = Member(name, f"{name}/{os.getpid()}", *node.host.address)
+    store = RaftRecords(client, run)
+    worker = Worker(
+        runtime, node, store, job, me, emit, founders=founders, silence_s=silence_s or SILENCE_S
+    )
+    emit("started", name=name, pid=os.getpid(), port=me.port)
+    await worker.start()
+    async with _closing_of_stdin(ended):
+        await ended.wait()
+    runtime.on_fatal = None
+    await worker.stop()
+    client.close()
+    await node.close()
+    runtime.close()
+    if failures:
+        raise failures[0]
+
+
+def _identity(home: Path, name: str) -> Identity:
+    """That of an earlier life, or a new one; raises KeystoreError."""
+    with contextlib.suppress(KeystoreError):
+        return keystore.load_identity(home, name)
+    authority = keystore.load_authority(home)
+    keystore.save_identity(
+        home, authority.issue(name, SERVICE, now=time.time(), entropy=os.urandom)
+    )
+    return keystore.load_identity(home, name)
+
+
+@contextlib.asynccontextmanager
+async def _closing_of_stdin(ended: asyncio.Event) -> AsyncIterator[None]:
+    class Reader(asyncio.Protocol):
+        def connection_lost(self, error: Exception | None) -> None:
+            ended.set()
+
+        def eof_received(self) -> bool:
+            ended.set()
+            return False
+
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(Reader, sys.stdin)
+    try:
+        yield
+    finally:
+        transport.close()

@@ -1,0 +1,164 @@
+"""Ranks that are killed, paused and started again, on a real cluster whose leader dies too."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+from elastic_run_kit import Rank, wait
+from ring_kit import PATIENCE
+
+from ddp.training.elastic import Member, Record
+from ddp.training.replicated import RaftRecords
+from raftd.client import RaftClient
+
+pytest.importorskip("sklearn", reason="pip install 'ringleader[data]'")
+
+# Some forty processes come and go in here, on a machine that may be busy with others.
+pytestmark = pytest.mark.timeout(600)
+
+JOB = {"model": "mlp", "data": "digits", "steps": 4000, "batch": 48, "width": 32, "depth": 1}
+
+
+@pytest.fixture
+def ranks(ring):
+    """Starts ranks of one run; afterwards none is left."""
+    ring.up()
+    started = []
+
+    def start(name, founders=3, **changes):
+        config = ring.home / "cluster.toml"
+        rank = Rank(config, JOB | changes, "run", name, founders)
+        started.append(rank)
+        return rank
+
+    yield start
+    for rank in started:
+        rank.end()
+
+
+def same_parameters(*ranks):
+    """Whatever step two ranks have both applied in the end, they have the same bits."""
+    sums = [{s["step"]: (s["epoch"], s["checksum"]) for s in rank.of("step")} for rank in ranks]
+    common = set(sums[0]).intersection(*sums[1:])
+    assert common
+    for step in common:
+        assert len({found[step] for found in sums}) == 1, f"step {step}: {[f[step] for f in sums]}"
+
+
+def after_the_fence(rank):
+    """What it has done since it last was put out: nothing, until it was healed."""
+    kinds = [s["kind"] for s in rank.update() if s["kind"] in ("step", "fenced", "healed")]
+    while kinds.count("fenced") > 1:
+        del kinds[: kinds.index("fenced") + 1]
+    return kinds[kinds.index("fenced") :] if "fenced" in kinds else []
+
+
+def steps_are_whole(rank):
+    steps = rank.steps()
+    assert steps == list(range(steps[0], steps[0] + len(steps)))
+
+
+def survives(name, alive, ranks):
+    """Kill -9 of one: the others name it, go on without it, and heal its next life."""
+    alive[name].kill()
+    others = [rank for other, rank in alive.items() if other != name]
+
+    def errors(rank):
+        return [said["error"] for said in rank.of("lost") if said["name"] == name]
+
+    wait(lambda: all(errors(rank) for rank in others), "a named error", others)
+    assert all(f"{name} lost in epoch" in errors(rank)[0] for rank in others)
+    before = max(rank.steps()[-1] for rank in others)
+    wait(lambda: all(r.steps()[-1] > before + 3 for r in others), "steps without it", others)
+    assert all(r.of("step")[-1]["members"] == len(others) for r in others)
+    again = alive[name] = ranks(name)
+    healed = wait(lambda: again.of("healed"), "healing", [again, *others])
+    assert healed[0]["source"] in {rank.name for rank in others}
+    wait(lambda: len(again.steps()) > 3, "steps of the healed", [again, *others])
+    same_parameters(*alive.values())
+
+
+@pytest.mark.slow
+def test_whoever_is_killed_training_goes_on_bit_equal(ring, ranks):
+    """A member; then the first, which is the parameter server; then the leader of raftd."""
+    alive = {name: ranks(name) for name in ("w1", "w2", "w3")}
+    every = list(alive.values())
+    wait(lambda: all(len(r.steps()) > 5 for r in every), "steps", every)
+    survives("w3", alive, ranks)
+    survives("w1", alive, ranks)
+    before = {rank: rank.steps()[-1] for rank in alive.values()}
+    ring("kill", ring.leader())
+    wait(lambda: all(r.steps()[-1] > before[r] + 3 for r in before), "steps", list(before))
+    same_parameters(*before)
+    for rank in before:
+        steps_are_whole(rank)
+
+
+@pytest.mark.slow
+def test_who_was_stopped_is_fenced_and_comes_back(ranks):
+    first, second, third = (ranks(name) for name in ("w1", "w2", "w3"))
+    every = [first, second, third]
+    wait(lambda: all(len(r.steps()) > 5 for r in every), "steps", every)
+    first.signal(signal.SIGSTOP)
+    wait(lambda: second.of("step")[-1]["members"] == 2, "going on without it", every)
+    at = second.steps()[-1]
+    wait(lambda: second.steps()[-1] > at + 3, "more steps", every)
+    first.signal(signal.SIGCONT)
+    wait(lambda: after_the_fence(first)[1:3] == ["healed", "step"], "healing, and a step", every)
+    wait(lambda: first.of("step")[-1]["members"] == 3, "all three", every)
+    same_parameters(*every)
+
+
+@pytest.mark.slow
+def test_all_are_killed_and_begin_from_their_checkpoints(ranks):
+    every = [ranks(name, 2) for name in ("w1", "w2")]
+    wait(lambda: all(r.of("checkpoint") for r in every), "checkpoints", every)
+    for rank in every:
+        rank.kill()
+    again = [ranks(name, 2) for name in ("w1", "w2")]
+    wait(lambda: all(len(r.steps()) > 3 for r in again), "steps", again)
+    kept = max(s["step"] for rank in every for s in rank.of("checkpoint"))
+    begun = min(rank.steps()[0] for rank in again)
+    assert begun >= 20
+    assert begun <= kept
+    same_parameters(*again)
+
+
+def test_a_short_run_to_its_end(ranks):
+    """Two ranks, two steps more than one checkpoint: the default run's sign of life."""
+    every = [ranks(name, 2, steps=22) for name in ("w1", "w2")]
+    ends = [wait(lambda r=r: r.of("finished"), "the end", every)[0] for r in every]
+    assert ends[0]["checksum"] == ends[1]["checksum"]
+    assert [r.steps() for r in every] == [list(range(22))] * 2
+    assert [c["step"] for c in every[0].of("checkpoint")] == [20]
+
+
+async def test_the_record_in_a_real_store(ring):
+    """The twin of the store in memory, which the tests of the core stand on."""
+    ring.up()
+    async with RaftClient.connect(ring.home / "cluster.toml") as client:
+        records = RaftRecords(client, "job")
+        me, other = Member("w1", "w1.1", "127.0.0.1", 7), Member("w2", "w2.1", healed=True)
+        assert await records.read() is None
+        await records.ask(me)
+        await records.ask(other)
+        first = Record(1, 0, (me,))
+        await records.swap(None, first)
+        await records.swap(None, Record(9, 9, ()))  # too late: it is there
+        assert await records.read() == first
+        await records.swap(Record(1, 0, ()), Record(9, 9, ()))  # from what it is not
+        assert await records.read() == first
+        seen = asyncio.Queue()
+        task = asyncio.create_task(records.follow(lambda *news: seen.put_nowait(news)))
+        second = Record(2, 1, (me, other), decided_in=1)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while await seen.get() != (first, [other]):
+                    pass
+                await records.swap(first, second)
+                while await seen.get() != (second, []):
+                    pass
+        finally:
+            task.cancel()

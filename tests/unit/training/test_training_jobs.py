@@ -1,0 +1,120 @@
+"""Jobs, their data, and what a run in one process says."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from ddp.training.__main__ import main
+from ddp.training.data import CONTEXT, load, topics
+from ddp.training.errors import BadCheckpoint, TrainingError
+from ddp.training.grid import Grid
+from ddp.training.job import Job, Learner
+from ddp.training.run import run
+
+sklearn = pytest.mark.skipif(
+    not __import__("importlib.util").util.find_spec("sklearn"),
+    reason="pip install 'ringleader[data]'",
+)
+WORDS = Job("transformer", "topics", steps=3, batch=6, width=16, depth=1, heads=2)
+
+
+def said(job, grid, micros=1):
+    lines = []
+    run(job, grid, micros, "1f1b", lambda kind, **fields: lines.append((kind, fields)))
+    return lines
+
+
+def of(lines, kind):
+    return [fields for found, fields in lines if found == kind]
+
+
+def test_topics_are_text_and_the_byte_behind_each():
+    data = topics()
+    assert data.train_x.shape[1] == CONTEXT
+    np.testing.assert_array_equal(data.train_x[:, 1:], data.train_y[:, :-1])
+    text = "".join(chr(c) for c in data.train_x[:500].reshape(-1))
+    assert " the " in text
+    assert repr(data) == f"<Dataset topics train={len(data.train_x)} test={len(data.test_x)}>"
+
+
+def test_a_run_says_its_losses_its_accuracy_and_its_cost():
+    lines = said(WORDS, Grid(dp=2))
+    losses = of(lines, "step")
+    assert [line["step"] for line in losses] == [0, 1, 2]
+    assert losses[-1]["loss"] < losses[0]["loss"]
+    (end,) = of(lines, "finished")
+    assert end["parameters"] == 7984
+    assert 0.5 < end["flop_per_step"] / end["rule_per_step"] < 1.2
+    assert of(lines, "accuracy")[-1]["step"] == 3
+
+
+def test_the_same_run_divided_says_the_same():
+    whole, parts = (of(said(WORDS, grid, 2), "step") for grid in (Grid(), Grid(2, 1, 2)))
+    for one, other in zip(whole, parts, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-10)
+
+
+@sklearn
+def test_digits_are_learnt():
+    """Row 41: real data, four replicas; nine of ten that it has never seen are right."""
+    lines = said(Job(steps=120, batch=64, width=32, depth=1), Grid(dp=4))
+    assert of(lines, "accuracy")[-1]["accuracy"] > 0.9
+
+
+@sklearn
+def test_parts_of_a_step_make_the_whole_and_a_snapshot_goes_on():
+    job = Job(steps=9, batch=30, width=8, depth=1)
+    alone, ranks = Learner(job), [Learner(job) for _ in range(3)]
+    for step in range(4):
+        alone.apply(alone.gradient(step, 0, 1))
+        parts = [rank.gradient(step, i, 3) for i, rank in enumerate(ranks)]
+        losses = {rank.apply(sum(parts[1:], parts[0])) for rank in ranks}
+        assert len(losses) == 1
+        assert len({rank.checksum() for rank in ranks}) == 1
+    for one, other in zip(alone.parameters, ranks[0].parameters, strict=True):
+        np.testing.assert_allclose(one.data, other.data, atol=1e-12)
+    late = Learner(job)
+    late.restore(type(alone.snapshot(4)).decode(alone.snapshot(4).encode()))
+    for learner in (alone, late):
+        learner.apply(learner.gradient(4, 0, 1))
+    assert late.checksum() == alone.checksum()
+
+
+@sklearn
+def test_a_snapshot_of_another_job_changes_nothing():
+    learner = Learner(Job(width=8))
+    before = learner.checksum()
+    with pytest.raises(BadCheckpoint, match="it is of another job"):
+        learner.restore(Learner(Job(width=8, seed=1)).snapshot(0))
+    assert learner.checksum() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"optimizer": "lamb"}, "there is no optimizer 'lamb'; there are: sgd, momentum, adam"),
+        ({"dtype": "float16"}, "float32 or float64"),
+        ({"steps": 0}, "one step"),
+        ({"model": "transformer"}, "a transformer learns topics"),
+    ],
+)
+def test_jobs_that_make_no_sense(changes, words):
+    with pytest.raises(TrainingError, match=words):
+        Job(**changes)
+
+
+def test_an_unknown_data_set_is_told_the_known():
+    with pytest.raises(TrainingError, match="there are: digits, topics"):
+        load("imagenet")
+
+
+def test_the_command_line(capsys):
+    job = json.dumps({**json.loads(WORDS.to_json()), "steps": 1})
+    assert main(["run", "--job", job, "--parallel", "tp=2"]) == 0
+    kinds = [json.loads(line)["kind"] for line in capsys.readouterr().out.splitlines()]
+    assert kinds == ["step", "accuracy", "finished"]
+    assert main(["run", "--job", job, "--parallel", "tp=3"]) == 2
+    assert "tp=3 does not divide 2 heads" in capsys.readouterr().err

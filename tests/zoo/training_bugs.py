@@ -1,0 +1,194 @@
+"""Classic bugs of distributed training, each one method that does too much or too little."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import google_crc32c
+import msgpack
+import numpy as np
+
+from ddp.training import elastic as e
+from ddp.training.autograd import Tensor
+from ddp.training.buckets import Buckets
+from ddp.training.checkpoint import HEADER, Checkpoints, Snapshot
+from ddp.training.elastic import Elastic, Record
+from ddp.training.schedule import Action, one_f_one_b
+from ddp.training.stale import StaleServer
+
+# -- elastic
+
+
+class AcceptsVotesOfThePast(Elastic):
+    """A vote of an older epoch counts for this one."""
+
+    def on_vote(self, epoch, step, life):
+        if self.record is not None:
+            epoch, step = self.record.epoch, self.record.step
+        super().on_vote(epoch, step, life)
+
+
+class AcceptsSumsOfThePast(Elastic):
+    """The sum of an older epoch, from other members, is voted for as this one's."""
+
+    def on_sum(self, epoch, step):
+        if self.record is not None and step == self.record.step:
+            epoch = self.record.epoch
+        super().on_sum(epoch, step)
+
+
+class ObeysRecordsOfThePast(Elastic):
+    """What a slow watch hands over late is taken for the present."""
+
+    def on_record(self, record):
+        if record is not None and self.record is not None and record.epoch < self.record.epoch:
+            self.record = None
+        super().on_record(record)
+
+
+class AppliesWhateverWasCommitted(Elastic):
+    """The step is committed; that it was another epoch's sum is overlooked."""
+
+    def _settle(self, before, record):
+        super()._settle(before, replace(record, decided_in=before.epoch))
+
+
+class CommitsWithAMajority(Elastic):
+    """All but one have voted: good enough?"""
+
+    def _decide(self):
+        record = self.record
+        if record is not None and len(record.members) > 2:
+            votes = self._votes.get((record.epoch, record.step), set())
+            if len(votes) == len(record.members) - 1:
+                votes |= {member.life for member in record.members}
+        super()._decide()
+
+
+class ComputesBeforeItIsHealed(Elastic):
+    """A newcomer begins with the parameters that it was born with."""
+
+    def _heal(self, record):
+        self.applied = record.step
+        self._compute(record)
+
+
+class ComesBackAsItself(Elastic):
+    """Who was put out asks again under its old life, and keeps its parameters."""
+
+    def _fence(self, record):
+        self._outputs.append(e.Fence(record.epoch))
+        self.phase = e.OUTSIDE
+        self._outputs.append(e.Ask(self.me))
+
+    def _follow(self, before, record):
+        rank = record.rank(self.me.life)
+        if rank is not None:
+            members = tuple(replace(m, healed=True) for m in record.members)
+            record = Record(record.epoch, record.step, members, record.decided_in)
+            self.record = record
+            self.applied = record.step
+        super()._follow(before, record)
+
+
+# -- data parallel, pipeline, tensor parallel
+
+
+class SumsABucketTwice(Buckets):
+    def finish(self):
+        self._pending[0].wait()
+        self._pending[0] = self.group.start_allreduce(self.buckets[0].flat)
+        super().finish()
+
+
+class StartsBucketsAsTheyFill(Buckets):
+    """Before their last gradient is there."""
+
+    def _complete(self, tensor):
+        bucket = self.of[tensor.name]
+        if bucket not in self.buckets[: len(self._pending)]:
+            self._start(bucket)
+        super()._complete(tensor)
+
+
+def drops_a_micro_batch(stages, micros):
+    last = micros - 1
+    return [[a for a in actions if a.micro != last] for actions in one_f_one_b(stages, micros)]
+
+
+def goes_backward_too_early(stages, micros):
+    schedule = [list(actions) for actions in one_f_one_b(stages, micros)]
+    schedule[0].insert(0, schedule[0].pop(schedule[0].index(Action("B", 0))))
+    return schedule
+
+
+def hoards_activations(stages, micros):
+    from ddp.training.schedule import gpipe
+
+    return gpipe(stages, micros)
+
+
+def copies_without_summing_back(x, group):
+    """The f of a column split that forgets its backward: each rank keeps its own part of dx."""
+    return x
+
+
+def sums_back_what_is_whole(x, group):
+    """The g of a row split that sums its backward too: dx comes out P times too large."""
+    if group.size == 1:
+        return x
+    return Tensor(
+        group.allreduce(np.array(x.data)), (x,), lambda g: (group.allreduce(np.array(g)),)
+    )
+
+
+# -- asynchronous
+
+
+class LetsEverybodyRun(StaleServer):
+    def blockers(self, worker):
+        return []
+
+
+class ForgetsWhoIsSlow(StaleServer):
+    """Pushes of one clock are dropped when the next comes first."""
+
+    def push(self, worker, gradients):
+        if self.clocks[worker] > min(self.clocks):
+            gradients = [0 * gradient for gradient in gradients]
+        super().push(worker, gradients)
+
+
+# -- checkpoints
+
+
+class LoadsWhateverIsThere(Checkpoints):
+    """The checksum is not looked at."""
+
+    def newest(self, job):
+        for name in reversed(self._names()):
+            data = self._disk.read(f"checkpoints/{name}")
+            body = data[HEADER.size :]
+            head = HEADER.pack(b"RTC1", google_crc32c.value(body), len(body))
+            try:
+                return Snapshot.decode(head + body)
+            except (Exception, msgpack.exceptions.UnpackException):
+                continue
+        return None
+
+
+class LoadsAStaleOne(Checkpoints):
+    def newest(self, job):
+        names = self._names()
+        return Snapshot.decode(self._disk.read(f"checkpoints/{names[0]}")) if names else None
+
+
+class WritesInPlace(Checkpoints):
+    """No file beside, no rename: a power cut in the middle takes both."""
+
+    def save(self, snapshot):
+        for name in self._names():
+            self._disk.remove(f"checkpoints/{name}")
+        with self._disk.open(f"checkpoints/{snapshot.step:010d}.ckpt") as file:
+            file.write_at(0, snapshot.encode())
+            file.sync()
