@@ -74,4 +74,30 @@ SERVICES: Final[dict[str, ServiceKind]] = {
         elects=True,
         hint="ring kv put greeting hello  ·  ring kill leader",
     ),
+    "chunks": ServiceKind(
+        "c",
+        "mapreduce.store",
+        3,
+        (
+            Column("CHUNKS", "chunks", number=True),
+            Column("STORED", "stored", number=True),
+            Column("DAMAGED", "damaged", number=True),
+            Column("CLONED", "cloned", number=True),
+            Column("HEALER", lambda says: "yes" if says.get("healer") else "-"),
+        ),
+        brings={"raft": 3},
+        hint="ring mr fs put README.md docs/  ·  ring mr fs stat docs/README.md",
+    ),
+    "graph": ServiceKind(
+        "g",
+        "mapreduce.graph",
+        2,
+        (
+            Column("TASKS", "tasks", number=True),
+            Column("HELD", "held", number=True),
+            Column("SPILLED", "spilled", number=True),
+            Column("CHILD", "child", number=True),
+        ),
+        hint="ring mr graph examples.graphs:wordcount",
+    ),
 }

@@ -1,0 +1,220 @@
+"""A file being written: chunk by chunk, each on all its disks before the next is promised.
+
+For each chunk: its record says where it will be (so that nobody takes it for garbage), its pieces
+go to all of its servers, all of them sync it, and then the record says that it is written. A server
+that fails meanwhile is replaced, and the chunk written anew under the next version, which makes
+whatever the failed one has of it stale. Nothing is visible under the path until `seal`.
+
+The writer has a lease. If it dies its file is given up and its chunks are garbage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from mapreduce.store import model, placement
+from mapreduce.store.blocks import BLOCK_BYTES, stored_bytes
+from mapreduce.store.errors import NoRoom, StoreError, Unclear, WriterLost
+from mapreduce.store.messages import FinishChunk, WritePiece
+from mapreduce.store.model import ChunkRecord, Entry
+from netstack.rpc.errors import RpcError
+
+if TYPE_CHECKING:
+    from mapreduce.store.client import ChunkStore
+
+# Bytes a call, and calls under way: two keep a wire busy while a disk works.
+PIECE_BYTES: Final = 16 * BLOCK_BYTES
+WINDOW: Final = 4
+
+# A server that takes longer is replaced.
+PIECE_S: Final = 5.0
+FINISH_S: Final = 20.0
+
+# How often a chunk is begun anew before its writer gives up; between tries it waits for servers.
+TRIES_MAX: Final = 12
+PAUSE_S: Final = 0.5
+
+# A writer that is silent for longer has died. Kept alive four times as often.
+LEASE_S: Final = 30
+
+
+class FileWriter:
+    """Append, append, seal. One writer, one file.
+
+    Args:
+        store: whose file.
+        path: its name once it is sealed, clean.
+        entry: chunk size and replicas; the size is counted here.
+        replace: whether a file of that name is replaced.
+    """
+
+    def __init__(self, store: ChunkStore, path: str, entry: Entry, *, replace: bool) -> None:
+        self._store = store
+        self._path = path
+        self._entry = entry
+        self._replace = replace
+        self._buffer = bytearray()
+        self._index = 0
+        self._size = 0
+        self._lease = 0
+        self._keeper: asyncio.Task[None] | None = None
+        self._lost = False
+        self.ended = False
+
+    def __repr__(self) -> str:
+        state = "ended" if self.ended else "open"
+        return f"<FileWriter {self._path} {state} bytes={self._size} chunks={self._index}>"
+
+    async def open(self) -> None:
+        """Say that the file is being written."""
+        metadata = self._store.metadata
+        self._lease = await metadata.lease(LEASE_S)
+        await metadata.begin(self._entry.file, self._path, self._lease)
+        self._keeper = self._store.runtime.spawn(self._keep(), f"writer of {self._path}")
+
+    async def append(self, data: bytes) -> None:
+        """More bytes; whole chunks are on their disks when this returns, the rest waits here."""
+        self._refuse_ended()
+        at, view = 0, memoryview(data)
+        while at < len(view):
+            room = self._entry.chunk_bytes - len(self._buffer)
+            self._buffer += view[at : at + room]
+            at += room
+            if len(self._buffer) == self._entry.chunk_bytes:
+                await self._flush()
+
+    async def seal(self) -> Entry:
+        """The last chunk, and the name; afterwards nothing of it changes any more.
+
+        Raises FileExists, NoRoom, WriterLost, …; then it can be abandoned, or sealed again.
+        """
+        self._refuse_ended()
+        if self._buffer:
+            await self._flush()
+        entry = Entry(
+            self._entry.file,
+            self._size,
+            self._entry.chunk_bytes,
+            self._entry.replicas,
+            self._store.runtime.clock.wall(),
+        )
+        try:
+            await self._store.metadata.seal(self._path, entry, replace=self._replace)
+        except Unclear:
+            with contextlib.suppress(StoreError):
+                if (await self._store.metadata.entry(self._path)).file == entry.file:
+                    await self._end()
+                    return entry
+            raise
+        await self._end()
+        return entry
+
+    async def abandon(self) -> None:
+        """Give it up; what was written is garbage."""
+        if not self.ended:
+            await self._end()
+            with contextlib.suppress(StoreError):
+                await self._store.metadata.abandon(self._entry.file, still_written=True)
+
+    async def _end(self) -> None:
+        self.ended = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+        if self._lease:
+            with contextlib.suppress(StoreError):
+                await self._store.metadata.end(self._lease)
+
+    def _refuse_ended(self) -> None:
+        if self.ended:
+            raise StoreError(f"{self._path!r} is no longer being written")
+        if self._lost:
+            raise WriterLost(f"the lease of the writer of {self._path!r} ran out")
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE_S / 4)
+            with contextlib.suppress(StoreError):
+                if not await self._store.metadata.keep(self._lease):
+                    self._lost = True
+                    return
+
+    # -- one chunk
+
+    async def _flush(self) -> None:
+        """What is in the buffer becomes a chunk; the buffer is kept until it is written."""
+        data = bytes(self._buffer)
+        chunk = model.chunk_id(self._entry.file, self._index)
+        before: ChunkRecord | None = None
+        failed: set[str] = set()
+        for attempt in range(TRIES_MAX):
+            if attempt:
+                await asyncio.sleep(PAUSE_S)
+            nodes = await self._place(len(data), failed)
+            if nodes is None:
+                failed.clear()  # those that failed before are all there is
+                continue
+            version = before.version + 1 if before is not None else 1
+            record = ChunkRecord(chunk, version, model.WRITING, self._entry.replicas, nodes)
+            await self._store.metadata.allocate(record, before)
+            before = record
+            bad = await self._write(record, data)
+            if not bad and await self._commit(record, len(data)):
+                self._index += 1
+                self._size += len(data)
+                self._buffer.clear()
+                return
+            failed |= bad
+        need = self._entry.replicas
+        live = sorted(await self._store.links.servers(fresh=True))
+        raise NoRoom(
+            f"no {need} chunk servers have taken a chunk of {self._path!r}; "
+            f"those that live: {', '.join(live) or 'none'}. See: ring status"
+        )
+
+    async def _place(self, size: int, failed: set[str]) -> tuple[str, ...] | None:
+        """Where the replicas go; None if there are too few servers with room."""
+        servers = await self._store.links.servers(fresh=bool(failed))
+        chosen = placement.choose(
+            servers.values(),
+            self._entry.replicas,
+            need_bytes=stored_bytes(size),
+            exclude=failed | self._store.links.suspects(),
+            rng=self._store.runtime.rng,
+        )
+        if len(chosen) < self._entry.replicas:
+            return None
+        return model.packed_names(server.name for server in chosen)
+
+    async def _write(self, record: ChunkRecord, data: bytes) -> set[str]:
+        """All pieces to all replicas, and synced there; returns who did not do it."""
+        window = asyncio.Semaphore(WINDOW)
+        bad: set[str] = set()
+
+        async def replica(name: str) -> None:
+            try:
+                for offset in range(0, len(data), PIECE_BYTES):
+                    async with window:
+                        piece = data[offset : offset + PIECE_BYTES]
+                        body = WritePiece(record.chunk, record.version, offset, piece, [])
+                        await self._store.links.call(name, "chunk.write", body, PIECE_S)
+                finish = FinishChunk(record.chunk, record.version, len(data))
+                await self._store.links.call(name, "chunk.finish", finish, FINISH_S)
+            except RpcError:
+                bad.add(name)
+
+        await asyncio.gather(*(replica(name) for name in record.nodes))
+        return bad
+
+    async def _commit(self, record: ChunkRecord, length: int) -> bool:
+        """The record says that it is written; False if the file was given up meanwhile."""
+        written = ChunkRecord(record.chunk, record.version, length, record.replicas, record.nodes)
+        try:
+            if await self._store.metadata.replace(record, written):
+                return True
+        except Unclear:
+            if await self._store.metadata.chunk(record.chunk) == written:
+                return True
+            raise
+        raise WriterLost(f"{self._path!r} was given up while it was being written")
