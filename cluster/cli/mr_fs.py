@@ -14,7 +14,6 @@ import typer
 from cluster import render, topology
 from cluster.control import running
 from cluster.errors import Conflict, NotInTime, NotRunning, Unhealthy, Usage
-from cluster.quantities import size
 
 if TYPE_CHECKING:
     from mapreduce.store.client import ChunkStore
@@ -58,11 +57,12 @@ def put(
     local: Annotated[list[Path], typer.Argument(help="Files and folders; - is stdin.")],
     path: Remote,
     replicas: Annotated[int | None, typer.Option(help="On so many servers.")] = None,
-    chunk: Annotated[str | None, typer.Option(help="Size of a chunk: 1MiB.")] = None,
+    chunk_bytes: Annotated[
+        int | None, typer.Option(help="Size of a chunk; a multiple of 65536.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Copy local files into the store. `ring mr fs put a.log b.log logs/`."""
-    chunk_bytes = size(chunk) if chunk else None
     began = time.monotonic()
 
     async def go(store: ChunkStore) -> list[tuple[str, int]]:
@@ -136,7 +136,9 @@ def get(
         if entry.is_folder and local == Path("-"):
             raise Usage(f"{path!r} is a folder; say where to: ring mr fs get {path} FOLDER")
         files = [item async for item in _walk(store, path)] if entry.is_folder else []
-        pairs = [(name, local / name.removeprefix(path.strip("/")).lstrip("/")) for name, _ in files]
+        pairs = [
+            (name, local / name.removeprefix(path.strip("/")).lstrip("/")) for name, _ in files
+        ]
         if not entry.is_folder:
             pairs = [(path, local / Path(path).name if local.is_dir() else local)]
         total = sum(found.size for _, found in files) or entry.size
@@ -300,5 +302,3 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
-
-

@@ -375,7 +375,7 @@ class ChunkServer:
         steps = self.files.verify(chunk, version)
         count = await self._do(next, steps, 0)
         while count:
-            await asyncio.sleep(count / self.settings.scrub_bytes_s)  # noqa: ASYNC110 (a throttle)
+            await asyncio.sleep(count / self.settings.scrub_bytes_s)
             count = await self._do(next, steps, 0)
 
 

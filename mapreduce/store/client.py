@@ -36,6 +36,7 @@ from mapreduce.store.errors import (
     Unclear,
     WriterLost,
 )
+from mapreduce.store.lease import WriterLease
 from mapreduce.store.links import ServerLinks
 from mapreduce.store.messages import ReadPiece
 from mapreduce.store.metadata import Metadata
@@ -106,6 +107,7 @@ class ChunkStore:
         self.runtime = node.runtime
         self.metadata = Metadata(raft, node.runtime.clock.wall)
         self.links = ServerLinks(node, self.metadata)
+        self.lease = WriterLease(node.runtime, self.metadata)
         self.settings = settings
 
     def __repr__(self) -> str:
@@ -137,7 +139,8 @@ class ChunkStore:
             runtime.close()
 
     async def close(self) -> None:
-        """End the connections to chunk servers; the node is the caller's."""
+        """Give up what is still being written, and the connections; the node is the caller's."""
+        await self.lease.close()
         await self.links.close()
 
     # -- writing

@@ -5,13 +5,14 @@ go to all of its servers, all of them sync it, and then the record says that it 
 that fails meanwhile is replaced, and the chunk written anew under the next version, which makes
 whatever the failed one has of it stale. Nothing is visible under the path until `seal`.
 
-The writer has a lease. If it dies its file is given up and its chunks are garbage.
+The writer has a lease (lease.py). If it dies its file is given up and its chunks are garbage.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 from mapreduce.store import model, placement
@@ -36,9 +37,6 @@ FINISH_S: Final = 20.0
 TRIES_MAX: Final = 12
 PAUSE_S: Final = 0.5
 
-# A writer that is silent for longer has died. Kept alive four times as often.
-LEASE_S: Final = 30
-
 
 class FileWriter:
     """Append, append, seal. One writer, one file.
@@ -59,8 +57,6 @@ class FileWriter:
         self._index = 0
         self._size = 0
         self._lease = 0
-        self._keeper: asyncio.Task[None] | None = None
-        self._lost = False
         self.ended = False
 
     def __repr__(self) -> str:
@@ -70,9 +66,8 @@ class FileWriter:
     async def open(self) -> None:
         """Say that the file is being written."""
         metadata = self._store.metadata
-        self._lease = await metadata.lease(LEASE_S)
+        self._lease = await self._store.lease.take()
         await metadata.begin(self._entry.file, self._path, self._lease)
-        self._keeper = self._store.runtime.spawn(self._keep(), f"writer of {self._path}")
 
     async def append(self, data: bytes) -> None:
         """More bytes; whole chunks are on their disks when this returns, the rest waits here."""
@@ -105,40 +100,24 @@ class FileWriter:
         except Unclear:
             with contextlib.suppress(StoreError):
                 if (await self._store.metadata.entry(self._path)).file == entry.file:
-                    await self._end()
+                    self.ended = True
                     return entry
             raise
-        await self._end()
+        self.ended = True
         return entry
 
     async def abandon(self) -> None:
         """Give it up; what was written is garbage."""
         if not self.ended:
-            await self._end()
+            self.ended = True
             with contextlib.suppress(StoreError):
                 await self._store.metadata.abandon(self._entry.file, still_written=True)
-
-    async def _end(self) -> None:
-        self.ended = True
-        if self._keeper is not None:
-            self._keeper.cancel()
-        if self._lease:
-            with contextlib.suppress(StoreError):
-                await self._store.metadata.end(self._lease)
 
     def _refuse_ended(self) -> None:
         if self.ended:
             raise StoreError(f"{self._path!r} is no longer being written")
-        if self._lost:
+        if self._lease != self._store.lease.id:
             raise WriterLost(f"the lease of the writer of {self._path!r} ran out")
-
-    async def _keep(self) -> None:
-        while True:
-            await asyncio.sleep(LEASE_S / 4)
-            with contextlib.suppress(StoreError):
-                if not await self._store.metadata.keep(self._lease):
-                    self._lost = True
-                    return
 
     # -- one chunk
 
@@ -147,7 +126,8 @@ class FileWriter:
         data = bytes(self._buffer)
         chunk = model.chunk_id(self._entry.file, self._index)
         before: ChunkRecord | None = None
-        failed: set[str] = set()
+        failed: dict[str, str] = {}
+        why: dict[str, str] = {}
         for attempt in range(TRIES_MAX):
             if attempt:
                 await asyncio.sleep(PAUSE_S)
@@ -166,31 +146,32 @@ class FileWriter:
                 self._buffer.clear()
                 return
             failed |= bad
-        need = self._entry.replicas
+            why |= bad
         live = sorted(await self._store.links.servers(fresh=True))
+        reasons = "".join(f"; {name}: {text}" for name, text in sorted(why.items()))
         raise NoRoom(
-            f"no {need} chunk servers have taken a chunk of {self._path!r}; "
-            f"those that live: {', '.join(live) or 'none'}. See: ring status"
+            f"a chunk of {self._path!r} needs {self._entry.replicas} chunk servers with room, "
+            f"and those that live are {', '.join(live) or 'none'}{reasons}; see: ring status"
         )
 
-    async def _place(self, size: int, failed: set[str]) -> tuple[str, ...] | None:
+    async def _place(self, size: int, failed: Collection[str]) -> tuple[str, ...] | None:
         """Where the replicas go; None if there are too few servers with room."""
         servers = await self._store.links.servers(fresh=bool(failed))
         chosen = placement.choose(
             servers.values(),
             self._entry.replicas,
             need_bytes=stored_bytes(size),
-            exclude=failed | self._store.links.suspects(),
+            exclude={*failed, *self._store.links.suspects()},
             rng=self._store.runtime.rng,
         )
         if len(chosen) < self._entry.replicas:
             return None
         return model.packed_names(server.name for server in chosen)
 
-    async def _write(self, record: ChunkRecord, data: bytes) -> set[str]:
-        """All pieces to all replicas, and synced there; returns who did not do it."""
+    async def _write(self, record: ChunkRecord, data: bytes) -> dict[str, str]:
+        """All pieces to all replicas, and synced there; returns who did not do it, and why."""
         window = asyncio.Semaphore(WINDOW)
-        bad: set[str] = set()
+        bad: dict[str, str] = {}
 
         async def replica(name: str) -> None:
             try:
@@ -201,8 +182,8 @@ class FileWriter:
                         await self._store.links.call(name, "chunk.write", body, PIECE_S)
                 finish = FinishChunk(record.chunk, record.version, len(data))
                 await self._store.links.call(name, "chunk.finish", finish, FINISH_S)
-            except RpcError:
-                bad.add(name)
+            except RpcError as error:
+                bad[name] = error.message
 
         await asyncio.gather(*(replica(name) for name in record.nodes))
         return bad

@@ -8,7 +8,7 @@ import random
 import pytest
 from chunk_kit import KIB, run
 
-from mapreduce.store import model, writer
+from mapreduce.store import lease, model
 from mapreduce.store.client import ChunkLost, FileExists, NoRoom, NoSuchFile, WriterLost
 
 DATA = random.Random("data").randbytes(300 * KIB)  # three chunks, the last one short
@@ -17,7 +17,7 @@ DATA = random.Random("data").randbytes(300 * KIB)  # three chunks, the last one 
 @pytest.fixture
 def short_leases(monkeypatch):
     """Of writers: so that nobody has to wait for half a minute."""
-    monkeypatch.setattr(writer, "LEASE_S", 3)
+    monkeypatch.setattr(lease, "LEASE_S", 3)
 
 
 def test_what_is_put_is_read_again_whole_or_in_part():

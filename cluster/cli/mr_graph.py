@@ -1,0 +1,5 @@
+"""`ring mr graph`."""
+
+
+def graph() -> None:
+    """x"""
