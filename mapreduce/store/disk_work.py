@@ -15,6 +15,7 @@ class DiskWork:
     """The thread that does a disk's work."""
 
     def __init__(self, runtime: Runtime, name: str) -> None:
+        self._runtime = runtime
         self._executor = runtime.executor(name, brief=False)
 
     def __repr__(self) -> str:
@@ -34,6 +35,15 @@ class DiskWork:
 
         self._executor.submit(lambda: function(*arguments), done)
         return await future
+
+    def later(self, function: Callable[[], object]) -> None:
+        """Do it behind all that was asked for; nobody waits, and an error in it is a bug."""
+
+        def done(result: Any, error: BaseException | None) -> None:
+            if error is not None:
+                self._runtime.fatal(error, "disk work")
+
+        self._executor.submit(function, done)
 
     def close(self) -> None:
         """When all that was asked for is done."""

@@ -1,0 +1,91 @@
+"""What goes between scheduler, workers and their children: functions and values as bytes.
+
+    graph.work      stream   session -> lists of reports; the session lasts as long as the stream
+    graph.submit    inline   [session, {hash: function}, [[name, steps, inputs, keep], …]]
+                             inputs: [[name, [workers that have it]], …]; keep: send the value too
+    graph.release   inline   [session, [names]]
+    graph.fetch     unary    [session, name, offset] -> [size, data], or None
+
+    report          ["open"], ["done", name, size, [seconds a step], value or None],
+                    ["copied", name], ["failed", name, traceback, exception],
+                    ["killed", name, how], ["missing", name, input, [workers]]
+
+A step is [name, hash of its function, bytes of (args, kwargs) with references in them].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from typing import Any, Final
+
+import cloudpickle
+
+from mapreduce.graph.graphs import Step, Task
+
+SERVICE: Final = "graph"
+
+# One answer of `graph.fetch`; a message has 8 MiB.
+FETCH_BYTES: Final = 4 * 1024 * 1024
+
+# What a task's functions and arguments may have together: they go in one message.
+TASK_BYTES_MAX: Final = 4 * 1024 * 1024
+
+# Values up to this size are sent with the report to who wants them.
+INLINE_BYTES: Final = 64 * 1024
+
+# Something is said on a session's stream at least this often, and who is silent for longer than
+# the other is given up: a worker that was paused, or whose machine is gone. One that was killed
+# is noticed when its connection ends.
+ALIVE_S: Final = 0.5
+SILENCE_S: Final = 3.0
+
+
+class Functions:
+    """Functions as bytes, each once, by the hash of these."""
+
+    def __init__(self) -> None:
+        self.bytes: dict[str, bytes] = {}
+        self._known: dict[int, tuple[Any, str]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Functions {len(self.bytes)}>"
+
+    def add(self, function: Any) -> str:
+        """Its hash."""
+        known = self._known.get(id(function))
+        if known is not None and known[0] is function:
+            return known[1]
+        data = cloudpickle.dumps(function)
+        digest = hashlib.sha256(data).hexdigest()[:24]
+        self.bytes[digest] = data
+        self._known[id(function)] = (function, digest)
+        return digest
+
+
+def packed_steps(task: Task, functions: Functions) -> list[list[Any]]:
+    """A task's steps as they go over the wire."""
+    return [
+        [step.name, functions.add(step.function), dumps((step.args, step.kwargs))]
+        for step in task.steps
+    ]
+
+
+def unpacked_step(name: str, function: Any, data: bytes) -> Step:
+    """The step again."""
+    args, kwargs = pickle.loads(data)
+    return Step(name, function, args, kwargs)
+
+
+def dumps(value: Any) -> bytes:
+    """Any value; the plain pickler is five times as fast where it will do."""
+    try:
+        return pickle.dumps(value, protocol=5)
+    except Exception:
+        data: bytes = cloudpickle.dumps(value, protocol=5)
+        return data
+
+
+def loads(data: bytes) -> Any:
+    """The value again."""
+    return pickle.loads(data)
