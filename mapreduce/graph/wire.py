@@ -5,6 +5,7 @@
                              inputs: [[name, [workers that have it]], …]; keep: send the value too
     graph.release   inline   [session, [names]]
     graph.fetch     unary    [session, name, offset] -> [size, data], or None
+    graph.values    unary    [session, [names]] -> {name: bytes}, those that fit
 
     report          ["open"], ["done", name, size, [seconds a step], value or None],
                     ["copied", name], ["failed", name, traceback, exception],

@@ -37,6 +37,9 @@ from security.identity import Identity
 # One piece of a value from another worker.
 FETCH_S: Final = 3.0
 
+# Values asked for in one call.
+BATCH_MAX: Final = 512
+
 # Sessions at a time; each may have thousands of tasks.
 SESSIONS_MAX: Final = 64
 
@@ -108,6 +111,7 @@ class GraphService:
         service.add("graph.submit", self._submit, allow={"client"})
         service.add("graph.release", self._release, allow={"client"})
         service.add("graph.fetch", self._fetch)
+        service.add("graph.values", self._values)
         offer_admin(self.node, self)
         self._siblings = {node.name: node.address for node in config.of_service(SERVICE)}
         self._start_child()
@@ -189,6 +193,7 @@ class GraphService:
 
     async def _gather(self, job: Job) -> None:
         inputs = {}
+        await self._fetch_small(job)
         for name, holders in job.inputs:
             data = await self._input(job.session, name, holders)
             if job.session.over:
@@ -198,6 +203,33 @@ class GraphService:
                 return
             inputs[name] = data
         self._give(job, inputs)
+
+    async def _fetch_small(self, job: Job) -> None:
+        """Inputs from others, many a call: a sum of ten thousand values is not as many calls."""
+        session, me = job.session, self._runtime.node
+        wanted: dict[str, list[str]] = {}
+        for name, holders in job.inputs:
+            here = (session.name, name) in self.values or me in holders
+            if not here and name not in session.fetching and holders:
+                wanted.setdefault(holders[0], []).append(name)
+        for holder, names in wanted.items():
+            peer = self._peer(holder)
+            while len(names) > 1 and peer is not None and not session.over:
+                part, names = names[:BATCH_MAX], names[BATCH_MAX:]
+                try:
+                    found = await peer.call(
+                        "graph.values", [session.name, part], timeout_s=FETCH_S, idempotent=True
+                    )
+                except RpcError:
+                    break  # one by one, from others too
+                for name, data in found.items():
+                    if not session.over and (session.name, name) not in self.values:
+                        await self._copied(session, name, data)
+
+    async def _copied(self, session: Session, name: str, data: bytes) -> None:
+        self.counts["fetched"] += 1
+        await self._store(session, name, data)
+        session.tell(["copied", name])
 
     async def _input(self, session: Session, name: str, holders: list[str]) -> bytes | None:
         data = await self.values.get((session.name, name))
@@ -214,9 +246,7 @@ class GraphService:
                     continue
                 data = await self._from(holder, session.name, name)
                 if data is not None and not session.over:
-                    self.counts["fetched"] += 1
-                    await self._store(session, name, data)
-                    session.tell(["copied", name])
+                    await self._copied(session, name, data)
                     return data
             return None
         finally:
@@ -225,11 +255,9 @@ class GraphService:
 
     async def _from(self, holder: str, session: str, name: str) -> bytes | None:
         """A value from another worker, in pieces; None if it has not, or does not answer."""
-        peer = self._peers.get(holder)
+        peer = self._peer(holder)
         if peer is None:
-            if holder not in self._siblings:
-                return None
-            peer = self._peers[holder] = self.node.client(self._siblings[holder], SERVICE, holder)
+            return None
         parts: list[bytes] = []
         have = 0
         try:
@@ -246,6 +274,11 @@ class GraphService:
                     return b"".join(parts)
         except RpcError:
             return None
+
+    def _peer(self, name: str) -> RpcClient | None:
+        if name not in self._peers and name in self._siblings:
+            self._peers[name] = self.node.client(self._siblings[name], SERVICE, name)
+        return self._peers.get(name)
 
     def _give(self, job: Job, inputs: dict[str, bytes]) -> None:
         if job.session.over:
@@ -328,6 +361,18 @@ class GraphService:
         if data is None:
             return None
         return [len(data), data[offset : offset + FETCH_BYTES]]
+
+    async def _values(self, body: Any, call: Call) -> dict[str, bytes]:
+        """Those of many values that are here, and fit one message together."""
+        session, names = body
+        found: dict[str, bytes] = {}
+        room = FETCH_BYTES
+        for name in names:
+            data = await self.values.get((session, name))
+            if data is not None and len(data) <= room:
+                found[name] = data
+                room -= len(data)
+        return found
 
     # -- the daemon's
 
