@@ -57,11 +57,13 @@ class Runner:
 
     def run(self, session: str, token: int, steps: Any, inputs: dict[str, bytes]) -> list[Any]:
         """The answer to one task."""
+        at = ""
         try:
             values = {name: self._value(session, name, data) for name, data in inputs.items()}
             took = []
             for name, digest, data in steps:
                 began = time.perf_counter()
+                at = f"in its step {name}\n" if len(steps) > 1 else ""
                 step = unpacked_step(name, self._function(digest), data)
                 values[name] = run_step(step, values)
                 took.append(time.perf_counter() - began)
@@ -71,7 +73,7 @@ class Runner:
                 self._keep((session, name), values[name])
             return [DONE, token, packed, took]
         except BaseException as error:
-            return [FAILED, token, _told(error), _packed_error(error)]
+            return [FAILED, token, at + _told(error), _packed_error(error)]
 
     def forget(self, session: str) -> None:
         """All kept values of a session: its names may mean something else next time."""

@@ -148,7 +148,7 @@ def evaluate(graph: Graph, wanted: Sequence[str]) -> list[Any]:
     """All of it here, one task behind the other: what the rest must agree with."""
     values: dict[str, Any] = {}
     for name in in_order({name: task.inputs for name, task in graph.tasks.items()}):
-        inner = dict(values)
+        inner = {needed: values[needed] for needed in graph.tasks[name].inputs}
         for step in graph.tasks[name].steps:
             inner[step.name] = run_step(step, inner)
         values[name] = inner[name]

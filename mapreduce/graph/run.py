@@ -155,7 +155,12 @@ class GraphRun:
     def _spawn(self, coroutine: Any, name: str) -> None:
         task = self._runtime.spawn(coroutine, name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)  # a bug of ours: whoever waits must not wait for ever
 
     def _note_states(self) -> None:
         self.report.recomputed = list(self.scheduler.recomputed)
@@ -364,6 +369,6 @@ class GraphRun:
                 error.__cause__ = loads(self._cause)
         self._fail(error)
 
-    def _fail(self, error: GraphError) -> None:
+    def _fail(self, error: BaseException) -> None:
         if not self._answer.done():
             self._answer.set_exception(error)
