@@ -17,7 +17,7 @@ from mapreduce.graph.client import SyncGraphClient, delayed
 from mapreduce.graph.errors import TaskFailed, TaskKilled
 from mapreduce.graph.graphs import Graph, evaluate
 from mapreduce.graph.scheduler import Scheduler
-from mapreduce.graph.states import MEMORY, READY, RUNNING, WAITING
+from mapreduce.graph.states import READY, RUNNING, WAITING
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -68,30 +68,42 @@ class Judged(Scheduler):
 
     def left(self, worker):
         held = {n for n, t in self.tasks.items() if t.holders == {worker}}
+        needed = self.naively(worker, lambda name: self.tasks[name].holders - {worker})
         was_there = worker in self.workers
         super().left(worker)
         if was_there:
             type(self).losses += bool(held)
-            self.judge(held)
+            self.judge(needed)
 
     def missing(self, name, worker, needed, holders):
+        if self.tasks[name].runs_on != worker:
+            return
+        gone = {needed: set(holders)}
+        found = self.naively(None, lambda n: self.tasks[n].holders - gone.get(n, set()), {name})
         super().missing(name, worker, needed, holders)
-        self.judge({needed})
+        self.judge(found)
 
-    def judge(self, lost):
-        """The naive walk: from what is wanted back to the first value that is in a memory."""
-        at_hand = {n for n, t in self.tasks.items() if t.state in (MEMORY, RUNNING)}
+    def naively(self, dead, holders, stopped=frozenset()):
+        """From what is wanted back to what is in a memory, or runs at one that lives."""
+        at_hand = {
+            n
+            for n, t in self.tasks.items()
+            if holders(n) or (t.runs_on not in (None, dead) and n not in stopped)
+        }
         needed, stack = set(), [n for n, t in self.tasks.items() if t.wanted and n not in at_hand]
         while stack:
             name = stack.pop()
             if name not in needed:
                 needed.add(name)
                 stack += [n for n in self.tasks[name].inputs if n not in at_hand]
+        return needed
+
+    def judge(self, needed):
+        live = (WAITING, READY, RUNNING)
         planned = {n for n, t in self.tasks.items() if t.state in (WAITING, READY)}
-        assert planned == needed, "more is to run than must, or less"
-        states = (WAITING, READY, RUNNING)
-        again = {n for n, t in self.tasks.items() if t.runs and t.state in states}
-        self.must_again |= again
+        begun = {n for n in needed if self.tasks[n].state == RUNNING}
+        assert planned | begun == needed, "more is to run than must, or less"
+        self.must_again |= {n for n in needed if self.tasks[n].runs and self.tasks[n].state in live}
 
 
 def test_five_thousand_tasks_with_workers_killed_in_the_middle(cluster, graph, monkeypatch):

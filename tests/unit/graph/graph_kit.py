@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from mapreduce.graph.scheduler import Scheduler
-from mapreduce.graph.states import MEMORY, READY, RUNNING, WAITING, Failed, Ready, Release, Run
+from mapreduce.graph.states import READY, WAITING, Failed, Ready, Release, Run
 
 
 @st.composite
@@ -104,19 +104,23 @@ class Workers:
         raise AssertionError(f"it does not end: {self.scheduler!r}")
 
 
-def must_run(scheduler: Scheduler) -> set[str]:
-    """Naively: what has to run from here, from what is wanted back to what is in a memory.
+def must_run(system: Workers, victim: str) -> set[str]:
+    """Naively, and before it happens: what has to run when `victim` dies.
 
-    What runs at a living worker is taken to be finished there.
+    From what is wanted back to what is in the memory of another, or runs at another: that is
+    taken to be finished there.
     """
+    tasks = system.scheduler.tasks
+    others = [worker for worker in system.memory if worker != victim]
+    at_hand = {name for worker in others for name in system.memory[worker]}
+    at_hand |= {run.task for worker in others for run in system.queue[worker]}
     needed: set[str] = set()
-    at_hand = {n for n, t in scheduler.tasks.items() if t.state in (MEMORY, RUNNING)}
-    stack = [n for n, t in scheduler.tasks.items() if t.wanted and n not in at_hand]
+    stack = [n for n, t in tasks.items() if t.wanted and n not in at_hand]
     while stack:
         name = stack.pop()
         if name not in needed:
             needed.add(name)
-            stack += [n for n in scheduler.tasks[name].inputs if n not in at_hand]
+            stack += [n for n in tasks[name].inputs if n not in at_hand]
     return needed
 
 
