@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from ring_kit import Ring
+from ring_kit import PATIENCE, Ring
 
 from cluster import topology
 
@@ -41,7 +41,7 @@ def _announced(home: Path, servers: int) -> bool:
         return len(store.run(store.asynchronous.links.servers(fresh=True))) == servers
 
 
-def until(condition, what: str, patience_s: float = 60.0):
+def until(condition, what: str, patience_s: float = 6 * PATIENCE):
     """Wait for something of real processes."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 
 import pytest
 from chunk_kit import KIB, run
 
 from mapreduce.store import lease, model
-from mapreduce.store.client import ChunkLost, FileExists, NoRoom, NoSuchFile, WriterLost
+from mapreduce.store.client import (
+    ChunkLost,
+    FileExists,
+    FolderNotEmpty,
+    NoRoom,
+    NoSuchFile,
+    WriterLost,
+)
+from mapreduce.store.healer import Healer
+from mapreduce.store.healing import Unlist
 
 DATA = random.Random("data").randbytes(300 * KIB)  # three chunks, the last one short
 
@@ -69,11 +79,12 @@ def test_of_two_creators_one_fails_and_loses_nothing_of_the_other():
         second = await store.create("f", replace=False)
         await first.append(b"first")
         await second.append(b"second")
-        await first.seal()
-        with pytest.raises(FileExists):
-            await second.seal()
-        await second.abandon()
-        assert await store.read("f") == b"first"
+        ends = await asyncio.gather(first.seal(), second.seal(), return_exceptions=True)
+        [refused] = [end for end in ends if isinstance(end, BaseException)]
+        assert isinstance(refused, FileExists)
+        lost, won = (first, b"second") if first.ended is False else (second, b"first")
+        await lost.abandon()
+        assert await store.read("f") == won
 
     run(scenario)
 
@@ -319,5 +330,86 @@ def test_a_disk_that_was_lost_is_filled_again():
         await chunks.healed(store)
         for i in range(5):
             assert await store.read(f"f{i}") == DATA
+
+    run(scenario)
+
+
+def test_when_it_is_sealed_all_its_replicas_are_on_their_disks():
+    async def scenario(chunks):
+        store = await chunks.client()
+        for i in range(4):
+            await store.put(f"f{i}", DATA, replicas=3)
+        for name in chunks.names:
+            chunks.world.crash(name)  # power off, at once
+        for record in await store.metadata.chunks():
+            assert len(record.nodes) == 3
+            assert chunks.good_holders(record) == list(record.nodes)
+
+    run(scenario)
+
+
+def test_a_server_asks_once_more_before_it_deletes():
+    """Between its look at the records and the deletion it may have been listed."""
+
+    async def scenario(chunks):
+        store = await chunks.client()
+        await store.put("f", DATA)
+        [record, *_] = await store.metadata.chunks()
+        server = chunks.services[record.nodes[0]].chunks
+        await server._delete(record.chunk)
+        assert record.chunk in server.files.held
+
+    run(scenario)
+
+
+def test_nobody_is_taken_off_a_record_while_the_others_copies_are_not_good():
+    async def scenario(chunks):
+        store = await chunks.client()
+        await store.put("f", DATA, replicas=3)
+        [record, *_] = await store.metadata.chunks()
+        wanted = dataclasses.replace(record, replicas=2)
+        assert await store.metadata.replace(record, wanted)
+        server = chunks.services["c1"].chunks
+        healer = Healer(server, server._fetcher)
+        gone, *holders = record.nodes
+        chunks.flip(holders[0], record.chunk, 9)
+        await healer._unlist(Unlist(wanted, gone, tuple(holders)))
+        found = await store.metadata.chunk(record.chunk)
+        assert gone in found.nodes
+
+    run(scenario, scan_ms=60_000, scrub_s=600)
+
+
+def test_a_folder_that_is_filled_at_the_last_moment_is_not_removed():
+    async def scenario(chunks):
+        store = await chunks.client()
+        await store.make_folder("d")
+        metadata = store.metadata
+        ranged = metadata._range
+
+        async def then_filled(prefix, limit=0):
+            found = await ranged(prefix, limit)
+            if not found and limit == 1:
+                await store.put("d/f", b"just in time")
+            return found
+
+        metadata._range = then_filled
+        with pytest.raises(FolderNotEmpty):
+            await store.remove_folder("d")
+        assert await store.read("d/f") == b"just in time"
+
+    run(scenario)
+
+
+def test_of_two_renames_to_one_name_one_file_is_left():
+    async def scenario(chunks):
+        store = await chunks.client()
+        await store.put("a", b"a")
+        await store.put("b", b"b")
+        await asyncio.gather(store.rename("a", "d/c"), store.rename("b", "d/c"))
+        assert await store.read("d/c") in (b"a", b"b")
+        assert [name for name, _ in await store.list()] == ["d"]
+        await asyncio.sleep(8)
+        assert len({r.chunk for r in await store.metadata.chunks()}) == 1
 
     run(scenario)
