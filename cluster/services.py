@@ -98,6 +98,6 @@ SERVICES: Final[dict[str, ServiceKind]] = {
             Column("SPILLED", "spilled", number=True),
             Column("CHILD", "child", number=True),
         ),
-        hint="ring mr graph examples.graphs:wordcount",
+        hint="ring mr graph docs/examples/graphs.py:wordcount --draw graph.svg",
     ),
 }

@@ -80,6 +80,8 @@ class Graph:
         """A Dask graph: a map of keys to literals, keys, tuples that begin with a function, or
         lists of them; tasks of Dask's own classes too. Raises CycleFound, UnknownTask.
         """
+        if hasattr(dsk, "__dask_graph__"):
+            dsk = dsk.__dask_graph__()  # a collection's, or an expression of newer ones
         names = _names(dsk)
         tasks = {}
         for key, value in dsk.items():

@@ -36,7 +36,7 @@ from mapreduce.store.messages import FinishChunk, ReadPiece, WhichChunk, WritePi
 from mapreduce.store.metadata import Metadata
 from mapreduce.store.model import ChunkRecord, ServerRecord
 from mapreduce.store.settings import ChunkSettings
-from netstack.rpc.errors import Failed, RpcError, Unavailable
+from netstack.rpc.errors import Failed, Unavailable
 from netstack.rpc.node import RpcNode
 from netstack.rpc.service import Call
 from netstack.runtime.endpoint import Address
@@ -45,9 +45,6 @@ from raftd.client import RaftClient
 
 # The largest answer to one read: below what a message may have.
 READ_BYTES_MAX: Final = 4 * 1024 * 1024
-
-# A neighbour that is to take a piece and does not answer is given up after this.
-FORWARD_S: Final = 4.0
 
 # Told of its state when free space has changed by this share, or load by so much.
 TELL_SHARE: Final = 0.02
@@ -149,28 +146,10 @@ class ChunkServer:
 
     # -- what is asked of it
 
-    async def _write(self, piece: WritePiece, call: Call) -> list[str]:
-        onward = None
-        if piece.chain:
-            onward = asyncio.ensure_future(self._forward(piece))
-        try:
-            size = len(piece.data)
-            self._moved(size)
-            self.counts["written_bytes"] += size
-            await self._do(self.files.write, piece.chunk, piece.version, piece.offset, piece.data)
-            return [self.runtime.node, *(await onward if onward is not None else ())]
-        finally:
-            if onward is not None:
-                onward.cancel()
-
-    async def _forward(self, piece: WritePiece) -> list[str]:
-        name, *rest = piece.chain
-        try:
-            further = dataclasses.replace(piece, chain=rest)
-            took: list[str] = await self._fetcher.call(name, "chunk.write", further, FORWARD_S)
-        except (RpcError, StoreError):
-            return []
-        return took
+    async def _write(self, piece: WritePiece, call: Call) -> None:
+        self._moved(len(piece.data))
+        self.counts["written_bytes"] += len(piece.data)
+        await self._do(self.files.write, piece.chunk, piece.version, piece.offset, piece.data)
 
     async def _finish(self, body: FinishChunk, call: Call) -> None:
         async with self._locks[body.chunk]:

@@ -1,6 +1,6 @@
 """What is asked of a chunk server.
 
-    chunk.write     WritePiece -> names of those that have it now, this server first
+    chunk.write     WritePiece -> when it is taken; not yet on the disk for certain
     chunk.finish    FinishChunk -> when it is on the disk under its name
     chunk.read      ReadPiece -> bytes that match their checksums
     chunk.verify    WhichChunk -> whether all of it is here and good
@@ -17,16 +17,12 @@ from netstack.rpc.schema import message
 
 @message
 class WritePiece:
-    """A piece of a chunk that is being written; pieces come in order and begin at whole blocks.
-
-    chain: servers to hand it on to, in this order.
-    """
+    """A piece of a chunk that is being written; pieces come in order and begin at whole blocks."""
 
     chunk: str
     version: int
     offset: int
     data: bytes
-    chain: list[str]
 
 
 @message

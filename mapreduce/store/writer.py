@@ -178,7 +178,7 @@ class FileWriter:
                 for offset in range(0, len(data), PIECE_BYTES):
                     async with window:
                         piece = data[offset : offset + PIECE_BYTES]
-                        body = WritePiece(record.chunk, record.version, offset, piece, [])
+                        body = WritePiece(record.chunk, record.version, offset, piece)
                         await self._store.links.call(name, "chunk.write", body, PIECE_S)
                 finish = FinishChunk(record.chunk, record.version, len(data))
                 await self._store.links.call(name, "chunk.finish", finish, FINISH_S)
