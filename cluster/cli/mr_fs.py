@@ -29,7 +29,7 @@ READ_BYTES = 4 * 1024 * 1024
 
 
 def _run(use: Callable[[ChunkStore], Awaitable[T]]) -> T:
-    from mapreduce.store import client as store
+    import mapreduce.store.client as store
 
     home = topology.home()
     topology.load(home)

@@ -33,7 +33,7 @@ def graph(
 
     `name` is a Dask graph (a dictionary), a Delayed, a list of these, or a function that makes one.
     """
-    from mapreduce.graph import client as graphs
+    import mapreduce.graph.client as graphs
 
     if draw is not None and draw.suffix not in (".svg", ".dot"):
         raise Usage(f"--draw {draw}: the name should end in .svg or .dot")
@@ -111,7 +111,7 @@ def _as_graph(found: Any) -> tuple[Graph, list[str]]:
 def _compute(
     whole: Graph, names: list[str], fusion: bool
 ) -> tuple[dict[str, Any], Graph, Report, Exception | None]:
-    from mapreduce.graph import client as graphs
+    import mapreduce.graph.client as graphs
     from netstack.runtime.config import ConfigError
 
     home = topology.home()

@@ -12,14 +12,16 @@ The worst off go first (GFS §4.3): a chunk that one server holds comes before o
 
 from __future__ import annotations
 
-import random
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mapreduce.store import placement
 from mapreduce.store.blocks import stored_bytes
 from mapreduce.store.model import ChunkRecord, ServerRecord
+
+if TYPE_CHECKING:
+    import random
 
 # Clones under way at a time, in the whole cluster and towards one server: healing a dead server
 # should not drown what people are doing.

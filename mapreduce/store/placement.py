@@ -6,11 +6,13 @@ emptiest would send everything to the newcomer at once. No two replicas share a 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Collection, Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mapreduce.store.model import ServerRecord
+
+if TYPE_CHECKING:
+    import random
 
 # Moving this much counts as much as half of the free space.
 LOAD_BYTES: Final = 256 * 1024 * 1024
