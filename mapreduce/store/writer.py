@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
@@ -25,9 +26,9 @@ from netstack.rpc.errors import RpcError
 if TYPE_CHECKING:
     from mapreduce.store.client import ChunkStore
 
-# Bytes a call, and calls under way: two keep a wire busy while a disk works.
+# Bytes a call, and calls under way to each server: the next is there when a disk has done the last.
 PIECE_BYTES: Final = 16 * BLOCK_BYTES
-WINDOW: Final = 4
+WINDOW: Final = 3
 
 # A server that takes longer is replaced.
 PIECE_S: Final = 5.0
@@ -74,11 +75,16 @@ class FileWriter:
         self._refuse_ended()
         at, view = 0, memoryview(data)
         while at < len(view):
+            if not self._buffer and len(view) - at >= self._entry.chunk_bytes:
+                # A whole chunk: not copied first.
+                await self._flush(view[at : at + self._entry.chunk_bytes])
+                at += self._entry.chunk_bytes
+                continue
             room = self._entry.chunk_bytes - len(self._buffer)
             self._buffer += view[at : at + room]
             at += room
             if len(self._buffer) == self._entry.chunk_bytes:
-                await self._flush()
+                await self._flush_buffer()
 
     async def seal(self) -> Entry:
         """The last chunk, and the name; afterwards nothing of it changes any more.
@@ -87,7 +93,7 @@ class FileWriter:
         """
         self._refuse_ended()
         if self._buffer:
-            await self._flush()
+            await self._flush_buffer()
         entry = Entry(
             self._entry.file,
             self._size,
@@ -121,9 +127,14 @@ class FileWriter:
 
     # -- one chunk
 
-    async def _flush(self) -> None:
-        """What is in the buffer becomes a chunk; the buffer is kept until it is written."""
-        data = bytes(self._buffer)
+    async def _flush_buffer(self) -> None:
+        """The buffer is kept until it is written: what failed can be tried again."""
+        with memoryview(bytes(self._buffer)) as data:
+            await self._flush(data)
+        self._buffer.clear()
+
+    async def _flush(self, data: memoryview) -> None:
+        """`data` becomes a chunk."""
         chunk = model.chunk_id(self._entry.file, self._index)
         before: ChunkRecord | None = None
         failed: dict[str, str] = {}
@@ -143,7 +154,6 @@ class FileWriter:
             if not bad and await self._commit(record, len(data)):
                 self._index += 1
                 self._size += len(data)
-                self._buffer.clear()
                 return
             failed |= bad
             why |= bad
@@ -168,22 +178,31 @@ class FileWriter:
             return None
         return model.packed_names(server.name for server in chosen)
 
-    async def _write(self, record: ChunkRecord, data: bytes) -> dict[str, str]:
+    async def _write(self, record: ChunkRecord, data: memoryview) -> dict[str, str]:
         """All pieces to all replicas, and synced there; returns who did not do it, and why."""
-        window = asyncio.Semaphore(WINDOW)
         bad: dict[str, str] = {}
+        call = self._store.links.call
 
         async def replica(name: str) -> None:
+            under_way: deque[asyncio.Task[None]] = deque()
             try:
                 for offset in range(0, len(data), PIECE_BYTES):
-                    async with window:
-                        piece = data[offset : offset + PIECE_BYTES]
-                        body = WritePiece(record.chunk, record.version, offset, piece)
-                        await self._store.links.call(name, "chunk.write", body, PIECE_S)
+                    piece = bytes(data[offset : offset + PIECE_BYTES])
+                    body = WritePiece(record.chunk, record.version, offset, piece)
+                    work = call(name, "chunk.write", body, PIECE_S)
+                    under_way.append(asyncio.ensure_future(work))
+                    if len(under_way) == WINDOW:
+                        await under_way.popleft()
+                while under_way:
+                    await under_way.popleft()
                 finish = FinishChunk(record.chunk, record.version, len(data))
-                await self._store.links.call(name, "chunk.finish", finish, FINISH_S)
+                await call(name, "chunk.finish", finish, FINISH_S)
             except RpcError as error:
                 bad[name] = error.message
+            finally:
+                for task in under_way:
+                    task.cancel()
+                await asyncio.gather(*under_way, return_exceptions=True)
 
         await asyncio.gather(*(replica(name) for name in record.nodes))
         return bad
