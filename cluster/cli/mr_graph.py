@@ -78,11 +78,12 @@ def _load(what: str) -> Any:
     path = Path(file)
     if not colon or not path.is_file():
         raise Usage(f"{what!r}: write FILE.py:name, and let the file be there")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module_name = f"graph_in_{path.stem}"  # no name that another module may have
+    spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[module_name] = module
     spec.loader.exec_module(module)
     # Workers cannot import it: its functions travel as they are.
     cloudpickle.register_pickle_by_value(module)

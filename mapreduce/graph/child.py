@@ -3,6 +3,7 @@
 Over one socket, msgpack both ways, one task behind the other:
 
     [FUNCTION, hash, bytes]                        before its first use
+    [FORGET, session, [hashes]]                    when a session is over
     [RUN, session, token, steps, {input: bytes}]   -> [DONE, token, bytes, [seconds a step]]
                                                    or [FAILED, token, traceback, exception]
 
@@ -75,8 +76,10 @@ class Runner:
         except BaseException as error:
             return [FAILED, token, at + _told(error), _packed_error(error)]
 
-    def forget(self, session: str) -> None:
-        """All kept values of a session: its names may mean something else next time."""
+    def forget(self, session: str, functions: list[str]) -> None:
+        """All kept values of a session that is over, and functions that nobody uses."""
+        for digest in functions:
+            self._functions.pop(digest, None)
         for key in [key for key in self._kept if key[0] == session]:
             del self._kept[key]
 
@@ -134,7 +137,7 @@ def main(descriptor: int) -> None:
             if kind == FUNCTION:
                 runner.add_function(message[1], message[2])
             elif kind == FORGET:
-                runner.forget(message[1])
+                runner.forget(message[1], message[2])
             else:
                 _, session, token, steps, inputs = message
                 connection.sendall(msgpack.packb(runner.run(session, token, steps, inputs)))

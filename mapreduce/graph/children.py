@@ -39,8 +39,8 @@ class Child(Protocol):
     def run(self, session: str, token: int, steps: Any, inputs: dict[str, bytes]) -> None:
         """Run a task; the answer comes by `on_answer`."""
 
-    def forget(self, session: str) -> None:
-        """A session is over."""
+    def forget(self, session: str, functions: list[str]) -> None:
+        """A session is over, and nobody else uses these functions."""
 
     def close(self) -> None:
         """End it, whatever it does."""
@@ -84,9 +84,9 @@ class ChildProcess:
         """See Child."""
         self._send([RUN, session, token, steps, inputs])
 
-    def forget(self, session: str) -> None:
+    def forget(self, session: str, functions: list[str]) -> None:
         """See Child."""
-        self._send([FORGET, session])
+        self._send([FORGET, session, functions])
 
     def _send(self, message: list[Any]) -> None:
         if self._over:
@@ -183,9 +183,9 @@ class InlineChild:
         if not self._over:
             self._on_answer(self._runner.run(session, token, steps, inputs))
 
-    def forget(self, session: str) -> None:
+    def forget(self, session: str, functions: list[str]) -> None:
         """See Child."""
-        self._runner.forget(session)
+        self._runner.forget(session, functions)
 
     def close(self) -> None:
         """See Child."""

@@ -117,7 +117,7 @@ class GraphRun:
         self._runs: dict[str, list[Any]] = {}
         self._releases: dict[str, list[str]] = {}
         self._sending = False
-        self._cause = b""  # the exception of the last function that raised
+        self._causes: dict[str, bytes] = {}  # the exceptions that functions raised
         self._fetches = asyncio.Semaphore(FETCHES_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -199,8 +199,8 @@ class GraphRun:
             scheduler.copied(rest[0], name)
         elif kind == "failed":
             task, told, packed = rest
+            self._causes[task] = packed
             scheduler.failed(task, name, told)
-            self._cause = packed
         elif kind == "killed":
             task, how = rest
             told = f"the process that ran {task} on {name} was {how}"
@@ -364,9 +364,9 @@ class GraphRun:
             error: GraphError = TaskKilled(f"{failed.because}{where}: {failed.error}")
         else:
             error = TaskFailed(f"{failed.because}{where} failed:\n{failed.error}")
-        if self._cause and not failed.killed:
+        if packed := self._causes.get(failed.because):
             with contextlib.suppress(Exception):
-                error.__cause__ = loads(self._cause)
+                error.__cause__ = loads(packed)
         self._fail(error)
 
     def _fail(self, error: BaseException) -> None:

@@ -54,6 +54,7 @@ class Session:
     reports: list[list[Any]] = field(default_factory=list)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     fetching: dict[str, asyncio.Future[bool]] = field(default_factory=dict)
+    functions: set[str] = field(default_factory=set)
     over: bool = False
 
     def tell(self, report: list[Any]) -> None:
@@ -149,13 +150,16 @@ class GraphService:
         if self._sessions.get(session.name) is session:
             del self._sessions[session.name]
         self.values.drop_session(session.name)
+        unused = session.functions.difference(*(s.functions for s in self._sessions.values()))
+        for digest in unused:
+            self._functions.pop(digest, None)
         first = next(iter(self._jobs.values()), None)
         if first is not None and first.session is session and self._child is not None:
             # It computes for nobody, perhaps for long.
             self._child.close()
             self._child_ended("its session ended", blame=False)
         elif self._child is not None:
-            self._child.forget(session.name)
+            self._child.forget(session.name, sorted(unused))
 
     def _of(self, name: Any) -> Session:
         session = self._sessions.get(name)
@@ -171,6 +175,7 @@ class GraphService:
             jobs = [Job(self._of(name), *fields) for fields in tasks]
         except (TypeError, ValueError):
             raise BadRequest("graph.submit: expected [session, functions, tasks]") from None
+        self._of(name).functions.update(functions)
         for digest, data in functions.items():
             if digest not in self._functions:
                 self._functions[digest] = data
@@ -387,7 +392,7 @@ class GraphService:
             "spilled": self.values.spilled,
             "child": self._child.pid if self._child is not None else 0,
             "killed": self.counts["killed"],
-            "trouble": self.values.trouble,
+            "trouble": self.values.trouble or ("" if self._child else "its child is being started"),
         }
 
     def metrics(self) -> dict[str, float]:

@@ -26,7 +26,7 @@ import errno
 from collections import Counter, defaultdict
 from typing import Any, Final
 
-from mapreduce.store import model
+from mapreduce.store import healing, model
 from mapreduce.store.chunk_files import Absent, ChunkFiles, OutOfOrder
 from mapreduce.store.disk_work import DiskWork
 from mapreduce.store.errors import Damaged, StoreError
@@ -85,6 +85,7 @@ class ChunkServer:
         self._orphans: dict[str, float] = {}
         self._lease = 0
         self._told: ServerRecord | None = None
+        self.health: healing.Health | None = None  # of all chunks, while this one heals
         self._load = 0
         self._full = False
         self._trouble = "not yet announced"
@@ -134,9 +135,18 @@ class ChunkServer:
             "cloned": self.counts["cloned"],
             "repaired": self.counts["repaired"],
             "deleted": self.counts["deleted"],
-            "healer": self.counts["healer"] > 0,
-            "trouble": "the disk is full" if self._full else self._trouble,
+            "healer": self.health is not None,
+            "under_replicated": self.health.under_replicated if self.health else 0,
+            "trouble": self._said(),
         }
+
+    def _said(self) -> str:
+        """Why it is not well; the healer speaks for all chunks."""
+        if self._full:
+            return "the disk is full"
+        if self.health is not None and self.health.unavailable:
+            return f"{self.health.unavailable} chunks are on no server that lives"
+        return self._trouble
 
     def metrics(self) -> dict[str, float]:
         """For the daemon that hosts this."""
@@ -264,10 +274,10 @@ class ChunkServer:
                     if self._lease and await self.metadata.become_healer(
                         self.runtime.node, self._lease
                     ):
-                        self.counts["healer"] += 1
+                        self.health = healing.health(records, self.servers)
                         await healer.heal(records)
                     else:
-                        self.counts["healer"] = 0
+                        self.health = None
         finally:
             healer.close()
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgpack
 
@@ -202,8 +202,3 @@ def file_of(chunk: str) -> str:
 def packed_names(names: Iterable[str]) -> tuple[str, ...]:
     """Names in a fixed order, each once: equal sets make equal records."""
     return tuple(sorted(set(names)))
-
-
-def fields_of(value: Any) -> Any:
-    """For JSON: a record's fields by name."""
-    return {name: getattr(value, name) for name in value.__dataclass_fields__}

@@ -173,6 +173,21 @@ def test_an_exception_comes_with_its_traceback(cluster, graph):
     assert isinstance(caught.value.__cause__, KeyError)
 
 
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+
+def moved(point, by):
+    return Point(point.x + by)
+
+
+def test_values_may_be_of_classes_that_workers_cannot_import(cluster, graph):
+    found = graph.compute(delayed(moved)(delayed(moved)(Point(1), 2), 3), fusion=False)
+    assert type(found) is Point
+    assert found.x == 6
+
+
 def big(count):
     return b"x" * count
 

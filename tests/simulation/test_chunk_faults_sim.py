@@ -123,12 +123,12 @@ def story(seed, rounds):
     return scenario
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_what_was_sealed_reads_back(seed):
     run(story(seed, rounds=5), seed=seed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2, 8))
+@pytest.mark.parametrize("seed", range(1, 8))
 def test_what_was_sealed_reads_back_for_long(seed):
     run(story(seed, rounds=10), seed=seed)

@@ -141,6 +141,7 @@ def test_what_nobody_has_is_said_to_be_lost():
             chunks.flip(name, record.chunk, 7)
         with pytest.raises(ChunkLost, match=record.nodes[0]):
             await store.read("f")
+        assert all(chunks.services[n].chunks.status()["damaged"] == 1 for n in record.nodes)
         assert await store.read("f", 0, 100 * KIB) == DATA[: 100 * KIB]
 
     run(scenario)
@@ -186,6 +187,8 @@ def test_two_of_three_replicas_die_and_the_third_serves():
         for name in ("c1", "c2"):
             chunks.world.crash(name)
         assert await store.read("f") == DATA
+        await asyncio.sleep(8)
+        assert chunks.services["c3"].chunks.status()["under_replicated"] == 3
         for name in ("c1", "c2"):
             chunks.world.restart(name)
         await chunks.healed(store)
@@ -254,6 +257,7 @@ def test_the_metadata_s_leader_dies_in_the_middle_of_everything():
     run(scenario)
 
 
+@pytest.mark.slow
 def test_a_writer_that_dies_leaves_nothing_behind(short_leases):
     async def scenario(chunks):
         store = await chunks.client()

@@ -97,6 +97,7 @@ def test_an_answer_comes_from_several_workers():
         assert len(set(client.report.ran_on.values())) == 3
         assert client.report.recomputed == []
         await asyncio.sleep(1)
+        assert not any(service._functions for service in workers.services.values())
         assert not any(len(service.values) for service in workers.services.values())
 
     run(scenario)

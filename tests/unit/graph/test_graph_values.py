@@ -176,5 +176,6 @@ def test_values_of_one_session_are_not_those_of_another():
     made.run("s", 1, [step("a", abs, -1)], {})
     kind, _, data, _ = made.run("t", 2, [step("b", abs, Ref("a"))], {"a": dumps(-5)})
     assert (kind, loads(data)) == (DONE, 5)
-    made.forget("s")
+    made.forget("s", ["abs"])
     assert ("s", "a") not in made._kept
+    assert made._functions == {}
