@@ -117,6 +117,8 @@ def create(
     voters = [node.name for node in nodes if node.service == "raft"]
     if voters:
         settings["raft"] = {"bootstrap": voters, "power_cut": power_cut}
+    if power_cut and "chunks" in counts:
+        settings["chunks"] = {"power_cut": True}
     config = ClusterConfig(
         name=folder.name.lstrip(".") or "ring",
         id=os.urandom(8).hex(),

@@ -15,7 +15,7 @@ import msgpack
 
 from mapreduce.graph.child import FORGET, FUNCTION, RUN, Runner
 
-# After a child has died: so long until the next, and twice as long each time it dies young.
+# After a child has died: so long until the next, and twice as long each time that it died idle.
 AGAIN_S_MIN, AGAIN_S_MAX = 0.05, 2.0
 
 # Between the end of a child's socket and its own.

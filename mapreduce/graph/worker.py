@@ -314,10 +314,13 @@ class GraphService:
             if blame and not job.session.over:
                 self.counts["killed"] += 1
                 job.session.tell(["killed", job.name, how])
-        for token in [token for token, job in self._jobs.items() if job.session.over]:
-            del self._jobs[token], self._inputs[token]
-        delay_s, self._child_delay_s = self._child_delay_s, self._child_delay_s * 2
-        self._child_delay_s = min(self._child_delay_s, children.AGAIN_S_MAX)
+        for stale in [number for number, job in self._jobs.items() if job.session.over]:
+            del self._jobs[stale], self._inputs[stale]
+        delay_s = children.AGAIN_S_MIN
+        if token is None:
+            # Nobody's task was the cause, so the next may end the same way: not in haste.
+            delay_s = self._child_delay_s
+            self._child_delay_s = min(self._child_delay_s * 2, children.AGAIN_S_MAX)
         self._runtime.call_later_true(delay_s, self._restart_child)
 
     def _restart_child(self) -> None:

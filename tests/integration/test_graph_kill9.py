@@ -145,6 +145,7 @@ def test_a_function_that_takes_its_process_down_is_named_and_its_worker_lives(cl
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_again_and_again_and_it_never_hangs(cluster, graph):
     for _ in range(100):
         with pytest.raises(TaskKilled):
