@@ -20,6 +20,7 @@ from cluster.cli import (
     lifecycle,
     logs,
     metrics,
+    mr_parts,
     nodes,
     repair,
     tools,
@@ -69,6 +70,7 @@ app.add_typer(faults.clock, name="clock")
 app.add_typer(kv.app, name="kv")
 app.add_typer(dht.app, name="dht")
 app.add_typer(ddp.app, name="ddp")
+app.add_typer(mr_parts.app, name="mr")
 app.add_typer(certificates.app, name="cert")
 
 

@@ -114,4 +114,30 @@ SERVICES: Final[dict[str, ServiceKind]] = {
         brings={"raft": 3},
         hint="ring ddp allreduce --live -b 4K -e 16M -f 8  ·  ring kill r2  ·  ring ddp why",
     ),
+    "chunks": ServiceKind(
+        "c",
+        "mapreduce.store",
+        3,
+        (
+            Column("CHUNKS", "chunks", number=True),
+            Column("STORED", "stored", number=True),
+            Column("DAMAGED", "damaged", number=True),
+            Column("CLONED", "cloned", number=True),
+            Column("HEALER", lambda says: "yes" if says.get("healer") else "-"),
+        ),
+        brings={"raft": 3},
+        hint="ring mr fs put README.md docs/  ·  ring mr fs stat docs/README.md",
+    ),
+    "graph": ServiceKind(
+        "g",
+        "mapreduce.graph",
+        2,
+        (
+            Column("TASKS", "tasks", number=True),
+            Column("HELD", "held", number=True),
+            Column("SPILLED", "spilled", number=True),
+            Column("CHILD", "child", number=True),
+        ),
+        hint="ring mr graph docs/examples/graphs.py:wordcount --draw graph.svg",
+    ),
 }

@@ -117,8 +117,8 @@ def create(
     voters = [node.name for node in nodes if node.service == "raft"]
     if voters:
         settings["raft"] = {"bootstrap": voters, "power_cut": power_cut}
-    if "dht" in counts:
-        settings["dht"] = {"power_cut": power_cut}
+    for service in {"dht", "chunks"} & counts.keys():
+        settings[service] = {"power_cut": power_cut}
     config = ClusterConfig(
         name=folder.name.lstrip(".") or "ring",
         id=os.urandom(8).hex(),

@@ -57,7 +57,8 @@ class OsStorage:
         os.close(handle)
 
     def rename(self, old: str, new: str) -> None:
-        """Atomically."""
+        """Atomically; the folders of `new` are made if missing, as by `open`."""
+        _make_folder((self.root / new).parent)
         (self.root / old).rename(self.root / new)
 
     def remove(self, path: str) -> None:

@@ -88,6 +88,11 @@ class TestBothKinds:
         storage.close(again)
         assert storage.list("") == ["new"]
 
+    def test_make_the_folder_that_a_file_is_renamed_into(self, storage):
+        make(storage, "a/f")
+        storage.rename("a/f", "b/c/f")
+        assert (storage.list("a"), storage.list("b/c")) == ([], ["f"])
+
     def test_have_room(self, storage):
         make(storage, "f", bytes(1000))
         assert storage.free_bytes() > 1_000_000

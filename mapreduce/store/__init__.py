@@ -1,0 +1,1 @@
+"""Immutable files in replicated, checksummed chunks beneath the jobs."""
