@@ -1,4 +1,4 @@
-"""One attempt at one task, where the user's code runs: in a child process, or in this one (--local).
+"""One attempt at one task, where the user's code runs: in a child, or in this process (--local).
 
 Whatever happens in it comes out as a Result: what was made, or a Failure that names the record and
 says where the code was. Nothing that an attempt writes is seen by anybody before it is committed:
@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import time
 import traceback
-from collections.abc import Callable, Iterator, MutableSequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,7 @@ from typing import Any, Final
 import fsspec
 
 from mapreduce.blocks import Run
-from mapreduce.context import Task
+from mapreduce.context import Numbers, Task
 from mapreduce.errors import BadJob, DamagedRun, RecordTooLong
 from mapreduce.map_task import run_map, run_map_only
 from mapreduce.messages import MAP, Failure, Mission, Result
@@ -41,7 +41,7 @@ def part_name(index: int) -> str:
 def run_attempt(
     mission: Mission,
     program: Program,
-    progress: MutableSequence[int] | None = None,
+    progress: Numbers | None = None,
     report: Callable[[str], None] = lambda text: None,
 ) -> Result:
     """Run it to its end; never raises what the user's code does."""
@@ -75,9 +75,7 @@ def _run(mission: Mission, program: Program, task: Task) -> list[list[list[int]]
     with writing(mission.out) as write:
         if start.kind == MAP:
             assert start.split is not None
-            run_map_only(
-                job, program, start.split, task, write, skip=skip, careful=start.careful
-            )
+            run_map_only(job, program, start.split, task, write, skip=skip, careful=start.careful)
         else:
             runs = [Run(*fields) for fields in mission.runs]
             run_reduce(job, program, runs, task, Path(mission.folder), write, skip=skip)

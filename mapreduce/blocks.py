@@ -46,7 +46,7 @@ class Run:
 
 
 def pack(keys: Sequence[bytes], values: Sequence[Any]) -> Iterator[bytes]:
-    """The blocks of pairs, in their order; raises BadJob for values that msgpack has no form for."""
+    """The blocks of pairs, in their order; raises BadJob for values that cannot be stored."""
     for start in range(0, len(keys), BLOCK_RECORDS):
         end = start + BLOCK_RECORDS
         yield from _pack_block(keys[start:end], values[start:end])

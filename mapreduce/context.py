@@ -10,7 +10,6 @@ is committed count: a retry counts nothing twice.
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from typing import Any, Final
@@ -18,11 +17,11 @@ from typing import Any, Final
 # A job may have so many counters; Hadoop's limit is 120.
 COUNTERS_MAX: Final = 1000
 
-# record, bytes or groups done, of how many: three numbers that outlive the process that wrote them.
-PROGRESS: Final = struct.Struct("<QQQ")
-
 # How much of a bad record is shown.
 EXCERPT_BYTES: Final = 200
+
+Numbers = MutableSequence[int] | memoryview
+"""The record, how much is done, and of how much: they outlive the process that wrote them."""
 
 # The group of what the system itself counts.
 OWN: Final = "mapreduce"
@@ -41,7 +40,7 @@ class Task:
         kind: str,
         index: int,
         input: str = "",
-        progress: MutableSequence[int] | None = None,
+        progress: Numbers | None = None,
         report: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.args = args
@@ -50,7 +49,7 @@ class Task:
         self.input = input
         self.counters: Counter[tuple[str, str]] = Counter()
         self.skipped: list[tuple[int, str]] = []
-        self.progress = progress if progress is not None else [0, 0, 0]
+        self.progress: Numbers = progress if progress is not None else [0, 0, 0]
         self._report = report
 
     def __repr__(self) -> str:

@@ -1,12 +1,12 @@
 """What can go wrong with a job.
 
-    MapReduceError
-    ├── BadJob          it makes no sense, or its input or output does not suit it; nothing was run
-    ├── JobFailed       it ran, and a task could not be finished; `failures` says of each attempt why
-    ├── JobCancelled    somebody asked for its end
-    ├── NotReached      no master answered in time; nothing is known to have begun
-    ├── DamagedRun      intermediate data is not what was written; the map that made it runs again
-    └── RecordTooLong   one record is larger than a task may hold
+MapReduceError
+├── BadJob          it makes no sense, or its input or output does not suit it; nothing was run
+├── JobFailed       it ran, and a task could not be finished; `failures` says why
+├── JobCancelled    somebody asked for its end
+├── NotReached      no master answered in time; nothing is known to have begun
+├── DamagedRun      intermediate data is not what was written; the map that made it runs again
+└── RecordTooLong   one record is larger than a task may hold
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ Stable: records with equal keys keep the order of their splits and their place i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -218,11 +219,9 @@ class _Window:
 def _windows(job: Job, runs: Sequence[Run], budget: int) -> Iterator[tuple[Rows, Any]]:
     """The k-way merge of merge.py, on arrays."""
     room = max(64, budget // max(1, len(runs)))
-    files = [Path(run.path).open("rb") for run in runs]
-    try:
-        windows = [
-            _Window(job, run, file, room) for run, file in zip(runs, files, strict=True)
-        ]
+    with ExitStack() as stack:
+        files = [stack.enter_context(Path(run.path).open("rb")) for run in runs]
+        windows = [_Window(job, run, file, room) for run, file in zip(runs, files, strict=True)]
         while windows := [w for w in windows if len(w.rows)]:
             unread = [w.rows[-1, : job.key_bytes].tobytes() for w in windows if w.more]
             if unread:
@@ -237,9 +236,6 @@ def _windows(job: Job, runs: Sequence[Run], budget: int) -> Iterator[tuple[Rows,
             yield rows, order_of(rows, job.key_bytes)
             for window in windows:
                 window.load()
-    finally:
-        for file in files:
-            file.close()
 
 
 def _equal(windows: list[_Window], key: bytes) -> Iterator[tuple[Rows, Any]]:

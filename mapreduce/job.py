@@ -1,4 +1,4 @@
-"""A job is data: what to run, over what, into what. It crosses the wire as a map and is run anywhere.
+"""A job is data: what to run, over what, into what. It crosses the wire as a map.
 
     Job(program="mapreduce.examples.wordcount", inputs=["books/*.txt"], output="counts")
     Job(program="./myjob.py", ...)                     a file of plain Python functions

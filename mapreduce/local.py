@@ -17,7 +17,6 @@ from typing import Any
 
 from mapreduce.attempt import part_name, run_attempt
 from mapreduce.errors import JobFailed
-from mapreduce.job import Job
 from mapreduce.messages import MAP, REDUCE, Failure, JobSpec, Mission, Result, Start
 from mapreduce.output import Output
 from mapreduce.policy import judge
@@ -59,7 +58,9 @@ def add_counters(total: dict[str, dict[str, int]], more: dict[str, dict[str, int
             into[name] = into.get(name, 0) + amount
 
 
-def run_local(spec: JobSpec, progress: Callable[[str, int], None] = lambda kind, n: None) -> Outcome:
+def run_local(
+    spec: JobSpec, progress: Callable[[str, int], None] = lambda kind, n: None
+) -> Outcome:
     """Run a planned job here; raises BadJob, JobFailed."""
     job = spec.job
     program = load(job)
@@ -113,9 +114,7 @@ def _finish(
             raise JobFailed(f"{kind} {index} failed: {verdict.fail}", described)
         attempt = f"local-{kind}-{index}-{len(failures)}"
         split = spec.splits[index] if kind == MAP else None
-        start = Start(
-            attempt, "local", kind, index, split, sorted(verdict.skip), verdict.careful
-        )
+        start = Start(attempt, "local", kind, index, split, sorted(verdict.skip), verdict.careful)
         is_part = kind == REDUCE or not job.reduces
         out = Output(job.output).temporary(attempt) if is_part else str(folder / attempt)
         mission = Mission(start, job, spec.cuts, str(folder), out, list(runs))

@@ -42,7 +42,9 @@ class MRJobProgram(Program):
         step = steps[self._step]
         for what in REFUSED:
             if getattr(step, "_steps", {}).get(what):
-                raise BadJob(f"{job.program} has a {what}; only mapper, combiner and reducer run here")
+                raise BadJob(
+                    f"{job.program} has a {what}; only mapper, combiner and reducer run here"
+                )
         self._has = {part for part in PARTS if step[part] is not None}
         self.combines = job.combine and "combiner" in self._has
         self.sorts_values = bool(self._instance.sort_values())

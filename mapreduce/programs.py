@@ -50,7 +50,8 @@ FOLDS: Final = (sum, min, max)
 class Program:
     """One job's code, ready to run.
 
-    chunked: has map_chunks. combines: has a combiner. combine_every: see COMBINE_EVERY. blames: knows at which record it is.
+    chunked: has map_chunks. combines: has a combiner. combine_every: see COMBINE_EVERY.
+    blames: knows at which record it is.
     sorts_values: wants the values of a key sorted, whatever the job says.
     """
 
@@ -218,7 +219,9 @@ class PythonProgram(Program):
         parts = [function(key, reduces) for key in keys]
         for key, part in zip(keys, parts, strict=True):
             if type(part) is not int or not 0 <= part < reduces:
-                raise BadJob(f"partition({key!r:.100}, {reduces}) is {part!r}: no part of {reduces}")
+                raise BadJob(
+                    f"partition({key!r:.100}, {reduces}) is {part!r}: no part of {reduces}"
+                )
         return parts
 
     def sample_key(self, record: bytes) -> bytes | None:

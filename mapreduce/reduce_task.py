@@ -1,4 +1,4 @@
-"""One reduce: merge the sorted runs of its part, group them by key, run the user's code (steps 5, 6).
+"""One reduce: merge the sorted runs of a part, group them by key, run the user's code (5, 6).
 
 Runs come in the order of the maps that made them, and the merge is stable, so a reducer sees the
 values of a key in the order of the input, whoever was fetched first.

@@ -94,7 +94,9 @@ def _files(pattern: str) -> list[tuple[str, int]]:
                 raise BadJob(f"the input {pattern} does not exist")
         if not found:
             raise BadJob(f"the input {pattern} holds no files")
-        return [(fs.unstrip_protocol(n) if "://" in pattern else n, fs.size(n)) for n in sorted(found)]
+        return [
+            (fs.unstrip_protocol(n) if "://" in pattern else n, fs.size(n)) for n in sorted(found)
+        ]
     except OSError as error:
         raise BadJob(f"the input {pattern} cannot be read: {error}") from None
 

@@ -194,14 +194,16 @@ def environment(job: Job, task: Task) -> dict[str, str]:
         **job.properties,
     }
     named = {re.sub(r"[^A-Za-z0-9]", "_", name): value for name, value in properties.items()}
-    path = f"{os.getcwd()}:{os.environ.get('PATH', '')}"  # noqa: PTH109
+    path = f"{os.getcwd()}:{os.environ.get('PATH', '')}"
     return {**named, "PATH": path, **job.environment}
 
 
 def check_properties(properties: dict[str, str]) -> None:
     """Raises BadJob for properties that would change the result and are not honoured."""
     for name in properties:
-        touches_result = name.startswith(("stream.", "mapreduce.partition.")) or "comparator" in name
+        touches_result = (
+            name.startswith(("stream.", "mapreduce.partition.")) or "comparator" in name
+        )
         if touches_result and name not in PROPERTIES:
             raise BadJob(f"the property {name} is not honoured; those that are: {PROPERTIES}")
 
@@ -274,5 +276,3 @@ def _lines(stdout: IO[bytes]) -> Iterator[bytes]:
         yield from found
     if rest:
         yield rest
-
-

@@ -4,8 +4,8 @@
 
 Input lines are `page TAB page page …`: a page and those that it links to. A round's lines are
 `page TAB rank TAB links`. Every page passes its rank on to those it links to; a page keeps 15 % as
-its own, and gets 85 % of what comes in (Brin and Page, 1998). Ranks of pages without links are lost,
-as in the paper's simple form, so the sum of all falls below one a page.
+its own, and gets 85 % of what comes in (Brin and Page, 1998). What pages without links would pass
+on is lost, as in the paper's simple form, so the sum of all falls below one a page.
 """
 
 from __future__ import annotations
