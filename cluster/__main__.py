@@ -16,6 +16,7 @@ from cluster.cli import (
     lifecycle,
     logs,
     metrics,
+    mr,
     nodes,
     repair,
     tools,
@@ -61,6 +62,7 @@ app.add_typer(faults.net, name="net")
 app.add_typer(faults.disk, name="disk")
 app.add_typer(faults.clock, name="clock")
 app.add_typer(kv.app, name="kv")
+app.add_typer(mr.app, name="mr")
 app.add_typer(certificates.app, name="cert")
 
 

@@ -16,10 +16,12 @@ master; only when none has answered for PATIENCE_S it is NotReached.
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import contextlib
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 import uuid
@@ -28,8 +30,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
+from mapreduce import examples
 from mapreduce.errors import BadJob, JobCancelled, JobFailed, MapReduceError, NotReached
-from mapreduce.job import Job, named
+from mapreduce.job import Job, is_file, named
 from mapreduce.local import Outcome, run_local
 from mapreduce.messages import MASTER_SERVICE, JobSpec
 from mapreduce.mrjob_program import described
@@ -54,6 +57,9 @@ __all__ = [
     "MapReduceError",
     "NotReached",
     "Outcome",
+    "Watcher",
+    "example_jobs",
+    "job_of",
     "mrjob_steps",
     "named",
     "prepare",
@@ -111,6 +117,31 @@ def mrjob_steps(path: str, arguments: Sequence[str]) -> int:
         words = "\n".join(done.stderr.splitlines()[-5:])
         raise BadJob(f"{path} does not say its steps:\n{words}") from None
     return described(steps)
+
+
+def job_of(program: str, inputs: Sequence[str], output: str, given: dict[str, Any]) -> Job:
+    """The job that a person named: an example, a module, a file, an MRJob; raises BadJob."""
+    fields_ = {"inputs": list(inputs), "output": output, **given}
+    if is_file(program):
+        try:
+            text = Path(program).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadJob(f"the program {program} cannot be read: {error}") from None
+        if "MRJob" in text:
+            return Job(program=program, kind="mrjob", **fields_).checked()
+    elif program in dict(example_jobs()):
+        program = f"{examples.__name__}.{program}"
+    return with_defaults(Job(program=program, **fields_).checked(), list(given))
+
+
+def example_jobs() -> list[tuple[str, str]]:
+    """(name, what it does) of the jobs that come with it."""
+    found = []
+    for module in pkgutil.iter_modules(examples.__path__):
+        source = Path(examples.__path__[0]) / f"{module.name}.py"
+        says = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+        found.append((module.name, says.splitlines()[0]))
+    return found
 
 
 class MapReduceClient:
