@@ -55,6 +55,7 @@ class TaskState:
     failed_on: set[str] = field(default_factory=set)
     verdict: Verdict = field(default_factory=Verdict)
     result: Result | None = None
+    lost: Result | None = None  # of a winner whose output is gone; its counters still hold
     worker: str = ""  # the winner's, and which life of it
     incarnation: str = ""
     complaints: dict[str, set[str]] = field(default_factory=dict)  # of the winner, by reduce
@@ -134,9 +135,11 @@ class JobState:
         """What has come of it: counters and skipped records of the winners alone."""
         outcome = Outcome(self.id, self.spec.job.output, failures=self.failures)
         for task in self.tasks():
-            if task.result is not None:
-                add_counters(outcome.counters, task.result.counters)
-                outcome.skipped += [[task.kind, task.index, *e] for e in task.result.skipped]
+            # Of a map that was lost when its output was not needed any more, the first result:
+            # a second one would say the same.
+            if (result := task.result or task.lost) is not None:
+                add_counters(outcome.counters, result.counters)
+                outcome.skipped += [[task.kind, task.index, *e] for e in result.skipped]
         outcome.seconds = now - self.began
         outcome.tasks = {
             MAP: len(self.maps),

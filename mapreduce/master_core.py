@@ -143,7 +143,9 @@ class MasterCore:
                     job.runs[name] = value["runs"].get(name, 0)
                 continue
             task = job.task(parts[2], int(parts[3]))
-            if task is not None:
+            if task is not None and "lost" in value:
+                task.lost = decode(Result, value["lost"])
+            elif task is not None:
                 task.result = decode(Result, value["result"])
                 task.worker, task.incarnation = value["worker"], value["incarnation"]
                 task.state = DONE
@@ -288,10 +290,11 @@ class MasterCore:
 
     def _undo(self, job: JobState, task: TaskState) -> None:
         """A task that was done must be done again."""
-        task.state, task.result, task.worker, task.incarnation = PENDING, None, "", ""
+        task.lost, task.result = task.result, None
+        task.state, task.worker, task.incarnation = PENDING, "", ""
         task.complaints.clear()
         job.sources = [s for s in job.sources if task.kind != MAP or s.index != task.index]
-        self._persist({f"job/{job.id}/{task.kind}/{task.index}": None})
+        self._persist({f"job/{job.id}/{task.kind}/{task.index}": {"lost": encode(task.lost)}})
 
     def _drop(self, attempt: Attempt | None) -> None:
         """An attempt is no longer counted on."""
@@ -556,7 +559,7 @@ class MasterCore:
         ended = [job for job in self.jobs.values() if job.state in ENDED]
         for job in ended[: max(0, len(ended) - ENDED_JOBS_KEPT)]:
             del self.jobs[job.id]
-            done = [f"job/{job.id}/{t.kind}/{t.index}" for t in job.tasks() if t.result is not None]
+            done = [f"job/{job.id}/{t.kind}/{t.index}" for t in job.tasks() if t.result or t.lost]
             self.end_sequence.pop(job.id, None)
             records = [*done, f"job/{job.id}", f"job/{job.id}/end", f"token/{job.id}"]
             self._persist(dict.fromkeys(records))

@@ -13,7 +13,7 @@ import random
 from mapreduce.job import Job
 from mapreduce.job_state import ENDED
 from mapreduce.master_core import MasterCore
-from mapreduce.messages import MAP, Beat, Failure, JobSpec, Orders, Result
+from mapreduce.messages import MAP, Beat, Failure, JobSpec, Orders, Progress, Result
 from mapreduce.outputs import Commit, Finish, Persist, Send
 from mapreduce.splits import Split
 from mapreduce.worker_core import Fetch, Kill, Launch, WorkerCore
@@ -289,6 +289,26 @@ def _with(result, **fields):
     from dataclasses import replace
 
     return replace(result, **fields)
+
+
+def two_copies_end_well(master=MasterCore):
+    """The temporaries that are renamed when two attempts at one reduce end at the same time."""
+    core = master(1)
+    core.receive(Beat("w1", "life1", 1), 0.0)
+    spec = JobSpec(Job("p", ["/in"], "/out", reduces=1), [], [])
+    id = core.submit(spec, 0.0)
+    core.persisted(core.sequence, 0.0)
+    start = next(o for o in core.take_outputs() if isinstance(o, Send)).orders.start[0]
+    second = f"{id}.r0.1.99"
+    running = [Progress(second, id, "reduce", 0, "running", 0.5)]
+    core.receive(Beat("w2", "life1", 1, jobs=[id], running=running), 0.1)
+    renamed = []
+    for worker, attempt in (("w1", start.attempt), ("w2", second)):
+        results = [Result(attempt, id, "reduce", 0, f"/out/_temporary/{attempt}")]
+        core.receive(Beat(worker, "life1", 1, jobs=[id], results=results), 0.2)
+        core.persisted(core.sequence, 0.2)
+        renamed += [o.temporary for o in core.take_outputs() if isinstance(o, Commit)]
+    return renamed
 
 
 def campaign(seed, *, maps=7, reduces=3, **kinds):

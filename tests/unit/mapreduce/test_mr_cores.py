@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from mr_core_kit import Cores, campaign
+from mr_core_kit import Cores, campaign, two_copies_end_well
 
 from mapreduce import late
 from mapreduce.late import Running
@@ -148,6 +148,14 @@ def test_without_backups_the_straggler_is_waited_for():
     id = cores.submit(maps=9, reduces=2, backups=False)
     finished(cores, id, 9)
     assert cores.master.jobs[id].counts["backups"] == 0
+
+
+def test_of_two_copies_that_end_at_the_same_time_one_is_renamed():
+    assert len(two_copies_end_well()) == 1
+
+
+def test_counters_of_a_map_that_was_lost_when_nobody_needed_it_any_more_still_count():
+    assert campaign(219) == []
 
 
 def test_a_record_that_kills_twice_is_skipped():
