@@ -65,7 +65,8 @@ class Job:
         twice: "skip" it, at most `skips_max` in a task, or "fail".
     attempts: failures of one task, that tell nothing new, until the job fails.
     backups: run a second copy of a task that is late.
-    shuffle: "files": reducers fetch; "direct": map output stays in memory and is pushed to them.
+    shuffle: "files": map output goes to disk, and reduces begin when all maps have; "direct": it
+        stays in memory, and reduces wait for it from the start and take it as each map ends.
     """
 
     program: str

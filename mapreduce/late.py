@@ -26,6 +26,9 @@ CAP: Final = 0.1
 # A copy must be expected to end this many times sooner than what it copies: else it only costs.
 GAIN: Final = 1.25
 
+# One that shows no progress at all may have one long step: it is late after so many fresh ones.
+PATIENCE: Final = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -75,7 +78,10 @@ def choose(
     late = [
         r
         for r in running
-        if not r.copied and r.age_s >= AGE_S_MIN and r.rate <= slow and r.left_s > GAIN * fresh_s
+        if not r.copied
+        and r.age_s >= max(AGE_S_MIN, 0 if r.fraction else PATIENCE * fresh_s)
+        and r.rate <= slow
+        and r.left_s > GAIN * fresh_s
     ]
     for candidate in sorted(late, key=lambda r: (-r.left_s, r.attempt)):
         for worker in free:

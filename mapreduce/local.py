@@ -65,7 +65,6 @@ def run_local(
     job = spec.job
     program = load(job)
     output = Output(job.output)
-    output.begin()
     outcome = Outcome("local", job.output)
     try:
         with tempfile.TemporaryDirectory(prefix="ring-mr-") as name:

@@ -143,13 +143,8 @@ class MasterCore:
                     job.runs[name] = value["runs"].get(name, 0)
                 continue
             task = job.task(parts[2], int(parts[3]))
-            if task is not None and "lost" in value:
-                task.lost = decode(Result, value["lost"])
-            elif task is not None:
-                task.result = decode(Result, value["result"])
-                task.worker, task.incarnation = value["worker"], value["incarnation"]
-                task.state = DONE
-                self._expect(task.worker, task.incarnation, now)
+            if task is not None:
+                self._restore_task(task, value, now)
         for job in list(self.jobs.values()):
             if job.state == ACTIVE:
                 for task in job.maps:
@@ -160,6 +155,15 @@ class MasterCore:
                         self._commit(job, task)
                 self._look_at(job, now)
         self._emit("mr.restored", jobs=len(self.jobs), epoch=self.epoch)
+
+    def _restore_task(self, task: TaskState, value: dict[str, Any], now: float) -> None:
+        if "lost" in value:
+            task.lost = decode(Result, value["lost"])
+            return
+        task.result = decode(Result, value["result"])
+        task.worker, task.incarnation = value["worker"], value["incarnation"]
+        task.state = DONE
+        self._expect(task.worker, task.incarnation, now)
 
     def receive(self, beat: Beat, now: float) -> None:
         """A worker says how it goes."""

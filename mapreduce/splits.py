@@ -134,7 +134,7 @@ def _hosts(chunks: Iterable[tuple[int, int, Sequence[str]]], offset: int, length
 def chunks(split: Split, progress: Callable[[int], None] = lambda done: None) -> Iterator[bytes]:
     """The whole lines of a split, about CHUNK_BYTES at a time; raises RecordTooLong.
 
-    progress: is told how many bytes have been read so far.
+    progress: is told how many bytes have been dealt with so far.
     """
     with open_input(split.path) as file:
         end = None if split.length < 0 else split.offset + split.length
@@ -152,11 +152,12 @@ def chunks(split: Split, progress: Callable[[int], None] = lambda done: None) ->
             if not data:
                 break
             position += len(data)
-            progress(position - split.offset)
             if end is not None and position >= end and not data.endswith(b"\n"):
                 data += _to_end_of_line(file)
             cut = data.rfind(b"\n") + 1
             if cut:
+                # What was handed over is done when more is asked for.
+                progress(max(0, position - len(data) - split.offset))
                 yield b"".join((*rest, data[:cut])) if rest else data[:cut]
                 rest, held, data = [], 0, data[cut:]
             if data:

@@ -45,6 +45,9 @@ FETCH_S: Final = 2.0
 
 SLOTS: Final = 1
 
+# A file system in memory.
+MEMORY: Final = Path("/dev/shm")
+
 
 @message
 class Segment:
@@ -95,8 +98,9 @@ class WorkerService:
         shutil.rmtree(root, ignore_errors=True)
         scratch = root / incarnation
         scratch.mkdir(parents=True)
-        self._scratch = scratch
-        self.core = WorkerCore(runtime.node, incarnation, slots, str(scratch))
+        self._roots = [scratch, _memory(config, runtime.node) / incarnation]
+        self._roots[1].mkdir(parents=True, exist_ok=True)
+        self.core = WorkerCore(runtime.node, incarnation, slots, *map(str, self._roots))
         self.node = RpcNode(
             runtime, identity, service=WORKER_SERVICE, config=TransportConfig(suite=config.suite)
         )
@@ -122,7 +126,8 @@ class WorkerService:
 
     async def _serve(self, segment: Segment, call: Call) -> AsyncIterator[bytes]:
         path = Path(segment.path)
-        if not path.is_relative_to(self._scratch) or ".." in path.parts:
+        mine = any(path.is_relative_to(root) for root in self._roots)
+        if not mine or ".." in path.parts:
             raise Failed("no-segment", "it is not in this life's scratch folder")
         try:
             file = await self._in_thread(lambda: path.open("rb"))
@@ -155,8 +160,9 @@ class WorkerService:
                 self._fetches[key] = task
                 task.add_done_callback(partial(self._fetch_over, key))
             elif isinstance(output, Forget):
-                folder = self._scratch / output.job_id
-                self._files.submit(partial(shutil.rmtree, folder, True), _whatever)
+                for root in self._roots:
+                    folder = root / output.job_id
+                    self._files.submit(partial(shutil.rmtree, folder, True), _whatever)
         self._arm()
         self._news.set()
 
@@ -178,7 +184,7 @@ class WorkerService:
 
     async def _run(self, launch: Launch) -> None:
         start = launch.mission.start
-        (self._scratch / start.job_id).mkdir(exist_ok=True)
+        Path(launch.mission.folder).parent.mkdir(exist_ok=True)
         result = await self.pool.run(launch.mission)
         shutil.rmtree(launch.mission.folder, ignore_errors=True)
         self.core.ended(result, self._now())
@@ -191,7 +197,7 @@ class WorkerService:
         path = Path(fetch.path)
         local: list[list[Any]] = []
         try:
-            (self._scratch / path.parent.name).mkdir(exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
             position = 0
             with await self._in_thread(lambda: path.open("wb")) as file:
                 for offset, length, count in runs:
@@ -297,12 +303,22 @@ class WorkerService:
         await self.pool.stop()
         await self.node.close()
         self._files.close()
-        shutil.rmtree(self._scratch.parent, ignore_errors=True)
+        for root in self._roots:
+            shutil.rmtree(root.parent, ignore_errors=True)
 
 
 def _read_at(file: BinaryIO, position: int, count: int) -> bytes:
     file.seek(position)
     return file.read(count)
+
+
+def _memory(config: ClusterConfig, node: str) -> Path:
+    """Where the data of direct shuffles lies: in memory, if this machine has such a folder."""
+    if not MEMORY.is_dir():
+        return config.home / "nodes" / node / "memory"
+    folder = MEMORY / f"ring-{config.id}-{node}"
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
 
 
 def _settings(config: ClusterConfig) -> tuple[int, bool]:

@@ -95,13 +95,17 @@ class WorkerCore:
 
     Args:
         scratch: folder for intermediate data; a folder a job in it.
+        memory: the same for jobs with a direct shuffle, on a file system without a disk.
     """
 
-    def __init__(self, name: str, incarnation: str, slots: int, scratch: str) -> None:
+    def __init__(
+        self, name: str, incarnation: str, slots: int, scratch: str, memory: str = ""
+    ) -> None:
         self.name = name
         self.incarnation = incarnation
         self.slots = slots
         self.scratch = scratch
+        self.memory = memory or scratch
         self.jobs: dict[str, JobSpec] = {}
         self.held: dict[str, Held] = {}
         self.results: dict[str, Result] = {}
@@ -268,7 +272,8 @@ class WorkerCore:
                 self._outputs.append(Launch(self._mission(held)))
 
     def _folder(self, start: Start) -> str:
-        return f"{self.scratch}/{start.job_id}/{start.attempt}"
+        direct = self.jobs[start.job_id].job.shuffle == "direct"
+        return f"{self.memory if direct else self.scratch}/{start.job_id}/{start.attempt}"
 
     def _mission(self, held: Held) -> Mission:
         start, spec = held.start, self.jobs[held.start.job_id]

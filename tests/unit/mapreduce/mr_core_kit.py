@@ -104,7 +104,11 @@ class Cores:
         return id
 
     def state(self, id):
-        return None if self.master is None or id not in self.master.jobs else self.master.jobs[id].state
+        return (
+            None
+            if self.master is None or id not in self.master.jobs
+            else self.master.jobs[id].state
+        )
 
     def ended(self, id):
         return lambda: self.state(id) in ENDED

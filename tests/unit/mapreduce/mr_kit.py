@@ -1,4 +1,4 @@
-"""Jobs for the tests, the answers by another way, and the master's core with workers made of air."""
+"""Jobs for the tests, and the answers by another way."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from mapreduce.job import Job
 from mapreduce.local import run_local
 from mapreduce.messages import JobSpec
+from mapreduce.output import Output
 from mapreduce.programs import load
 from mapreduce.splits import plan, sample
 
@@ -23,7 +24,7 @@ def spec_of(job: Job) -> JobSpec:
     job = job.checked()
     splits = plan(job)
     cuts = sample(job, splits, load(job).sample_key) if job.partition == "range" else []
-    Path(job.output).mkdir(parents=True, exist_ok=True)
+    Output(job.output).begin()
     return JobSpec(job, splits, cuts)
 
 
@@ -49,7 +50,11 @@ def counted(data: bytes) -> list[bytes]:
 def text(seed: int, lines: int = 400, vocabulary: int = 200) -> bytes:
     """Lines of words, some of them not ASCII, some lines empty."""
     dice = random.Random(seed)
-    words = [b"w%d" % i for i in range(vocabulary)] + ["größe".encode(), "语言".encode(), b"\xff\xfe"]
+    words = [b"w%d" % i for i in range(vocabulary)] + [
+        "größe".encode(),
+        "语言".encode(),
+        b"\xff\xfe",
+    ]
     made = [b" ".join(dice.choices(words, k=dice.randrange(12))) for _ in range(lines)]
     return b"\n".join(made) + dice.choice([b"", b"\n"])
 

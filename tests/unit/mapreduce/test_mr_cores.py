@@ -6,10 +6,10 @@ import pytest
 from mr_core_kit import Cores, campaign, two_copies_end_well
 
 from mapreduce import late
+from mapreduce.job import Job
 from mapreduce.late import Running
 from mapreduce.messages import Failure
 from mapreduce.policy import judge
-from mapreduce.job import Job
 
 
 def finished(cores, id, maps=6, reduces=2):

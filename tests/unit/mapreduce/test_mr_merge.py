@@ -25,11 +25,17 @@ def written(path, pairs, source=0) -> Run:
 
 def read(run: Run):
     with open(run.path, "rb") as file:
-        return [pair for keys, values in read_blocks(file, run) for pair in zip(keys, values, strict=True)]
+        return [
+            pair
+            for keys, values in read_blocks(file, run)
+            for pair in zip(keys, values, strict=True)
+        ]
 
 
 keys = st.binary(max_size=3)
-values = st.one_of(st.integers(-(2**63), 2**63 - 1), st.binary(max_size=4), st.text(max_size=3), st.none())
+values = st.one_of(
+    st.integers(-(2**63), 2**63 - 1), st.binary(max_size=4), st.text(max_size=3), st.none()
+)
 
 
 @settings(max_examples=60, deadline=None)

@@ -40,7 +40,12 @@ def program(tmp_path, body: str) -> str:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.binary(max_size=9), max_size=12), st.booleans(), st.integers(1, 12), st.integers(1, 5))
+@given(
+    st.lists(st.binary(max_size=9), max_size=12),
+    st.booleans(),
+    st.integers(1, 12),
+    st.integers(1, 5),
+)
 def test_every_line_is_in_exactly_one_split(tmp_path_factory, made, ends, size, chunk):
     rows = [row.replace(b"\n", b"") for row in made]
     data = b"\n".join(rows) + (b"\n" if ends and rows else b"")
@@ -129,7 +134,17 @@ def test_word_count_whatever_splits_reduces_and_memory(tmp_path, name, seed):
 
 def test_the_sort_of_lines_is_that_of_the_c_locale(tmp_path):
     data = text(5, 3000)
-    run(job(tmp_path, data, SORT, partition="range", reduces=4, split_bytes=7000, memory_bytes=1 << 16))
+    run(
+        job(
+            tmp_path,
+            data,
+            SORT,
+            partition="range",
+            reduces=4,
+            split_bytes=7000,
+            memory_bytes=1 << 16,
+        )
+    )
     expected = b"\n".join(sorted(data.removesuffix(b"\n").split(b"\n"))) + b"\n"
     assert b"".join(parts(tmp_path / "out")) == expected
     assert min(map(len, parts(tmp_path / "out"))) > len(data) / 8  # the sample cut it evenly
@@ -161,7 +176,10 @@ def test_descending_keys(keys):
 
 
 def test_sorted_values(tmp_path):
-    body = "def map(line):\n    yield b'k', int(line)\ndef reduce(key, values):\n    yield key, list(values)\n"
+    body = (
+        "def map(line):\n    yield b'k', int(line)\n"
+        "def reduce(key, values):\n    yield key, list(values)\n"
+    )
     run(job(tmp_path, b"3\n1\n2\n", program(tmp_path, body), sort_values=True, reduces=1))
     assert parts(tmp_path / "out") == [b"k\t[1, 2, 3]\n"]
 
@@ -186,13 +204,23 @@ def test_clicks_a_site_a_day(tmp_path):
     )
     outcome = run(job(tmp_path, data, "mapreduce.examples.loganalysis"))
     assert lines(tmp_path / "out") == [b"a.org 2026-11-30\t2", b"a.org 2026-12-01\t1"]
-    assert outcome.counters["log"] == {"lines that make no sense": 1, "requests that are no clicks": 1}
+    assert outcome.counters["log"] == {
+        "lines that make no sense": 1,
+        "requests that are no clicks": 1,
+    }
 
 
 def test_grep_is_a_job_of_maps_alone(tmp_path):
     data = b"an error\nfine\nerror error\n"
     outcome = run(
-        job(tmp_path, data, "mapreduce.examples.grep", reduces=0, args={"pattern": "err.r"}, split_bytes=8)
+        job(
+            tmp_path,
+            data,
+            "mapreduce.examples.grep",
+            reduces=0,
+            args={"pattern": "err.r"},
+            split_bytes=8,
+        )
     )
     found = [line.split(b"\t")[1] for line in b"".join(parts(tmp_path / "out")).splitlines()]
     assert found == [b"an error", b"error error"]
@@ -204,7 +232,13 @@ def test_pagerank_of_a_ring_is_one_everywhere(tmp_path):
     made = job(tmp_path, data, "mapreduce.examples.pagerank")
     for number in range(3):
         out = tmp_path / f"round{number}"
-        run(Job(made.program, made.inputs if not number else [f"{tmp_path}/round{number - 1}/part-*"], str(out)))
+        run(
+            Job(
+                made.program,
+                made.inputs if not number else [f"{tmp_path}/round{number - 1}/part-*"],
+                str(out),
+            )
+        )
     assert [line.split(b"\t")[:2] for line in lines(tmp_path / "round2")] == [
         [b"a", b"1.0"],
         [b"b", b"1.0"],
@@ -280,7 +314,10 @@ def test_a_chunked_program_is_given_lines_one_by_one_to_find_the_bad_one(tmp_pat
 
 
 def test_a_bad_group_of_a_reduce_is_skipped_too(tmp_path):
-    body = "def map(line):\n    yield line, 1\ndef reduce(key, values):\n    yield key, 1 // int(key)\n"
+    body = (
+        "def map(line):\n    yield line, 1\n"
+        "def reduce(key, values):\n    yield key, 1 // int(key)\n"
+    )
     outcome = run(job(tmp_path, b"1\n0\n2\n", program(tmp_path, body), on_error="skip", reduces=1))
     assert lines(tmp_path / "out") == [b"1\t1", b"2\t0"]
     assert outcome.skipped == [["reduce", 0, 1, "0"]]
@@ -369,4 +406,6 @@ def test_word_count_of_this_text_twice_is_the_same_bytes(tmp_path):
     second = run(job(tmp_path, data, memory_bytes=1 << 16))
     assert parts(tmp_path / "out") == before
     assert first.counters == second.counters
-    assert Counter(data.split()).total() == sum(int(n.split(b"\t")[1]) for n in lines(tmp_path / "out"))
+    assert Counter(data.split()).total() == sum(
+        int(n.split(b"\t")[1]) for n in lines(tmp_path / "out")
+    )
