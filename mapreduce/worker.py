@@ -183,7 +183,6 @@ class WorkerService:
         self._go()
 
     async def _run(self, launch: Launch) -> None:
-        start = launch.mission.start
         Path(launch.mission.folder).parent.mkdir(exist_ok=True)
         result = await self.pool.run(launch.mission)
         shutil.rmtree(launch.mission.folder, ignore_errors=True)

@@ -245,6 +245,7 @@ def test_the_master_is_killed_and_nothing_that_was_done_is_done_again(ring, work
     under.when(lambda state: state["maps"]["done"] >= 4 and state["maps"]["running"] >= 3)
     act(ring, "kill", "m1")
     act(ring, "restart", "m1")
+    under.states.clear()
     under.when(lambda state: state["maps"]["running"] >= 3)
     open_gate(work)
     outcome = under.end()
