@@ -1,6 +1,7 @@
 """`python -m mapreduce master|worker --node NAME --config FILE`: one daemon in the foreground.
 
-And `nursery`, which workers start for themselves (child.py).
+And `nursery`, which workers start for themselves (child.py); `steps FILE ARGUMENTS…`, which prints
+how many steps an MRJob has.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ def main(arguments: list[str]) -> None:
         from mapreduce.child import nursery
 
         nursery(int(rest[0]), int(rest[1]))
+    if word == "steps":
+        from mapreduce.mrjob_program import count_steps
+
+        print(count_steps(rest[0], rest[1:]))
+        return
     from netstack.runtime import daemon
 
     if word == "master":

@@ -19,7 +19,6 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextlib
-import json
 import os
 import pkgutil
 import subprocess
@@ -35,7 +34,6 @@ from mapreduce.errors import BadJob, JobCancelled, JobFailed, MapReduceError, No
 from mapreduce.job import Job, is_file, named
 from mapreduce.local import Outcome, run_local
 from mapreduce.messages import MASTER_SERVICE, JobSpec
-from mapreduce.mrjob_program import described
 from mapreduce.output import Output
 from mapreduce.programs import import_program, load
 from mapreduce.splits import Locator, plan, sample
@@ -107,16 +105,13 @@ def prepare(job: Job, locator: Locator | None = None) -> JobSpec:
 
 
 def mrjob_steps(path: str, arguments: Sequence[str]) -> int:
-    """How many steps the MRJob in a file has; asks the file itself, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, path, "--steps", *arguments], capture_output=True, text=True, check=False
-    )
-    try:
-        steps = json.loads(done.stdout)
-    except ValueError:
+    """How many steps the MRJob in a file has; asked in a process of its own; raises BadJob."""
+    command = [sys.executable, "-m", "mapreduce", "steps", path, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or not done.stdout.strip().isdecimal():
         words = "\n".join(done.stderr.splitlines()[-5:])
-        raise BadJob(f"{path} does not say its steps:\n{words}") from None
-    return described(steps)
+        raise BadJob(f"{path} does not say its steps:\n{words}")
+    return int(done.stdout)
 
 
 def job_of(program: str, inputs: Sequence[str], output: str, given: dict[str, Any]) -> Job:

@@ -1,7 +1,7 @@
 """An MRJob class as it is: its own methods, protocols, counters, options.
 
 One step of it is one job here. The class is instantiated where the task runs, never in the process
-that submits the job; that asks the file itself how many steps it has (client.mrjob_steps).
+that submits the job; that asks a process of its own how many steps it has (client.mrjob_steps).
 
 What a step may consist of: mapper, combiner, reducer, with their _init and _final; commands
 (_cmd) and filters (_pre_filter) and mapper_raw are refused. SORT_VALUES is honoured; PARTITIONER,
@@ -20,7 +20,7 @@ from mapreduce.blocks import Pair
 from mapreduce.context import Task
 from mapreduce.errors import BadJob
 from mapreduce.job import Job
-from mapreduce.programs import Groups, Program
+from mapreduce.programs import Groups, Program, import_program
 from mapreduce.streaming import reported
 
 PARTS = ("mapper", "combiner", "reducer")
@@ -108,7 +108,7 @@ class _Reporter(io.RawIOBase):
         return len(data)
 
 
-def _mrjob_class(module: types.ModuleType, where: str) -> type:
+def _mrjob_class(module: types.ModuleType, where: str) -> Any:
     from mrjob.job import MRJob
 
     found: list[type] = [
@@ -137,9 +137,15 @@ def _decoded(groups: Groups, read: Any) -> Iterator[tuple[Any, Any]]:
             yield read(_joined(key, value))
 
 
-def described(steps: Sequence[dict[str, Any]]) -> int:
-    """How many of the steps that `--steps` printed can be run here; raises BadJob."""
+def count_steps(path: str, arguments: Sequence[str]) -> int:
+    """How many steps the class in a file has; raises BadJob. Instantiates it."""
+    job = Job.mrjob(path, arguments=arguments, inputs=["-"], output="-")
+    kind = _mrjob_class(import_program(job), path)
+    try:
+        steps = kind(list(arguments)).steps()
+    except SystemExit as error:
+        raise BadJob(f"{path} refuses its arguments {list(arguments)}") from error
     for step in steps:
-        if step.get("type") != "streaming":
-            raise BadJob(f"a step of the type {step.get('type')} does not run here")
+        if step.description(0).get("type") != "streaming":
+            raise BadJob(f"{path} has a {type(step).__name__}, which does not run here")
     return len(steps)

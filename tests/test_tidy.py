@@ -47,6 +47,14 @@ CORES = (
     "netstack/tunnel/address.py",
     "raftd/*.py",
     "cluster/node.py",
+    "mapreduce/master_core.py",
+    "mapreduce/worker_core.py",
+    "mapreduce/job_state.py",
+    "mapreduce/placement.py",
+    "mapreduce/late.py",
+    "mapreduce/policy.py",
+    "mapreduce/outputs.py",
+    "mapreduce/keys.py",
 )
 # The shells that live beside the cores: these may touch the world.
 SHELLS = {
