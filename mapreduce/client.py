@@ -20,7 +20,6 @@ import ast
 import asyncio
 import contextlib
 import os
-import pkgutil
 import subprocess
 import sys
 import uuid
@@ -132,10 +131,10 @@ def job_of(program: str, inputs: Sequence[str], output: str, given: dict[str, An
 def example_jobs() -> list[tuple[str, str]]:
     """(name, what it does) of the jobs that come with it."""
     found = []
-    for module in pkgutil.iter_modules(examples.__path__):
-        source = Path(examples.__path__[0]) / f"{module.name}.py"
-        says = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
-        found.append((module.name, says.splitlines()[0]))
+    for module in examples.MODULES:
+        name = module.rpartition(".")[2]
+        source = (Path(__file__).parent / "examples" / f"{name}.py").read_text(encoding="utf-8")
+        found.append((name, (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]))
     return found
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from mapreduce import late
 from mapreduce.local import Outcome, add_counters, failure_as_json
-from mapreduce.messages import MAP, REDUCE, Failure, JobSpec, Result, Source
+from mapreduce.messages import MAP, REDUCE, Failure, JobSpec, Progress, Result, Source
 from mapreduce.policy import Verdict
 
 PENDING, RUNNING, DONE, COMMITTED = "pending", "running", "done", "committed"
@@ -42,6 +43,14 @@ class Attempt:
     ran_at: float | None = None
     sources: int = 0
 
+    def heard(self, progress: Progress, now: float) -> None:
+        """Its worker says how far it is."""
+        if progress.phase == "running" and self.ran_at is None:
+            self.ran_at = now
+        self.phase, self.fraction = progress.phase, progress.fraction
+        self.record, self.status = progress.record, progress.status
+        self.sources = progress.sources
+
 
 @dataclass(slots=True)
 class TaskState:
@@ -67,6 +76,12 @@ class TaskState:
     def done(self) -> bool:
         """Whether there is a winner."""
         return self.state in (DONE, COMMITTED)
+
+
+def number_of(attempt: str) -> tuple[int, int]:
+    """(epoch, number) of an attempt; the later one is larger."""
+    *_, epoch, number = attempt.split(".")
+    return int(epoch), int(number)
 
 
 class JobState:
@@ -131,6 +146,40 @@ class JobState:
         if len(self.failures) < FAILURES_MAX:
             self.failures.append(failure_as_json(failure))
 
+    def running(self, tasks: list[TaskState], now: float) -> list[late.Running]:
+        """The attempts that run, as late.choose wants to know of them."""
+        return [
+            late.Running(a.id, a.worker, a.fraction, now - a.ran_at, len(task.attempts) > 1)
+            for task in tasks
+            if task.state == RUNNING
+            for a in task.attempts.values()
+            if a.ran_at is not None
+        ]
+
+    def record_keys(self) -> list[str]:
+        """Of everything that is durable of it."""
+        done = [f"job/{self.id}/{t.kind}/{t.index}" for t in self.tasks() if t.result or t.lost]
+        return [*done, f"job/{self.id}", f"job/{self.id}/end", f"token/{self.id}"]
+
+    def end_record(self, now: float) -> dict[str, Any]:
+        """What is durable of a job that is over, beside its tasks."""
+        return {
+            "state": self.state,
+            "error": self.error,
+            "failures": self.failures,
+            "seconds": now - self.began,
+            "counts": dict(self.counts),
+            "runs": dict(self.runs),
+        }
+
+    def restore_end(self, record: dict[str, Any], now: float) -> None:
+        """The same, read back."""
+        self.state, self.error = record["state"], record["error"]
+        self.failures, self.ended_at = record["failures"], now
+        self.began = now - record["seconds"]
+        self.counts.update(record["counts"])
+        self.runs.update(record["runs"])
+
     def outcome(self, now: float) -> Outcome:
         """What has come of it: counters and skipped records of the winners alone."""
         outcome = Outcome(self.id, self.spec.job.output, failures=self.failures)
@@ -149,6 +198,23 @@ class JobState:
             **self.counts,
         }
         return outcome
+
+    def check(self) -> None:
+        """Raises AssertionError when something is not as it must be."""
+        sources = {source.index: source for source in self.sources}
+        for task in self.tasks():
+            where = f"{self.id} {task!r}"
+            assert task.done == (task.result is not None), f"{where}: result"
+            assert task.state != RUNNING or task.attempts, f"{where}: runs without attempts"
+            assert not (task.done and task.attempts), f"{where}: done, and still counted on"
+            if task.kind == MAP and self.spec.job.reduces and self.state == ACTIVE:
+                assert task.done == (task.index in sources), f"{where}: source"
+                if task.result is not None:
+                    assert sources[task.index].attempt == task.result.attempt, where
+        versions = [source.version for source in self.sources]
+        assert versions == sorted(set(versions)), f"{self.id}: versions {versions}"
+        if self.state == FINISHED:
+            assert all(task.done for task in self.parts), f"{self.id}: finished too early"
 
     def progress(self, now: float) -> dict[str, Any]:
         """How it goes, for whoever watches."""

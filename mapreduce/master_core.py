@@ -40,6 +40,7 @@ from mapreduce.job_state import (
     Attempt,
     JobState,
     TaskState,
+    number_of,
 )
 from mapreduce.messages import (
     MAP,
@@ -75,12 +76,6 @@ AVOID_S: Final = 10.0
 JOBS_MAX: Final = 64
 ENDED_JOBS_KEPT: Final = 50
 SPEC_BYTES_MAX: Final = 4 * 1024 * 1024
-
-
-def number_of(attempt: str) -> tuple[int, int]:
-    """(epoch, number) of an attempt; the later one is larger."""
-    *_, epoch, number = attempt.split(".")
-    return int(epoch), int(number)
 
 
 class MasterCore:
@@ -135,12 +130,7 @@ class MasterCore:
             if job is None or len(parts) == 2:
                 continue
             if parts[2] == "end":
-                job.state, job.error = value["state"], value["error"]
-                job.failures, job.ended_at = value["failures"], now
-                job.began = now - value["seconds"]
-                job.counts.update(value["counts"])
-                for name in (MAP, REDUCE):
-                    job.runs[name] = value["runs"].get(name, 0)
+                job.restore_end(value, now)
                 continue
             task = job.task(parts[2], int(parts[3]))
             if task is not None:
@@ -404,11 +394,7 @@ class MasterCore:
             # It was begun by an earlier life of this master, or given up too early: count on it.
             attempt = Attempt(progress.attempt, job.id, task, worker.name, now)
             self._count_on(attempt)
-        if progress.phase == "running" and attempt.ran_at is None:
-            attempt.ran_at = now
-        attempt.phase, attempt.fraction = progress.phase, progress.fraction
-        attempt.record, attempt.status = progress.record, progress.status
-        attempt.sources = progress.sources
+        attempt.heard(progress, now)
         if task.kind == REDUCE and progress.phase == "shuffle":
             self._owe_sources(worker, job, progress.sources)
 
@@ -511,13 +497,7 @@ class MasterCore:
         for kind, tasks in ((MAP, job.maps), (REDUCE, job.reduces)):
             if any(task.state == PENDING for task in tasks):
                 continue
-            running = [
-                late.Running(a.id, a.worker, a.fraction, now - a.ran_at, len(task.attempts) > 1)
-                for task in tasks
-                if task.state == RUNNING
-                for a in task.attempts.values()
-                if a.ran_at is not None
-            ]
+            running = job.running(tasks, now)
             free = [w.name for w in by_room(self.workers.values()) if w.room_for(kind)]
             slots = sum(w.slots for w in self.workers.values() if w.alive)
             chosen = late.choose(running, job.durations[kind], free, slots)
@@ -549,11 +529,9 @@ class MasterCore:
         for task in job.tasks():
             self._cancel_attempts(task)
         job.state, job.ended_at = state, now
-        end = {
-            "state": state, "error": job.error, "failures": job.failures,
-            "seconds": now - job.began, "counts": dict(job.counts), "runs": dict(job.runs),
-        }  # fmt: skip
-        sequence = self.end_sequence[job.id] = self._persist({f"job/{job.id}/end": end})
+        sequence = self.end_sequence[job.id] = self._persist(
+            {f"job/{job.id}/end": job.end_record(now)}
+        )
         if state != FINISHED:
             self._when_durable(sequence, Abandon(job.spec.job.output))
         self._when_durable(sequence, Ended(job.id))
@@ -563,10 +541,8 @@ class MasterCore:
         ended = [job for job in self.jobs.values() if job.state in ENDED]
         for job in ended[: max(0, len(ended) - ENDED_JOBS_KEPT)]:
             del self.jobs[job.id]
-            done = [f"job/{job.id}/{t.kind}/{t.index}" for t in job.tasks() if t.result or t.lost]
             self.end_sequence.pop(job.id, None)
-            records = [*done, f"job/{job.id}", f"job/{job.id}/end", f"token/{job.id}"]
-            self._persist(dict.fromkeys(records))
+            self._persist(dict.fromkeys(job.record_keys()))
 
     # -- what goes out
 
@@ -621,17 +597,4 @@ class MasterCore:
     def check(self) -> None:
         """Raises AssertionError when something is not as it must be."""
         for job in self.jobs.values():
-            sources = {source.index: source for source in job.sources}
-            for task in job.tasks():
-                where = f"{job.id} {task!r}"
-                assert task.done == (task.result is not None), f"{where}: result"
-                assert task.state != RUNNING or task.attempts, f"{where}: runs without attempts"
-                assert not (task.done and task.attempts), f"{where}: done, and still counted on"
-                if task.kind == MAP and job.spec.job.reduces and job.state == ACTIVE:
-                    assert task.done == (task.index in sources), f"{where}: source"
-                    if task.result is not None:
-                        assert sources[task.index].attempt == task.result.attempt, where
-            versions = [source.version for source in job.sources]
-            assert versions == sorted(set(versions)), f"{job.id}: versions {versions}"
-            if job.state == FINISHED:
-                assert all(task.done for task in job.parts), f"{job.id}: finished too early"
+            job.check()
