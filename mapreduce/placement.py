@@ -52,14 +52,17 @@ def next_map(
 ) -> TaskState | None:
     """A pending map for `worker`: one whose split lies there, else the first that is left.
 
-    Not one that failed there, nor any while its output could not be fetched, if there are others.
+    Not one that failed there while it has not failed everywhere, nor any while the worker's output
+    could not be fetched and that of others could.
     """
-    others = any(w.alive and w.slots and w is not worker for w in workers.values())
-    if others and now < worker.avoided_until:
+    able = [w for w in workers.values() if w.alive and w.slots]
+    if now < worker.avoided_until and any(now >= w.avoided_until for w in able):
         return None
     found: TaskState | None = None
     for task in job.maps:
-        if task.state != PENDING or (others and worker.name in task.failed_on):
+        if task.state != PENDING:
+            continue
+        if worker.name in task.failed_on and any(w.name not in task.failed_on for w in able):
             continue
         if worker.name in job.spec.splits[task.index].hosts:
             return task

@@ -69,8 +69,9 @@ class _Child:
     def kill(self) -> None:
         """With all that it has started."""
         if self.pid.done() and not self.status.done():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid.result(), signal.SIGKILL)
+            for kill in (os.killpg, os.kill):  # one that is young leads no group yet
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    kill(self.pid.result(), signal.SIGKILL)
 
 
 class _Nursery:
