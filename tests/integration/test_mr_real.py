@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ring_kit import PATIENCE, Ring, alive
 
@@ -376,6 +377,42 @@ def test_a_damaged_map_output_is_made_again(ring, work):
     same_as_alone(work, job)
     assert damaged
     assert "source" in {f["kind"] for f in outcome.failures}
+
+
+# -- memory
+
+
+def sorts_within(ring, work, megabytes: int, limit_mb: int, memory_mb: int) -> None:
+    """A sort of records in children that are ended when they grow above a limit."""
+    dice = np.random.default_rng(1)
+    with (work / "records").open("wb") as file:
+        for _ in range(megabytes // 20):
+            dice.integers(33, 127, (200_000, 100), np.uint8).tofile(file)
+    job = make(
+        work, "mapreduce.examples.sort", inputs=[str(work / "records")], record_bytes=100,
+        key_bytes=10, partition="range", memory_bytes=memory_mb << 20,
+        child_bytes_max=limit_mb << 20, on_crash="fail",
+    )  # fmt: skip
+    outcome = run(ring, job)
+    assert outcome.failures == []
+    last = b""
+    for path in sorted((work / "out").glob("part-*")):
+        rows = np.fromfile(path, np.uint8).reshape(-1, 100)
+        keys = np.ascontiguousarray(rows[:, :10]).view("S10").ravel()
+        assert (keys[1:] >= keys[:-1]).all()
+        assert keys[0] >= last
+        last = keys[-1]
+    assert outcome.counters["mapreduce"]["reduce_output_records"] == megabytes * 10_000
+
+
+def test_a_sort_of_a_hundred_megabytes_in_small_children(ring, work):
+    sorts_within(ring, work, 100, limit_mb=110, memory_mb=12)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_sort_of_two_gigabytes_in_256_mb(ring, work):
+    sorts_within(ring, work, 2000, limit_mb=256, memory_mb=64)
 
 
 # -- the command line
