@@ -20,7 +20,9 @@ from cluster.cli import (
     lifecycle,
     logs,
     metrics,
-    mr_parts,
+    mr,
+    mr_fs,
+    mr_graph,
     nodes,
     repair,
     tools,
@@ -70,7 +72,9 @@ app.add_typer(faults.clock, name="clock")
 app.add_typer(kv.app, name="kv")
 app.add_typer(dht.app, name="dht")
 app.add_typer(ddp.app, name="ddp")
-app.add_typer(mr_parts.app, name="mr")
+mr.app.add_typer(mr_fs.app, name="fs")
+mr.app.command("graph")(mr_graph.graph)
+app.add_typer(mr.app, name="mr")
 app.add_typer(certificates.app, name="cert")
 
 

@@ -93,8 +93,11 @@ class Process:
 
 
 def daemon_command(module: str, node: str, config: Path) -> list[str]:
-    """`python -m MODULE --node NODE --config FILE` with this interpreter."""
-    return [sys.executable, "-m", module, "--node", node, "--config", str(config)]
+    """`python -m MODULE --node NODE --config FILE` with this interpreter.
+
+    `module` may be followed by a word of its own, as in "mapreduce worker".
+    """
+    return [sys.executable, "-m", *module.split(), "--node", node, "--config", str(config)]
 
 
 def become_subreaper() -> None:

@@ -1,4 +1,4 @@
-"""Times and chances as people write them: `20ms`, `10%`."""
+"""Times, chances and sizes as people write them: `20ms`, `10%`, `64M`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,18 @@ def seconds(text: str) -> float:
             if math.isfinite(value):
                 return value
     raise Usage(f"{text!r} is not a time; write it with its unit, as in 20ms or 1.5s")
+
+
+SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def size_bytes(text: str) -> int:
+    """`64M`, `512K` or `1000`; raises Usage."""
+    factor = SIZES.get(text[-1:].upper(), 1)
+    number = text if factor == 1 else text[:-1]
+    if not number.isdecimal() or not int(number):
+        raise Usage(f"{text!r} is not a size; write bytes, or 512K, 64M, 2G")
+    return int(number) * factor
 
 
 def probability(text: str) -> float:

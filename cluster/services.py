@@ -36,7 +36,7 @@ class ServiceKind:
     """One kind of daemon.
 
     prefix: of its nodes' names; a number follows.
-    module: what `python -m` runs.
+    module: what `python -m` runs; a word behind it is its first argument.
     count: nodes where no number is asked for.
     columns: of its table in `ring status`, beside those that all have.
     elects: its members decide themselves who belongs to them, and are asked before one comes
@@ -139,5 +139,29 @@ SERVICES: Final[dict[str, ServiceKind]] = {
             Column("CHILD", "child", number=True),
         ),
         hint="ring mr graph docs/examples/graphs.py:wordcount --draw graph.svg",
+    ),
+    "mrmaster": ServiceKind(
+        "m",
+        "mapreduce master",
+        1,
+        (
+            Column("EPOCH", "epoch", number=True),
+            Column("WORKERS", "workers", number=True),
+            Column("JOBS", "jobs", number=True),
+            Column("STATE IN", "state_in"),
+        ),
+    ),
+    "mapreduce": ServiceKind(
+        "w",
+        "mapreduce worker",
+        2,
+        (
+            Column("SLOTS", "slots", number=True),
+            Column("RUNNING", "running", number=True),
+            Column("DONE", "done", number=True),
+            Column("FETCHED MB", "fetched_mb", number=True),
+        ),
+        brings={"mrmaster": 1},
+        hint="ring mr run wordcount README.md counts  ·  ring kill w1",
     ),
 }

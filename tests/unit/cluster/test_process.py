@@ -253,3 +253,8 @@ def test_a_daemon_is_a_command_line_that_a_person_could_type(tmp_path):
         sys.executable,
         *("-m", "raftd", "--node", "n1", "--config", f"{tmp_path}/cluster.toml"),
     ]
+
+
+def test_a_service_may_be_a_word_behind_its_module(tmp_path):
+    command = daemon_command("mapreduce worker", "w1", tmp_path / "cluster.toml")
+    assert command[1:6] == ["-m", "mapreduce", "worker", "--node", "w1"]

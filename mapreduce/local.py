@@ -1,0 +1,141 @@
+"""The sequential runner: one process, one task after the other. `--local`, and the tests' oracle.
+
+For a debugger it is the right place: the user's code runs in this process. So it cannot survive
+code that kills its process; code that raises it treats by the job's policy, as the cluster does.
+The same task functions run as on a cluster, over the same splits, so the output is the same, byte
+for byte; what differs is everything that could go wrong there.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mapreduce.attempt import part_name, run_attempt
+from mapreduce.errors import JobFailed
+from mapreduce.messages import MAP, REDUCE, Failure, JobSpec, Mission, Result, Start
+from mapreduce.output import Output
+from mapreduce.policy import judge
+from mapreduce.programs import load
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a job has come to. skipped: [kind, task, record, excerpt] each."""
+
+    job_id: str
+    output: str
+    counters: dict[str, dict[str, int]] = field(default_factory=dict)
+    skipped: list[list[Any]] = field(default_factory=list)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    tasks: dict[str, int] = field(default_factory=dict)
+
+    def report(self) -> dict[str, Any]:
+        """What stands in `_report.json` beside the output."""
+        return {
+            "job": self.job_id,
+            "counters": self.counters,
+            "skipped": [
+                {"task": f"{kind} {index}", "record": record, "excerpt": text}
+                for kind, index, record, text in self.skipped
+            ],
+            "failures": self.failures,
+            "tasks": self.tasks,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def add_counters(total: dict[str, dict[str, int]], more: dict[str, dict[str, int]]) -> None:
+    """Add the counters of one task to those of its job."""
+    for group, counters in more.items():
+        into = total.setdefault(group, {})
+        for name, amount in counters.items():
+            into[name] = into.get(name, 0) + amount
+
+
+def run_local(
+    spec: JobSpec, progress: Callable[[str, int], None] = lambda kind, n: None
+) -> Outcome:
+    """Run a planned job here; raises BadJob, JobFailed."""
+    job = spec.job
+    program = load(job)
+    output = Output(job.output)
+    outcome = Outcome("local", job.output)
+    try:
+        with tempfile.TemporaryDirectory(prefix="ring-mr-") as name:
+            folder = Path(name)
+            maps: list[Result] = []
+            for index in range(len(spec.splits)):
+                maps.append(_finish(spec, program, folder, MAP, index, (), outcome))
+                progress(MAP, index + 1)
+                if not job.reduces:
+                    output.commit(maps[-1].path, part_name(index))
+            for index in range(job.reduces):
+                runs = runs_of(maps, index)
+                result = _finish(spec, program, folder, REDUCE, index, runs, outcome)
+                output.commit(result.path, part_name(index))
+                progress(REDUCE, index + 1)
+    except BaseException:
+        output.abandon()
+        raise
+    outcome.tasks = {MAP: len(spec.splits), REDUCE: job.reduces}
+    output.finish(outcome.report())
+    return outcome
+
+
+def runs_of(maps: Sequence[Result], part: int) -> list[list[Any]]:
+    """The runs of one part, in the order of the maps."""
+    return [[m.path, *run, m.index] for m in maps for run in m.runs[part]]
+
+
+def _finish(
+    spec: JobSpec,
+    program: Any,
+    folder: Path,
+    kind: str,
+    index: int,
+    runs: Sequence[list[Any]],
+    outcome: Outcome,
+) -> Result:
+    """Try until the policy says that it is no use."""
+    job = spec.job
+    failures: list[Failure] = []
+    kinds: Counter[str] = Counter()
+    while True:
+        verdict = judge(job, failures)
+        if verdict.fail:
+            described = [failure_as_json(failure) for failure in failures]
+            raise JobFailed(f"{kind} {index} failed: {verdict.fail}", described)
+        attempt = f"local-{kind}-{index}-{len(failures)}"
+        split = spec.splits[index] if kind == MAP else None
+        start = Start(attempt, "local", kind, index, split, sorted(verdict.skip), verdict.careful)
+        is_part = kind == REDUCE or not job.reduces
+        out = Output(job.output).temporary(attempt) if is_part else str(folder / attempt)
+        mission = Mission(start, job, spec.cuts, str(folder), out, list(runs))
+        result = run_attempt(mission, program)
+        if result.failure is None:
+            add_counters(outcome.counters, result.counters)
+            outcome.skipped += [[kind, index, *entry] for entry in result.skipped]
+            return result
+        kinds[result.failure.kind] += 1
+        failures.append(result.failure)
+        outcome.failures.append(failure_as_json(result.failure))
+
+
+def failure_as_json(failure: Failure) -> dict[str, Any]:
+    """For a report."""
+    return {
+        "attempt": failure.attempt,
+        "worker": failure.worker,
+        "kind": failure.kind,
+        "message": failure.message,
+        "record": failure.record,
+        "excerpt": failure.excerpt,
+        "traceback": failure.traceback,
+        "last_lines": failure.last_lines,
+    }
