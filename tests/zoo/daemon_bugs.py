@@ -1,29 +1,29 @@
 """Planted bugs of whole daemons: each a subclass that overrides one method, and how it must show.
 
 A bug is planted by putting its class in the place of the original, where that is used; then every
-node of a cluster has it, as in a build that somebody shipped. Each names the scenario and the plan
-of faults under which it must be found, and the budget of seeds.
+node of a cluster has it, as in a build that somebody shipped. Each names the check that must catch
+it, the scenario and the plan of faults under which it must, and the budget of seeds.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import itertools
+import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+import daemon_store_bugs as store_bugs
 import raft_core_bugs as core_bugs
 
 from cluster.chaos.plan import Episode, Plan
+from cluster.chaos.system import Refused
 from netstack.runtime.disk import DiskFile
 from netstack.transport.connection import Connection
 from raftd.core import Raft
 from raftd.outputs import ReadReady
-from raftd.sessions import UNKNOWN, Sessions
-from raftd.store import Store
 from raftd.wal import Wal
 
 
@@ -31,22 +31,26 @@ from raftd.wal import Wal
 class Bug:
     """One planted bug.
 
-    part: disk, core, reads, sessions, snapshots or transport.
+    part: disk, core, reads, sessions, store, snapshots, watches, leases, client or transport.
     what: what it does, in a few words.
     where: dotted name of what is replaced.
     by: the replacement.
+    check: the beginning of the name of the check that must say so, or several.
     plan: the faults under which it must be found.
     scenario: what clients do meanwhile.
     seeds: so many may be needed.
+    live: whether it must be found on real processes too.
     """
 
     part: str
     what: str
     where: str
     by: Any
+    check: str | tuple[str, ...]
     plan: Plan
     scenario: str = "register"
     seeds: int = 6
+    live: bool = False
 
     @property
     def name(self) -> str:
@@ -57,9 +61,16 @@ class Bug:
 @contextlib.contextmanager
 def planted(bug: Bug) -> Iterator[None]:
     """While this lasts, every daemon of this process has the bug."""
-    module, _, attribute = bug.where.rpartition(".")
-    with mock.patch.object(importlib.import_module(module), attribute, bug.by):
+    holder, _, attribute = bug.where.rpartition(".")
+    with mock.patch.object(pkgutil.resolve_name(holder), attribute, bug.by):
         yield
+
+
+def plant(name: str) -> None:
+    """From now on every daemon of this process has the bug."""
+    (bug,) = (bug for bug in ZOO if bug.name == name)
+    holder, _, attribute = bug.where.rpartition(".")
+    setattr(pkgutil.resolve_name(holder), attribute, bug.by)
 
 
 # -- disk
@@ -93,37 +104,6 @@ class IgnoresTruncation(Wal):
 
     def _apply_item(self, item, entries):
         return super()._apply_item([item[0], None, *item[2:]], entries)
-
-
-# -- sessions
-
-
-class AppliesRetriesAgain(Sessions):
-    """Replays a session number."""
-
-    def lookup(self, session_id, sequence, done, *, retry, base, index):
-        super().lookup(session_id, sequence, done, retry=retry, base=base, index=index)
-        return UNKNOWN
-
-
-# -- the store and its snapshots
-
-
-class ForgetsAKeyInItsSnapshot(Store):
-    """The last key is left out."""
-
-    def restore(self, data):
-        super().restore(data)
-        if self._keys:
-            del self._histories[self._keys.pop()]
-
-
-class AppliesTheIndexApartFromTheData(Store):
-    """After a restart, the index that is remembered runs ahead of the data."""
-
-    def restore(self, data):
-        super().restore(data)
-        self.revision += 1
 
 
 # -- transport
@@ -170,6 +150,13 @@ LOST_DISKS = again("wipe", "one", 3.0, 0.6)
 SLOW_DISKS = [Episode("slow-disk", "all", {"slow_s": 0.2}, 0.5, SECONDS - 1)]
 SLOW_LEADERS = again("slow-disk", "leader", 1.5, 1.3, slow_s=0.3)
 LOSS = [Episode("loss", "all", {"loss": 0.3}, 0.5, SECONDS - 1)]
+PAUSES = again("pause", "leader", 1.3, 0.9)
+
+# What the judges say.
+LINEARIZABLE, MONEY, COUNTER = "linearizable", "bank", "counter"
+WATCHES, LEASES = "watches", "leases"
+INVARIANTS = ("invariants", "election safety", "terms grow", "commits grow", "one order")
+RECOVERY = ("all was well again", "it went on", "no node fails")
 
 ZOO = (
     Bug(
@@ -177,13 +164,16 @@ ZOO = (
         "acknowledges before fsync",
         "raftd.replica.Wal",
         NeverSyncsItsLog,
+        (LINEARIZABLE, *INVARIANTS),
         POWER_CUTS,
+        live=True,
     ),
     Bug(
         "disk",
         "answers its siblings before its disk has what it promises",
         "raftd.replica.Raft",
         core_bugs.AnswersBeforeItsDisk,
+        (LINEARIZABLE, *INVARIANTS),
         together(SLOW_DISKS, POWER_CUTS),
     ),
     Bug(
@@ -191,6 +181,7 @@ ZOO = (
         "a leader counts itself before its own disk",
         "raftd.core.Leader",
         core_bugs.CountsItselfBeforeItsDisk,
+        (LINEARIZABLE, *INVARIANTS),
         together(SLOW_LEADERS, NEW_LEADERS, ISOLATION),
         seeds=12,
     ),
@@ -199,6 +190,7 @@ ZOO = (
         "votes twice after a restart: the vote is not on disk",
         "raftd.replica.Wal",
         ForgetsItsVotes,
+        INVARIANTS,
         together(POWER_CUTS, LOSS),
         seeds=12,
     ),
@@ -207,44 +199,228 @@ ZOO = (
         "what was overwritten comes back at the next start",
         "raftd.replica.Wal",
         IgnoresTruncation,
+        (LINEARIZABLE, *INVARIANTS, *RECOVERY),
         together(ISOLATION, POWER_CUTS),
+    ),
+    Bug(
+        "core",
+        "what conflicts with the leader is kept",
+        "raftd.replica.Raft",
+        core_bugs.KeepsWhatConflicts,
+        (LINEARIZABLE, *INVARIANTS, *RECOVERY),
+        ISOLATION,
+    ),
+    Bug(
+        "core",
+        "votes for any log, also a shorter one",
+        "raftd.core.RaftLog",
+        core_bugs.VotesForAnyLog,
+        (LINEARIZABLE, *INVARIANTS, *RECOVERY),
+        together(ISOLATION, LOSS),
+    ),
+    Bug(
+        "core",
+        "commits entries of old terms by counting",
+        "raftd.core.Leader",
+        core_bugs.CommitsOldTermsByCounting,
+        (LINEARIZABLE, *INVARIANTS, *RECOVERY),
+        together(LOST_DISKS, NEW_LEADERS),
     ),
     Bug(
         "reads",
         "reads without asking a quorum",
         "raftd.replica.Raft",
         AnswersReadsByItself,
+        LINEARIZABLE,
         NEW_LEADERS,
+        live=True,
     ),
     Bug(
         "sessions",
         "replays a session number: a retry is applied again",
         "raftd.store.Sessions",
-        AppliesRetriesAgain,
+        store_bugs.AppliesRetriesAgain,
+        LINEARIZABLE,
         together(NEW_LEADERS, LOSS),
         scenario="versions",
+    ),
+    Bug(
+        "store",
+        "takes every comparison of revisions for true",
+        "raftd.replica.Store",
+        store_bugs.IgnoresGuards,
+        LINEARIZABLE,
+        NEW_LEADERS,
+        scenario="lock",
+        seeds=3,
+        live=True,
+    ),
+    Bug(
+        "store",
+        "compares with the oldest version of a key",
+        "raftd.replica.Store",
+        store_bugs.ComparesWithTheOldest,
+        LINEARIZABLE,
+        NEW_LEADERS,
+        seeds=3,
+    ),
+    Bug(
+        "store",
+        "makes only the first change of a transaction",
+        "raftd.replica.Store",
+        store_bugs.CommitsHalfATransaction,
+        MONEY,
+        NEW_LEADERS,
+        scenario="bank",
+        seeds=3,
+        live=True,
+    ),
+    Bug(
+        "store",
+        "says that it has deleted",
+        "raftd.replica.Store",
+        store_bugs.DeletesNothing,
+        LINEARIZABLE,
+        NEW_LEADERS,
+        scenario="versions",
+        seeds=3,
     ),
     Bug(
         "snapshots",
         "a key is missing from what is restored",
         "raftd.replica.Store",
-        ForgetsAKeyInItsSnapshot,
+        store_bugs.ForgetsAKeyInItsSnapshot,
+        (LINEARIZABLE, *RECOVERY),
         together(LOST_DISKS, NEW_LEADERS),
     ),
     Bug(
         "snapshots",
         "the index runs apart from the data",
         "raftd.replica.Store",
-        AppliesTheIndexApartFromTheData,
+        store_bugs.AppliesTheIndexApartFromTheData,
+        LINEARIZABLE,
         together(LOST_DISKS, NEW_LEADERS),
         scenario="versions",
+    ),
+    Bug(
+        "watches",
+        "a watch that is taken up again begins with now",
+        "raftd.watch.Watcher",
+        store_bugs.MissesWhatCameWhileItWasAway,
+        (WATCHES, *RECOVERY),
+        NEW_LEADERS,
+        scenario="watch",
+        seeds=3,
+    ),
+    Bug(
+        "watches",
+        "the first revision that was asked for is left out",
+        "raftd.store.WatchHub",
+        store_bugs.BeginsOneTooLate,
+        WATCHES,
+        NEW_LEADERS,
+        scenario="watch",
+        seeds=3,
+        live=True,
+    ),
+    Bug(
+        "watches",
+        "a revision is told twice",
+        "raftd.watch.Watcher",
+        store_bugs.TellsARevisionTwice,
+        WATCHES,
+        POWER_CUTS,
+        scenario="watch",
+    ),
+    Bug(
+        "watches",
+        "what was done at once is told in parts",
+        "raftd.store.WatchHub",
+        store_bugs.SplitsWhatBelongsTogether,
+        WATCHES,
+        NEW_LEADERS,
+        scenario="watch",
+        seeds=3,
+    ),
+    Bug(
+        "watches",
+        "after a restart nobody is told of what was deleted before",
+        "raftd.store.WatchHub",
+        store_bugs.ForgetsDeletesInItsHistory,
+        WATCHES,
+        POWER_CUTS,
+        scenario="watch",
+    ),
+    Bug(
+        "leases",
+        "a new leader ends all leases",
+        "raftd.replica.LeaseKeeper",
+        store_bugs.NewLeadersEndAllLeases,
+        LEASES,
+        NEW_LEADERS,
+        scenario="lease",
+        seeds=3,
+        live=True,
+    ),
+    Bug(
+        "leases",
+        "a new leader gives half of the time",
+        "raftd.replica.LeaseKeeper",
+        store_bugs.NewLeadersGiveHalfTheTime,
+        LEASES,
+        ISOLATION,
+        scenario="lease",
+    ),
+    Bug(
+        "leases",
+        "leases end after half of their time",
+        "raftd.replica.LeaseKeeper",
+        store_bugs.EndsLeasesEarly,
+        LEASES,
+        PAUSES,
+        scenario="lease",
+        seeds=3,
+    ),
+    Bug(
+        "client",
+        "a retry is a new request",
+        "cluster.chaos.raft_sim.RaftClient",
+        store_bugs.RetriesUnderANewNumber,
+        COUNTER,
+        NEW_LEADERS,
+        scenario="counter",
+    ),
+    Bug(
+        "client",
+        "what was not answered is taken for refused",
+        "cluster.chaos.raft_client._told",
+        store_bugs.takes_silence_for_refusal(Refused),
+        LINEARIZABLE,
+        NEW_LEADERS,
     ),
     Bug(
         "transport",
         "a packet that was lost is not sent again",
         "netstack.transport.host.Connection",
         NeverSendsAgain,
+        RECOVERY,
         LOSS,
         seeds=3,
+    ),
+    Bug(
+        "transport",
+        "does not look where in a stream a frame belongs",
+        "netstack.transport.stream_set.ReceiveStream",
+        store_bugs.TakesWhatComesForTheNext,
+        (LINEARIZABLE, *RECOVERY),
+        LOSS,
+    ),
+    Bug(
+        "transport",
+        "a frame that comes twice is handed over twice",
+        "netstack.transport.stream_set.ReceiveStream",
+        store_bugs.DeliversAgain,
+        (LINEARIZABLE, *RECOVERY),
+        LOSS,
     ),
 )
