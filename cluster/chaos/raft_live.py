@@ -12,12 +12,12 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from cluster import topology
-from cluster.chaos.catalogue import FAULTS, FILES, PAUSE, PROCESS
+from cluster.chaos.catalogue import FAULTS, FILES, MEMBERS, PAUSE, PROCESS
 from cluster.chaos.raft_client import RaftStore
 from cluster.chaos.system import NoEffect, Refused, View
 from cluster.cli.repair import replace_node
@@ -27,11 +27,13 @@ from netstack.rpc.node import RpcNode
 from netstack.runtime.config import ClusterConfig
 from netstack.runtime.runtime import RealRuntime
 from netstack.transport.config import TransportConfig
-from raftd.client import RaftClient
+from raftd.client import ClientError, RaftClient
 from security import keystore
 
 HEALTHY_S: Final = 30.0
 POLL_S: Final = 0.05
+# A cluster that is able decides in milliseconds who belongs to it; else nobody waits for it.
+LEAVES_S: Final = 5.0
 # A signal is obeyed when the process comes to run again; on a busy machine that takes a while.
 STOPS_S: Final = 2.0
 
@@ -45,7 +47,7 @@ class LiveRaft:
     """
 
     name = "raft"
-    able = frozenset((PROCESS, PAUSE, FAULTS, FILES))
+    able = frozenset((PROCESS, PAUSE, FAULTS, FILES, MEMBERS))
 
     def __init__(self, home: Path, nodes: int = 0) -> None:
         self.home = home
@@ -213,6 +215,15 @@ class LiveRaft:
         """See System."""
         done: dict[str, str] = (await self._ask("damage", nodes=[node], how=how, seed=seed))["done"]
         return done[node]
+
+    async def leave(self, nodes: Sequence[str]) -> str:
+        """See System."""
+        async with self.client() as store:
+            try:
+                voters = await store.raft.change_members({}, nodes, timeout_s=LEAVES_S)
+            except ClientError as error:
+                raise Refused(str(error)) from None
+        return f"{', '.join(voters)} go on without {', '.join(nodes)}"
 
     async def replace(self, node: str) -> str:
         """See System."""

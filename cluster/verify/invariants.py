@@ -3,6 +3,8 @@
     election safety    in each term at most one node leads
     terms grow         within one life of a node its term never goes back
     commits grow       nor does what it knows to be committed
+    elections          nobody stands for election in a term without having asked whether it would be
+                       elected, or been told to by the leader (dissertation §9.6, §3.10)
     one order          nodes that applied the same stretch of entries applied the same ones
                        (raft.checkpoint, raftd/checkpoints.py)
 
@@ -49,6 +51,7 @@ def judge_events(events: Iterable[Event]) -> list[Finding]:
         *_election_safety(all_events),
         *_grow("terms grow", _terms(all_events)),
         *_grow("commits grow", _commits(all_events)),
+        *_stands_when_asked(all_events),
         *_one_order(all_events),
     ]
 
@@ -104,6 +107,34 @@ def _grow(check: str, numbers: Iterable[tuple[str, int]]) -> list[Finding]:
     if not count:
         return []
     return told(check, wrong) or [Finding(check, VALID, f"{count:,} times told, never less")]
+
+
+def _stands_when_asked(events: Sequence[Event]) -> list[Finding]:
+    check = "elections are asked for"
+    last: dict[str, Event] = {}  # of each node: its last word on elections, in this life
+    stood = 0
+    wrong = []
+    for event in events:
+        node, kind = event["node"], event["kind"]
+        if kind == "node.start":
+            last.pop(node, None)
+        elif kind in ("raft.role", "raft.transfer"):
+            if event.get("role") == "candidate":
+                stood += 1
+                if not _asked(last.get(node), event["term"]):
+                    sentence = f"{node} stood for term {event['term']} without having asked"
+                    wrong.append(Finding(check, INVALID, sentence))
+            last[node] = event
+    if not stood:
+        return []
+    return told(check, wrong) or [Finding(check, VALID, f"{stood:,} candidates")]
+
+
+def _asked(before: Event | None, term: int) -> bool:
+    """Whether a node that said this may stand for that term now."""
+    if before is None or before["kind"] == "raft.transfer":
+        return before is not None
+    return bool(before["role"] == "precandidate" and before["term"] == term)
 
 
 def _one_order(events: Sequence[Event]) -> list[Finding]:

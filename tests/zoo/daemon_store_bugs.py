@@ -53,10 +53,10 @@ class ComparesWithTheOldest(Store):
 
 
 class CommitsHalfATransaction(Store):
-    """Makes only the first change of a transaction."""
+    """Makes only the first of two changes."""
 
     def _run(self, op):
-        if op[0] == c.TXN and op[2] and op[2][0][0] == c.PUT:
+        if op[0] == c.TXN and len(op[2]) == 2 and op[2][0][0] == c.PUT:
             op = [*op[:2], op[2][:1], *op[3:]]
         return super()._run(op)
 

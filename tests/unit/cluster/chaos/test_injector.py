@@ -212,3 +212,32 @@ def test_a_leader_that_is_not_there_is_made_up_for():
     system.leader = ""
     (record,) = inject(system, episode("kill", "leader")).records
     assert record.took_effect
+
+
+def test_who_leaves_runs_on_and_joins_again_as_another():
+    system = FakeSystem(5)
+    (record,) = inject(system, episode("leave", "minority")).records
+    assert record.took_effect
+    assert len(record.nodes) == 2
+    assert record.evidence == f"without {', '.join(record.nodes)}"
+    assert system.deeds[0] == ("leave", *record.nodes)
+    assert [deed for deed in system.deeds if deed[0] == "replace"] == [
+        ("replace", name) for name in record.nodes
+    ]
+    assert not [deed for deed in system.deeds if deed[0] == "kill"]
+
+
+def test_a_decision_that_nobody_heard_of_is_made_good_all_the_same():
+    system = FakeSystem(3)
+    system.decides = False
+    injector = inject(system, episode("leave", "n2"))
+    assert injector.records[0].took_effect is None
+    assert system.deeds[:2] == [("leave", "n2"), ("replace", "n2")]
+    assert injector.harmed[-1][1] == frozenset()
+
+
+def test_who_left_is_a_copy_less_for_whoever_wants_to_harm_a_disk():
+    system = FakeSystem(3)
+    plan = [episode("leave", "n1", 1.0, 5.0), episode("wipe", "n2", 2.0, 3.0)]
+    records = inject(system, *plan).records
+    assert [record.took_effect for record in records] == [True, None]

@@ -35,10 +35,22 @@ def wrong(*events):
             "election safety: in term 2 n1 and n3 have led",
         ),
         (
-            [role("n1", "follower", 5), role("n1", "candidate", 4)],
+            [role("n1", "follower", 5), role("n1", "follower", 4)],
             "terms grow: n1 went back from 5 to 4",
         ),
         ([commit("n2", 900), commit("n2", 899)], "commits grow: n2 went back from 900 to 899"),
+        (
+            [role("n1", "follower", 4), role("n1", "candidate", 5)],
+            "elections are asked for: n1 stood for term 5 without having asked",
+        ),
+        (
+            [role("n1", "precandidate", 5), role("n1", "candidate", 6)],
+            "elections are asked for: n1 stood for term 6 without having asked",
+        ),
+        (
+            [role("n1", "precandidate", 5), start("n1"), role("n1", "candidate", 5)],
+            "elections are asked for: n1 stood for term 5 without having asked",
+        ),
         (
             [checkpoint("n1", 256, 7), checkpoint("n2", 256, 8)],
             "one order of entries: n1 and n2 have applied different entries up to index 256",
@@ -63,6 +75,8 @@ def test_a_breach_is_told(events, sentence):
         # A pre-candidate asks about a term that it does not have.
         [role("n1", "precandidate", 6), role("n1", "follower", 5)],
         [checkpoint("n1", 256, 7), checkpoint("n2", 512, 8), checkpoint("n3", 256, 7)],
+        [role("n1", "precandidate", 5), role("n1", "candidate", 5), role("n1", "leader", 5)],
+        [{"node": "n1", "kind": "raft.transfer"}, role("n1", "candidate", 5)],
     ],
 )
 def test_what_is_right_is_not_called_wrong(events):
