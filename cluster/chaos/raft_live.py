@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -59,13 +60,14 @@ class LiveRaft:
         self._addresses = {n.name: f"{n.host}:{n.port}" for n in self._config.of_service("raft")}
         self._rpc: RpcNode | None = None
         self._runtime: RealRuntime | None = None
+        self._supervisor: subprocess.Popen[bytes] | None = None  # if it is ours to reap
 
     # -- from nothing to healthy, and back
 
     async def start(self) -> None:
         """See System."""
         if self._own:
-            await asyncio.to_thread(start_supervisor, self.home)
+            self._supervisor = await asyncio.to_thread(start_supervisor, self.home)
             await self._ask("reload")
         identity = keystore.load_identity(self.home, "cli")
         self._runtime = RealRuntime("cli", self.home / "nodes" / "cli")
@@ -86,6 +88,8 @@ class LiveRaft:
                 return not running(self.home)
 
             await self._until(ended)
+            if self._supervisor is not None:
+                await asyncio.to_thread(self._supervisor.wait, HEALTHY_S)
 
     async def _healthy(self) -> bool:
         return all(view.health == "ok" for view in (await self.look()).values())

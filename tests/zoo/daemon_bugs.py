@@ -10,19 +10,22 @@ from __future__ import annotations
 import contextlib
 import itertools
 import pkgutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
 import daemon_store_bugs as store_bugs
 import raft_core_bugs as core_bugs
+import transport_bugs
 
 from cluster.chaos.plan import Episode, Plan
+from cluster.chaos.simulate import SimulatedRun, simulate
 from cluster.chaos.system import Refused
+from cluster.verify.verdict import Verdict
 from netstack.runtime.disk import DiskFile
-from netstack.transport.connection import Connection
 from raftd.core import Raft
+from raftd.leader import Leader
 from raftd.outputs import ReadReady
 from raftd.wal import Wal
 
@@ -40,6 +43,8 @@ class Bug:
     scenario: what clients do meanwhile.
     seeds: so many may be needed.
     live: whether it must be found on real processes too.
+    nodes: how many, where it does not show with any number of them.
+    settings: of the `[raft]` table, where it does not show with any.
     """
 
     part: str
@@ -51,6 +56,8 @@ class Bug:
     scenario: str = "register"
     seeds: int = 6
     live: bool = False
+    nodes: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -71,6 +78,18 @@ def plant(name: str) -> None:
     (bug,) = (bug for bug in ZOO if bug.name == name)
     holder, _, attribute = bug.where.rpartition(".")
     setattr(pkgutil.resolve_name(holder), attribute, bug.by)
+
+
+def run(bug: Bug, seed: int) -> SimulatedRun:
+    """A campaign that must find it, as it is now: with the bug where it is planted."""
+    return simulate(
+        bug.scenario, seed, seconds=SECONDS, plan=bug.plan, nodes=bug.nodes, settings=bug.settings
+    )
+
+
+def shows(bug: Bug, verdict: Verdict) -> bool:
+    """Whether the check that the bug names has caught it."""
+    return any(f.verdict == "invalid" and f.check.startswith(bug.check) for f in verdict.findings)
 
 
 # -- disk
@@ -106,15 +125,28 @@ class IgnoresTruncation(Wal):
         return super()._apply_item([item[0], None, *item[2:]], entries)
 
 
-# -- transport
+class CutsWhateverIsDamaged(Wal):
+    """Takes a damaged middle for the end."""
+
+    def _judge_end(self, path, data, offset, *, is_last):
+        """Whatever is behind it goes."""
 
 
-class NeverSendsAgain(Connection):
-    """Takes loss for the application's problem."""
+# -- core and membership
 
-    def __init__(self, *args) -> None:
-        super().__init__(*args)
-        self.outgoing._requeue = lambda frames: None
+
+class StandsUnasked(Raft):
+    """Ignores PreVote."""
+
+    def campaign(self, *, pre, forced=False):
+        super().campaign(pre=False, forced=forced)
+
+
+class ReadsUnderALeaseForEver(Leader):
+    """Does not look at the clock."""
+
+    def _has_lease(self):
+        return self._raft.options.lease_reads
 
 
 # -- reads
@@ -131,9 +163,11 @@ class AnswersReadsByItself(Raft):
 # -- how each is found
 
 
-def again(fault: str, target: str, every_s: float, lasts_s: float, **values: Any) -> Plan:
+def again(
+    fault: str, target: str, every_s: float, lasts_s: float, first_s: float = 1.0, **values: Any
+) -> Plan:
     """The same fault over and over."""
-    times = [1 + every_s * k for k in range(int((SECONDS - 2) / every_s))]
+    times = [first_s + every_s * k for k in range(int((SECONDS - 2) / every_s))]
     return [Episode(fault, target, values, t, t + lasts_s) for t in times]
 
 
@@ -151,6 +185,18 @@ SLOW_DISKS = [Episode("slow-disk", "all", {"slow_s": 0.2}, 0.5, SECONDS - 1)]
 SLOW_LEADERS = again("slow-disk", "leader", 1.5, 1.3, slow_s=0.3)
 LOSS = [Episode("loss", "all", {"loss": 0.3}, 0.5, SECONDS - 1)]
 PAUSES = again("pause", "leader", 1.3, 0.9)
+# Some leave in the moment in which all lose sight of one another; and the leader dies then.
+SPLITS = together(
+    again("halves", "all", 1.9, 0.9, grudge="halves"),
+    again("leave", "followers", 1.9, 0.3, first_s=1.02),
+)
+SPLITS_AND_DEATHS = together(SPLITS, again("kill", "leader", 1.9, 0.1, first_s=1.08))
+# n3 lags, n2 loses a part of its log, and n1, which has all of it, is not there.
+DAMAGE = [
+    *(Episode("loss", "n3", {"loss": 1.0}, t, t + 1.2) for t in (1.0, 5.0, 9.0)),
+    *(Episode("bitflip", "n2", {}, t + 1.0, t + 1.3) for t in (1.0, 5.0, 9.0)),
+    *(Episode("kill", "n1", {}, t + 1.1, t + 3.0) for t in (1.0, 5.0, 9.0)),
+]
 
 # What the judges say.
 LINEARIZABLE, MONEY, COUNTER = "linearizable", "bank", "counter"
@@ -225,6 +271,87 @@ ZOO = (
         core_bugs.CommitsOldTermsByCounting,
         (LINEARIZABLE, *INVARIANTS, *RECOVERY),
         together(LOST_DISKS, NEW_LEADERS),
+    ),
+    Bug(
+        "disk",
+        "cuts a damaged middle silently",
+        "raftd.replica.Wal",
+        CutsWhateverIsDamaged,
+        (LINEARIZABLE, *INVARIANTS, *RECOVERY),
+        DAMAGE,
+        nodes=3,
+        seeds=12,
+    ),
+    Bug(
+        "core",
+        "ignores PreVote",
+        "raftd.replica.Raft",
+        StandsUnasked,
+        "elections are asked for",
+        ISOLATION,
+        seeds=3,
+        live=True,
+    ),
+    Bug(
+        "membership",
+        "half of a joint majority is enough to commit",
+        "raftd.leader.joint_committed_index",
+        core_bugs.needs_the_new_majority_only,
+        (LINEARIZABLE, *INVARIANTS, *RECOVERY),
+        SPLITS,
+        nodes=5,
+        seeds=12,
+    ),
+    Bug(
+        "membership",
+        "half of a joint majority is enough to be elected",
+        "raftd.quorum.has_joint_majority",
+        core_bugs.is_elected_by_the_new_majority_only,
+        (LINEARIZABLE, *INVARIANTS, *RECOVERY),
+        SPLITS_AND_DEATHS,
+        nodes=5,
+        seeds=12,
+    ),
+    Bug(
+        "membership",
+        "a configuration counts only when it is committed",
+        "raftd.replica.Raft",
+        core_bugs.WaitsForTheCommitOfAChange,
+        (LINEARIZABLE, *INVARIANTS, *RECOVERY),
+        SPLITS,
+        nodes=5,
+        seeds=12,
+    ),
+    Bug(
+        "reads",
+        "a lease outlives its time",
+        "raftd.core.Leader",
+        ReadsUnderALeaseForEver,
+        LINEARIZABLE,
+        together(ISOLATION, PAUSES),
+        settings={"lease_reads": True},
+        seeds=12,
+    ),
+    Bug(
+        "sessions",
+        "a snapshot forgets who has asked what",
+        "raftd.store.Sessions",
+        store_bugs.ForgetsSessionsInSnapshots,
+        LINEARIZABLE,
+        POWER_CUTS,
+        scenario="versions",
+        settings={"snapshot_every": 1},
+        seeds=12,
+    ),
+    Bug(
+        "watches",
+        "of a history that was compacted, what is left is told without a word",
+        "raftd.store.WatchHub",
+        store_bugs.TellsWhatIsLeft,
+        WATCHES,
+        NEW_LEADERS,
+        scenario="watch",
+        seeds=12,
     ),
     Bug(
         "reads",
@@ -402,24 +529,32 @@ ZOO = (
         "transport",
         "a packet that was lost is not sent again",
         "netstack.transport.host.Connection",
-        NeverSendsAgain,
+        transport_bugs.NeverSendsAgain,
         RECOVERY,
         LOSS,
         seeds=3,
     ),
     Bug(
         "transport",
-        "does not look where in a stream a frame belongs",
-        "netstack.transport.stream_set.ReceiveStream",
-        store_bugs.TakesWhatComesForTheNext,
+        "acknowledges packets that it dropped",
+        "netstack.transport.host.Connection",
+        transport_bugs.AcknowledgesWhatItDropped,
         (LINEARIZABLE, *RECOVERY),
         LOSS,
     ),
     Bug(
         "transport",
-        "a frame that comes twice is handed over twice",
+        "hands bytes over twice when they were sent twice",
+        "netstack.transport.host.Connection",
+        transport_bugs.DeliversTwice,
+        (LINEARIZABLE, *RECOVERY),
+        LOSS,
+    ),
+    Bug(
+        "transport",
+        "does not look where in a stream a frame belongs",
         "netstack.transport.stream_set.ReceiveStream",
-        store_bugs.DeliversAgain,
+        store_bugs.TakesWhatComesForTheNext,
         (LINEARIZABLE, *RECOVERY),
         LOSS,
     ),

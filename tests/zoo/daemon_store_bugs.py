@@ -6,7 +6,6 @@ overrides `_run`, which is.
 
 from __future__ import annotations
 
-from netstack.runtime.disk import DiskFile
 from netstack.transport.streams import ReceiveStream
 from raftd import commands as c
 from raftd.client import NotReached, OutcomeUnknown, RaftClient
@@ -14,7 +13,6 @@ from raftd.client import Refused as SaidNo
 from raftd.lease import LeaseKeeper
 from raftd.sessions import UNKNOWN, Sessions
 from raftd.store import Store
-from raftd.wal import Wal
 from raftd.watch import Event, Watcher, WatchHub
 
 # -- sessions
@@ -26,6 +24,13 @@ class AppliesRetriesAgain(Sessions):
     def lookup(self, session_id, sequence, done, *, retry, base, index):
         super().lookup(session_id, sequence, done, retry=retry, base=base, index=index)
         return UNKNOWN
+
+
+class ForgetsSessionsInSnapshots(Sessions):
+    """Who asked before the snapshot is a stranger after it."""
+
+    def load(self, dumped):
+        super().load([dumped[0], []])
 
 
 # -- commands
@@ -88,21 +93,6 @@ class AppliesTheIndexApartFromTheData(Store):
         self.revision += 1
 
 
-class NeverSyncsSnapshots(DiskFile):
-    """Cuts the log although the snapshot is not on disk yet."""
-
-    def sync(self):
-        if ".snap" not in self.path:
-            super().sync()
-
-
-class RemovesTooManySegments(Wal):
-    """Of the log, more than the snapshot holds."""
-
-    def _remove_segments(self, index):
-        super()._remove_segments(index + 50)
-
-
 # -- watches
 
 
@@ -126,6 +116,13 @@ class TellsARevisionTwice(Watcher):
     def offer(self, revision, events):
         self._next = min(self._next, revision)
         super().offer(revision, events)
+
+
+class TellsWhatIsLeft(WatchHub):
+    """Of a history that was compacted, without a word."""
+
+    def since(self, revision):
+        return super().since(max(revision, self._store.compacted + 1))
 
 
 class SplitsWhatBelongsTogether(WatchHub):
@@ -203,12 +200,3 @@ class TakesWhatComesForTheNext(ReceiveStream):
 
     def receive(self, offset, data, fin):
         return super().receive(self.next_offset, data, fin)
-
-
-class DeliversAgain(ReceiveStream):
-    """A frame that comes twice is handed over twice."""
-
-    __slots__ = ()
-
-    def receive(self, offset, data, fin):
-        return super().receive(offset, data, fin) or data
