@@ -355,7 +355,7 @@ class Raft:
     def _become_leader(self) -> None:
         self.role, self.leader_name = LEADER, self.name
         won = [name for name, vote in self.votes.items() if vote]
-        self.emit("raft.role", role=LEADER, term=self.term, votes=won)
+        self.emit("raft.role", role=LEADER, term=self.term, votes=won, last=self.log.last_index)
         self.leading = Leader(self)
         self.leading.begin()
 

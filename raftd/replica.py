@@ -348,6 +348,7 @@ class Replica:
             self._progress_at = now
             self._runtime.events.emit(
                 "log.commit",
+                term=self.core.term,
                 index=self.core.commit,
                 last=self.core.log.last_index,
                 revision=store.revision,

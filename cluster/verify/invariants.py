@@ -3,6 +3,7 @@
     election safety    in each term at most one node leads
     terms grow         within one life of a node its term never goes back
     commits grow       nor does what it knows to be committed
+    completeness       who is elected has every entry that was committed in an earlier term
     elections          nobody stands for election in a term without having asked whether it would be
                        elected, or been told to by the leader (dissertation §9.6, §3.10)
     one order          nodes that applied the same stretch of entries applied the same ones
@@ -51,6 +52,7 @@ def judge_events(events: Iterable[Event]) -> list[Finding]:
         *_election_safety(all_events),
         *_grow("terms grow", _terms(all_events)),
         *_grow("commits grow", _commits(all_events)),
+        *_complete_leaders(all_events),
         *_stands_when_asked(all_events),
         *_one_order(all_events),
     ]
@@ -107,6 +109,34 @@ def _grow(check: str, numbers: Iterable[tuple[str, int]]) -> list[Finding]:
     if not count:
         return []
     return told(check, wrong) or [Finding(check, VALID, f"{count:,} times told, never less")]
+
+
+def _complete_leaders(events: Sequence[Event]) -> list[Finding]:
+    """What a node knows to be committed was, in its term or before (leader completeness)."""
+    check = "leader completeness"
+    told_in: dict[int, Event] = {}  # of each term: who knew of the highest index
+    leaders = []
+    for event in events:
+        if event["kind"] == "log.commit" and "term" in event:
+            best = told_in.setdefault(event["term"], event)
+            if event["index"] > best["index"]:
+                told_in[event["term"]] = event
+        elif event["kind"] == "raft.role" and event["role"] == "leader" and "last" in event:
+            leaders.append(event)
+    wrong = []
+    for leader in leaders:
+        earlier = (told_in[term] for term in told_in if term < leader["term"])
+        known = max(earlier, key=lambda event: event["index"], default=None)
+        if known is not None and known["index"] > leader["last"]:
+            sentence = (
+                f"{leader['node']} leads term {leader['term']} with entries up to"
+                f" {leader['last']:,}; {known['node']} knew in term {known['term']} that"
+                f" {known['index']:,} are committed"
+            )
+            wrong.append(Finding(check, INVALID, sentence))
+    if not leaders:
+        return []
+    return told(check, wrong) or [Finding(check, VALID, f"{len(leaders):,} had all there was")]
 
 
 def _stands_when_asked(events: Sequence[Event]) -> list[Finding]:
