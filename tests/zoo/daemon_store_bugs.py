@@ -181,16 +181,16 @@ class RetriesUnderANewNumber(RaftClient):
             return await super()._execute(op, timeout_s)
 
 
-def takes_silence_for_refusal(refused):
+def silence_refuses(refused):
     """What was not answered was not done."""
 
-    async def told(request):
+    async def takes_silence_for_refusal(request):
         try:
             return await request
         except (OutcomeUnknown, NotReached, SaidNo) as error:
             raise refused(str(error)) from None
 
-    return told
+    return takes_silence_for_refusal
 
 
 class TakesWhatComesForTheNext(ReceiveStream):

@@ -1,4 +1,7 @@
-"""A supervisor whose nodes of the store have a bug: `python -m planted_supervisor --home FOLDER`."""
+"""A supervisor whose nodes of the store have a bug.
+
+`python -m planted_supervisor --home FOLDER` stands where `python -m cluster.supervisor` does.
+"""
 
 from __future__ import annotations
 
