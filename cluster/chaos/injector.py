@@ -63,12 +63,14 @@ class Record:
     # Of each node: what was seen of it so far, and its lives when it began, which it may end.
     seen: dict[str, str] = field(default_factory=dict)
     lives: dict[str, int] = field(default_factory=dict)
+    # Of each node whose process another episode has ended meanwhile: how often it had struck.
+    ended: dict[str, int] = field(default_factory=dict)
     edges: frozenset[Edge] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
         """A line of faults.jsonl."""
         fields = asdict(self)
-        del fields["seen"], fields["lives"], fields["edges"]
+        del fields["seen"], fields["lives"], fields["ended"], fields["edges"]
         return fields
 
 
@@ -213,6 +215,8 @@ class Injector:
             await self._choose(record, hold=holds)
         if needs in _COPY:
             self._spare_the_majority(record)
+        if holds:
+            await self._keep_counts(record.nodes)
         self._active.append(record)
         if holds:
             self._held.update(dict.fromkeys(record.nodes, record))
@@ -303,15 +307,29 @@ class Injector:
             return record.seen[name]
         return await self._end_rot(record, name)
 
-    async def _end_disk(self, record: Record, name: str) -> str:
+    async def _keep_counts(self, nodes: Sequence[str]) -> None:
+        """A process that ends counts from nothing in its next life."""
+        for record in self._active:
+            for name in sorted(set(nodes) & set(record.nodes)):
+                record.ended.setdefault(name, 0)
+                with contextlib.suppress(Refused, RingError):
+                    record.ended[name] = await self._strikes(record, name)
+
+    async def _strikes(self, record: Record, name: str) -> int:
+        """How often a fault of its disk has struck, in all its lives."""
         struck = (await self._system.faults(name, {}))["struck"]
+        return int(struck.get(_STRUCK.get(record.fault, ""), 0)) + record.ended.get(name, 0)
+
+    async def _end_disk(self, record: Record, name: str) -> str:
+        count = await self._strikes(record, name)
         await self._system.faults(name, {"disk": _good(record.values)})
-        count = struck.get(_STRUCK[record.fault], 0)
         if count:
             return f"{name}: {_STRUCK[record.fault]} {count} times"
         return await self._died(record, name)
 
     async def _died(self, record: Record, name: str) -> str:
+        if name in record.ended:
+            return ""  # that was another's doing
         lives = (await self._system.look())[name].lives - record.lives[name]
         return f"{name} ended and was started again" if lives else ""
 

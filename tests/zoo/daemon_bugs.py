@@ -185,7 +185,7 @@ NEW_LEADERS = again("kill", "leader", 0.8, 0.6)
 ISOLATION = again("isolate", "all", 1.1, 0.7, grudge="isolate")
 LOST_DISKS = again("wipe", "one", 3.0, 0.6)
 SLOW_DISKS = [Episode("slow-disk", "all", {"slow_s": 0.2}, 0.5, SECONDS - 1)]
-SLOW_LEADERS = again("slow-disk", "leader", 1.5, 1.3, slow_s=0.3)
+LONELY_LEADERS = again("loss", "leader", 0.8, 0.5, loss=1.0)
 LOSS = [Episode("loss", "all", {"loss": 0.3}, 0.5, SECONDS - 1)]
 PAUSES = again("pause", "leader", 1.3, 0.9)
 # Some leave in the moment in which all lose sight of one another; and the leader dies then.
@@ -200,6 +200,14 @@ DAMAGE = [
     *(Episode("bitflip", "n2", {}, t + 1.0, t + 1.3) for t in (1.0, 5.0, 9.0)),
     *(Episode("kill", "n1", {}, t + 1.1, t + 3.0) for t in (1.0, 5.0, 9.0)),
 ]
+
+# n3 lags, the disk of n1 is slow; then n1 loses its power, and n2, which has all of it, is away.
+UNSYNCED = together(
+    [Episode("loss", "n3", {"loss": 1.0}, t, t + 1.3) for t in (1.0, 4.5, 8.0)],
+    [Episode("slow-disk", "n1", {"slow_s": 0.6}, t + 0.1, t + 1.2) for t in (1.0, 4.5, 8.0)],
+    [Episode("kill", "n1", {}, t + 1.0, t + 1.35) for t in (1.0, 4.5, 8.0)],
+    [Episode("kill", "n2", {}, t + 1.05, t + 2.6) for t in (1.0, 4.5, 8.0)],
+)
 
 # Who may say so, by the beginnings of the names of their checks (cluster/verify, chaos/judge.py).
 LINEARIZABLE, BANK, COUNTER = "linearizable", "bank", "counter"
@@ -242,7 +250,8 @@ ZOO = (
         "raftd.core.Leader",
         core_bugs.CountsItselfBeforeItsDisk,
         (LINEARIZABLE, LOGS),
-        together(SLOW_LEADERS, NEW_LEADERS, ISOLATION),
+        UNSYNCED,
+        nodes=3,
         seeds=12,
     ),
     Bug(
@@ -345,7 +354,7 @@ ZOO = (
         "raftd.core.Leader",
         ReadsUnderALeaseForEver,
         (LINEARIZABLE,),
-        together(ISOLATION, PAUSES),
+        LONELY_LEADERS,
         settings={"lease_reads": True},
         seeds=40,
     ),

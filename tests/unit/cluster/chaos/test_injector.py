@@ -132,6 +132,27 @@ def test_a_fault_of_disks_counts_if_it_struck_or_ended_the_process(fault, values
     assert ("disk", record.nodes[0], str(good)) in system.deeds
 
 
+def test_what_a_disk_counted_outlives_its_process():
+    class Forgetful(FakeSystem):
+        async def kill(self, node):
+            self.struck = {}
+            return await super().kill(node)
+
+    system = Forgetful(3)
+    system.struck = {"full": 2}
+    plan = [episode("full", "n1", 1, 5, full=True), episode("kill", "n1", 2, 3)]
+    records = inject(system, *plan).records
+    assert records[0].evidence == "n1: full 2 times"
+
+
+def test_who_was_killed_by_another_has_not_died_of_its_disk():
+    system = FakeSystem(3)
+    plan = [episode("torn", "n1", 1, 5, torn=True), episode("kill", "n1", 2, 3)]
+    torn, kill = inject(system, *plan).records
+    assert kill.took_effect
+    assert torn.took_effect is False
+
+
 def test_a_damaged_file_must_be_noticed_and_the_node_is_replaced_until_it_works():
     system = FakeSystem()
     system.replaceable = False
