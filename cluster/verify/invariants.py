@@ -74,7 +74,7 @@ def _election_safety(events: Sequence[Event]) -> list[Finding]:
         if len(names) > 1
     )
     return told(check, wrong) or [
-        Finding(check, VALID, f"{len(leaders):,} terms had a leader, and none had two")
+        Finding(check, VALID, f"terms with a leader: {len(leaders):,}, with two: none")
     ]
 
 
@@ -136,7 +136,7 @@ def _complete_leaders(events: Sequence[Event]) -> list[Finding]:
             wrong.append(Finding(check, INVALID, sentence))
     if not leaders:
         return []
-    return told(check, wrong) or [Finding(check, VALID, f"{len(leaders):,} had all there was")]
+    return told(check, wrong) or [Finding(check, VALID, f"leaders: {len(leaders):,}, and each had all of it")]
 
 
 def _stands_when_asked(events: Sequence[Event]) -> list[Finding]:
@@ -157,7 +157,7 @@ def _stands_when_asked(events: Sequence[Event]) -> list[Finding]:
             last[node] = event
     if not stood:
         return []
-    return told(check, wrong) or [Finding(check, VALID, f"{stood:,} candidates")]
+    return told(check, wrong) or [Finding(check, VALID, f"candidates: {stood:,}, and each had asked")]
 
 
 def _asked(before: Event | None, term: int) -> bool:
@@ -188,5 +188,5 @@ def _one_order(events: Sequence[Event]) -> list[Finding]:
     if not first:
         return []
     return told(check, wrong) or [
-        Finding(check, VALID, f"{compared:,} stretches of entries compared, all alike")
+        Finding(check, VALID, f"stretches of entries compared: {compared:,}, all alike")
     ]
