@@ -261,7 +261,7 @@ ZOO = (
         ForgetsItsVotes,
         (LOGS,),
         together(POWER_CUTS, LOSS),
-        seeds=12,
+        seeds=30,
     ),
     Bug(
         "disk",
@@ -356,7 +356,7 @@ ZOO = (
         (LINEARIZABLE,),
         LONELY_LEADERS,
         settings={"lease_reads": True},
-        seeds=40,
+        seeds=24,
     ),
     Bug(
         "sessions",
