@@ -11,8 +11,8 @@ A system says which kinds of fault it is able to suffer; those that it is not ar
 plans. Whatever it does, it says in a few words how one can tell that it was really so, and raises
 NoEffect if it was not: a fault that did not happen proves nothing.
 
-To judge a system of your own, write both and add it to `SYSTEMS` in campaign.py; etcd.py is an
-example of 200 lines for a foreign system.
+To judge a system of your own, write both and add it to `SYSTEMS` in systems.py; etcd.py is an
+example of a foreign system.
 """
 
 from __future__ import annotations

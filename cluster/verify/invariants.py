@@ -136,7 +136,9 @@ def _complete_leaders(events: Sequence[Event]) -> list[Finding]:
             wrong.append(Finding(check, INVALID, sentence))
     if not leaders:
         return []
-    return told(check, wrong) or [Finding(check, VALID, f"leaders: {len(leaders):,}, and each had all of it")]
+    return told(check, wrong) or [
+        Finding(check, VALID, f"leaders: {len(leaders):,}, and each had all of it")
+    ]
 
 
 def _stands_when_asked(events: Sequence[Event]) -> list[Finding]:
@@ -157,7 +159,9 @@ def _stands_when_asked(events: Sequence[Event]) -> list[Finding]:
             last[node] = event
     if not stood:
         return []
-    return told(check, wrong) or [Finding(check, VALID, f"candidates: {stood:,}, and each had asked")]
+    return told(check, wrong) or [
+        Finding(check, VALID, f"candidates: {stood:,}, and each had asked")
+    ]
 
 
 def _asked(before: Event | None, term: int) -> bool:
