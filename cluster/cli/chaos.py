@@ -32,7 +32,7 @@ Faults = Annotated[
     str,
     typer.Option(
         help="Packages, by comma: kill, host, pause, partition, packets, disk, clock, files,"
-        " crashpoints; or single faults; or none."
+        " members, crashpoints; or single faults; or none."
     ),
 ]
 
