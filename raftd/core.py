@@ -69,6 +69,9 @@ class Raft:
         self.options = options
         self.rng = rng
         self.now = now
+        # The shell clears it while its disk is full: a vote that cannot be kept is not offered, or
+        # elections that nobody can win would raise the term for as long as that lasts.
+        self.writable = True
         self.role = FOLLOWER
         self.leader_name: str | None = None
         self.leading: Leader | None = None
@@ -180,7 +183,7 @@ class Raft:
             self.leading.on_deadline()
         elif now >= self._election_at:
             self._reset_election_timer()
-            if self.membership.is_voter(self.name):
+            if self.membership.is_voter(self.name) and self.writable:
                 self.campaign(pre=self.options.pre_vote)
 
     def persisted(self, sequence: int, now: float) -> None:
@@ -355,7 +358,7 @@ class Raft:
     def _become_leader(self) -> None:
         self.role, self.leader_name = LEADER, self.name
         won = [name for name, vote in self.votes.items() if vote]
-        self.emit("raft.role", role=LEADER, term=self.term, votes=won)
+        self.emit("raft.role", role=LEADER, term=self.term, votes=won, last=self.log.last_index)
         self.leading = Leader(self)
         self.leading.begin()
 
@@ -380,7 +383,7 @@ class Raft:
             return
         up_to_date = self.log.is_up_to_date(request.last_index, request.last_term)
         if request.pre:
-            granted = up_to_date and request.term > self.term
+            granted = up_to_date and request.term > self.term and self.writable
             term = request.term if granted else self.term
             self.send(source, m.VoteReply(term, granted, True))
             return

@@ -288,7 +288,7 @@ class Replica:
                 self._runtime.fatal(Fatal(f"the log cannot be written: {error}"), "wal")
             return
         if self.disk_full:
-            self.disk_full = False
+            self.disk_full, self.core.writable = False, True
             self._runtime.events.emit("disk.room", cause="writing works again")
         failpoint = self._runtime.failpoint
         failpoint("raft.persisted")
@@ -303,7 +303,7 @@ class Replica:
 
     def _disk_is_full(self, batch: list[Persist]) -> None:
         if not self.disk_full:
-            self.disk_full = True
+            self.disk_full, self.core.writable = True, False
             self._runtime.events.emit("disk.full", cause="commands are refused until there is room")
             self.hand_over()
         self._to_write = batch + self._to_write
@@ -348,6 +348,7 @@ class Replica:
             self._progress_at = now
             self._runtime.events.emit(
                 "log.commit",
+                term=self.core.term,
                 index=self.core.commit,
                 last=self.core.log.last_index,
                 revision=store.revision,

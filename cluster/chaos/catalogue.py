@@ -12,6 +12,7 @@ together are a package, named on the command line:
     disk         full, slow, failing once, torn in the middle of a write
     clock        jumps, and runs fast or slow
     files        damaged while the node is down; its data is taken from the others again
+    members      some leave the cluster by its own decision, run on, and join again, empty
     crashpoints  it dies at a named line of its code (netstack.runtime.failpoints)
 
 `lies`, a disk that says "synced" and forgets, stands alone: no system survives it, and a run with
@@ -31,7 +32,7 @@ from netstack.runtime.failpoints import catalogue as failpoints
 Values = dict[str, Any]
 
 # What a system must be able to do to its nodes for a fault to be possible (system.py).
-PROCESS, PAUSE, FAULTS, FILES = "process", "pause", "faults", "files"
+PROCESS, PAUSE, FAULTS, FILES, MEMBERS = "process", "pause", "faults", "files", "members"
 
 # Who is chosen, as on the command line (cluster/selectors.py).
 SOME: Final = ("one", "one", "leader", "leader", "minority")
@@ -107,6 +108,7 @@ FAULTS_BY_NAME: Final[dict[str, Fault]] = {
         Fault("truncate", FILES, ("one", "leader"), (1.0, 3.0), _nothing),
         Fault("old-copy", FILES, ("one", "leader"), (2.0, 4.0), _nothing),
         Fault("wipe", FILES, ("one", "leader"), (1.0, 3.0), _nothing),
+        Fault("leave", MEMBERS, SOME, (2.0, 5.0), _nothing),
         Fault("crashpoint", FAULTS, SOME, (2.0, 5.0), _crash_point),
     )
 }
@@ -120,6 +122,7 @@ PACKAGES: Final[dict[str, tuple[str, ...]]] = {
     "disk": ("full", "slow-disk", "eio", "torn"),
     "clock": ("jump", "drift"),
     "files": ("bitflip", "truncate", "old-copy", "wipe"),
+    "members": ("leave",),
     "crashpoints": ("crashpoint",),
     "lies": ("lie",),
 }

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cluster.chaos.catalogue import PAUSE, PROCESS
-from cluster.chaos.system import Change, NoEffect, Pair, Refused, Unsure, View
+from cluster.chaos.system import Change, Forgotten, NoEffect, Pair, Refused, Unsure, View
 from cluster.errors import NotInTime, Usage
 from cluster.etcd import member_command
 from cluster.misfortunes import Strobe
@@ -210,6 +210,10 @@ class LiveEtcd:
         """Not in `able`."""
         raise Refused("files of etcd are not damaged")
 
+    async def leave(self, nodes: Sequence[str]) -> str:
+        """Not in `able`."""
+        raise Refused("members of etcd stay")
+
     async def replace(self, node: str) -> str:
         """Not in `able`."""
         raise Refused("members of etcd are not replaced")
@@ -322,6 +326,8 @@ class EtcdClient:
             try:
                 async with contextlib.aclosing(stream.stream("/v3/watch", wanted)) as answers:
                     async for answer in answers:
+                        if compacted := int(answer.get("compact_revision", 0)):
+                            raise Forgotten(compacted + 1)
                         for batch in _by_revision(answer.get("events", ())):
                             revision = batch[0].revision + 1
                             yield batch
@@ -330,6 +336,10 @@ class EtcdClient:
                 await asyncio.sleep(POLL_S)
             finally:
                 stream.close()
+
+    async def compact(self, revision: int) -> None:
+        """See Client."""
+        await self.post("/v3/kv/compaction", {"revision": str(revision)})
 
     async def stream(
         self, path: str, create: dict[str, Any]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from cluster.chaos.catalogue import FAULTS_BY_NAME, FILES, PAUSE, PROCESS
+from cluster.chaos.catalogue import FAULTS_BY_NAME, FILES, MEMBERS, PAUSE, PROCESS
 from cluster.chaos.grudges import GRUDGES, Edge, largest_group
 from cluster.chaos.plan import Episode, Plan
 from cluster.chaos.system import NoEffect, Refused, System, View
@@ -27,6 +27,10 @@ from netstack.runtime.policy import LinkPolicy
 
 # Between two attempts to replace a node that cannot be trusted.
 REPLACE_AGAIN_S: Final = 1.0
+
+# What befalls a whole node, which then is no other fault's; and what costs the cluster a copy.
+_WHOLE: Final = (PROCESS, PAUSE, FILES, MEMBERS)
+_COPY: Final = (FILES, MEMBERS)
 
 _LINKS: Final = ("loss", "burst", "delay", "duplicate", "reorder", "corrupt", "rate")
 _DISK: Final = ("full", "slow-disk", "eio", "torn", "lie")
@@ -59,12 +63,14 @@ class Record:
     # Of each node: what was seen of it so far, and its lives when it began, which it may end.
     seen: dict[str, str] = field(default_factory=dict)
     lives: dict[str, int] = field(default_factory=dict)
+    # Of each node whose process another episode has ended meanwhile: how often it had struck.
+    ended: dict[str, int] = field(default_factory=dict)
     edges: frozenset[Edge] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
         """A line of faults.jsonl."""
         fields = asdict(self)
-        del fields["seen"], fields["lives"], fields["edges"]
+        del fields["seen"], fields["lives"], fields["ended"], fields["edges"]
         return fields
 
 
@@ -199,15 +205,18 @@ class Injector:
 
     async def _begin(self, record: Record) -> None:
         fault, system = record.fault, self._system
-        holds = FAULTS_BY_NAME[fault].needs in (PROCESS, PAUSE, FILES) or fault == "host"
+        needs = FAULTS_BY_NAME[fault].needs
+        holds = needs in _WHOLE or fault == "host"
         if fault in GRUDGES:
             record.edges = GRUDGES[fault](system.nodes, self._rng)
             together = largest_group(system.nodes, record.edges)
             record.nodes = [name for name in system.nodes if name not in together]
         else:
             await self._choose(record, hold=holds)
-        if FAULTS_BY_NAME[fault].needs == FILES:
+        if needs in _COPY:
             self._spare_the_majority(record)
+        if holds:
+            await self._keep_counts(record.nodes)
         self._active.append(record)
         if holds:
             self._held.update(dict.fromkeys(record.nodes, record))
@@ -215,15 +224,27 @@ class Injector:
         if fault in GRUDGES or fault in _LINKS:
             await self._set_links()
             return
+        if fault == "leave":
+            await self._dismiss(record)
+            return
         await asyncio.gather(*(self._begin_one(record, name) for name in record.nodes))
 
     def _spare_the_majority(self, record: Record) -> None:
-        """A majority must never have lost its disks at once: nobody promises to survive that."""
-        lost = {n for r in self._active for n in r.nodes if FAULTS_BY_NAME[r.fault].needs == FILES}
+        """A majority must never have lost its copies at once: nobody promises to survive that."""
+        lost = {n for r in self._active for n in r.nodes if FAULTS_BY_NAME[r.fault].needs in _COPY}
         bearable = (len(self._system.nodes) - 1) // 2 - len(lost | set(self._broken))
         record.nodes = record.nodes[: max(0, bearable)]
         if not record.nodes:
-            raise Refused("as many disks as can be borne are lost already")
+            raise Refused("as many copies as can be spared are lost already")
+
+    async def _dismiss(self, record: Record) -> None:
+        """All in one decision. One that nobody heard of may yet be taken, so all join again."""
+        try:
+            told = await self._system.leave(record.nodes)
+        except Refused:
+            self._join_again(record.nodes)
+            raise
+        record.seen = dict.fromkeys(record.nodes, told)
 
     async def _begin_one(self, record: Record, name: str) -> None:
         fault, system, values = record.fault, self._system, record.values
@@ -281,17 +302,34 @@ class Injector:
         if fault == "crashpoint":
             await system.faults(name, {"points": {record.values["point"]: None}})
             return await self._died(record, name)
+        if fault == "leave":
+            self._join_again([name])
+            return record.seen[name]
         return await self._end_rot(record, name)
 
-    async def _end_disk(self, record: Record, name: str) -> str:
+    async def _keep_counts(self, nodes: Sequence[str]) -> None:
+        """A process that ends counts from nothing in its next life."""
+        for record in self._active:
+            for name in sorted(set(nodes) & set(record.nodes)):
+                record.ended.setdefault(name, 0)
+                with contextlib.suppress(Refused, RingError):
+                    record.ended[name] = await self._strikes(record, name)
+
+    async def _strikes(self, record: Record, name: str) -> int:
+        """How often a fault of its disk has struck, in all its lives."""
         struck = (await self._system.faults(name, {}))["struck"]
+        return int(struck.get(_STRUCK.get(record.fault, ""), 0)) + record.ended.get(name, 0)
+
+    async def _end_disk(self, record: Record, name: str) -> str:
+        count = await self._strikes(record, name)
         await self._system.faults(name, {"disk": _good(record.values)})
-        count = struck.get(_STRUCK[record.fault], 0)
         if count:
             return f"{name}: {_STRUCK[record.fault]} {count} times"
         return await self._died(record, name)
 
     async def _died(self, record: Record, name: str) -> str:
+        if name in record.ended:
+            return ""  # that was another's doing
         lives = (await self._system.look())[name].lives - record.lives[name]
         return f"{name} ended and was started again" if lives else ""
 
@@ -314,8 +352,12 @@ class Injector:
             told = await system.revive(name)
             if told == "running":
                 raise NoEffect(f"{name} did not need what was damaged: {record.seen[name]}")
-        self._broken[name] = asyncio.create_task(self._replace(name))
+        self._join_again([name])
         return f"{name}: {record.seen[name]}"
+
+    def _join_again(self, nodes: Sequence[str]) -> None:
+        for name in nodes:
+            self._broken[name] = asyncio.create_task(self._replace(name))
 
     async def _replace(self, name: str) -> None:
         while True:

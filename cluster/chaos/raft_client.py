@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
-from cluster.chaos.system import Change, Pair, Refused, Unsure
+from cluster.chaos.system import Change, Forgotten, Pair, Refused, Unsure
 from raftd import client as rc
 
 T = TypeVar("T")
@@ -78,8 +78,17 @@ class RaftStore:
         batches = self.raft.watch(prefix.encode(), prefix=True, revision=revision)
         async with aclosing(batches):
             while True:
-                batch = await _told(anext(batches))
+                try:
+                    batch = await anext(batches)
+                except rc.Refused as error:
+                    if error.reason == "compacted":
+                        raise Forgotten(error.details) from None
+                    raise Refused(str(error)) from None
                 yield [_change(pair) for pair, _ in batch.events]
+
+    async def compact(self, revision: int) -> None:
+        """See Client."""
+        await _told(self.raft.compact(revision, timeout_s=TIMEOUT_S))
 
     async def grant(self, ttl_s: int) -> int:
         """See Client."""

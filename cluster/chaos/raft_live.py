@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import json
 import shutil
+import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from cluster import topology
-from cluster.chaos.catalogue import FAULTS, FILES, PAUSE, PROCESS
+from cluster.chaos.catalogue import FAULTS, FILES, MEMBERS, PAUSE, PROCESS
 from cluster.chaos.raft_client import RaftStore
 from cluster.chaos.system import NoEffect, Refused, View
 from cluster.cli.repair import replace_node
@@ -27,11 +28,13 @@ from netstack.rpc.node import RpcNode
 from netstack.runtime.config import ClusterConfig
 from netstack.runtime.runtime import RealRuntime
 from netstack.transport.config import TransportConfig
-from raftd.client import RaftClient
+from raftd.client import ClientError, RaftClient
 from security import keystore
 
 HEALTHY_S: Final = 30.0
 POLL_S: Final = 0.05
+# A cluster that is able decides in milliseconds who belongs to it; else nobody waits for it.
+LEAVES_S: Final = 5.0
 # A signal is obeyed when the process comes to run again; on a busy machine that takes a while.
 STOPS_S: Final = 2.0
 
@@ -45,7 +48,7 @@ class LiveRaft:
     """
 
     name = "raft"
-    able = frozenset((PROCESS, PAUSE, FAULTS, FILES))
+    able = frozenset((PROCESS, PAUSE, FAULTS, FILES, MEMBERS))
 
     def __init__(self, home: Path, nodes: int = 0) -> None:
         self.home = home
@@ -57,13 +60,14 @@ class LiveRaft:
         self._addresses = {n.name: f"{n.host}:{n.port}" for n in self._config.of_service("raft")}
         self._rpc: RpcNode | None = None
         self._runtime: RealRuntime | None = None
+        self._supervisor: subprocess.Popen[bytes] | None = None  # if it is ours to reap
 
     # -- from nothing to healthy, and back
 
     async def start(self) -> None:
         """See System."""
         if self._own:
-            await asyncio.to_thread(start_supervisor, self.home)
+            self._supervisor = await asyncio.to_thread(start_supervisor, self.home)
             await self._ask("reload")
         identity = keystore.load_identity(self.home, "cli")
         self._runtime = RealRuntime("cli", self.home / "nodes" / "cli")
@@ -84,6 +88,8 @@ class LiveRaft:
                 return not running(self.home)
 
             await self._until(ended)
+            if self._supervisor is not None:
+                await asyncio.to_thread(self._supervisor.wait, HEALTHY_S)
 
     async def _healthy(self) -> bool:
         return all(view.health == "ok" for view in (await self.look()).values())
@@ -213,6 +219,15 @@ class LiveRaft:
         """See System."""
         done: dict[str, str] = (await self._ask("damage", nodes=[node], how=how, seed=seed))["done"]
         return done[node]
+
+    async def leave(self, nodes: Sequence[str]) -> str:
+        """See System."""
+        async with self.client() as store:
+            try:
+                voters = await store.raft.change_members({}, nodes, timeout_s=LEAVES_S)
+            except ClientError as error:
+                raise Refused(str(error)) from None
+        return f"{', '.join(voters)} go on without {', '.join(nodes)}"
 
     async def replace(self, node: str) -> str:
         """See System."""

@@ -12,11 +12,11 @@ import dataclasses
 import itertools
 import json
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from cluster.chaos.catalogue import FAULTS, FILES, PAUSE, PROCESS
+from cluster.chaos.catalogue import FAULTS, FILES, MEMBERS, PAUSE, PROCESS
 from cluster.chaos.raft_client import RaftStore
 from cluster.chaos.system import NoEffect, Refused, View
 from cluster.errors import NotInTime
@@ -36,6 +36,8 @@ from raftd.server import RaftService
 from security.identity import Authority
 
 HEALTHY_S: Final = 30.0
+# A cluster that is able decides in milliseconds who belongs to it; else nobody waits for it.
+LEAVES_S: Final = 3.0
 POLL_S: Final = 0.05
 BASE_PORT: Final = 7400
 
@@ -66,23 +68,20 @@ class SimulatedRaft:
     Args:
         world: it.
         nodes: how many.
-        service: makes a node's service; the zoo passes broken ones.
         settings: of the `[raft]` table.
     """
 
     name = "raft, simulated"
-    able = frozenset((PROCESS, PAUSE, FAULTS, FILES))
+    able = frozenset((PROCESS, PAUSE, FAULTS, FILES, MEMBERS))
 
     def __init__(
         self,
         world: World,
         nodes: int = 3,
         *,
-        service: Callable[[], RaftService] = RaftService,
         settings: dict[str, Any] | None = None,
     ) -> None:
         self._world = world
-        self._service = service
         self.nodes = tuple(f"n{i}" for i in range(1, nodes + 1))
         configs = tuple(
             NodeConfig(name, "raft", "127.0.0.1", BASE_PORT + i)
@@ -111,7 +110,7 @@ class SimulatedRaft:
         if name in self._bootstrap:
             table = {**self._raft, "bootstrap": self._bootstrap[name]}
             config = dataclasses.replace(config, settings={"raft": table})
-        service = self._service()
+        service = RaftService()
         await service.start(runtime, self._identities[name], config)
         self._hosts[name].state = "running"
         return service
@@ -308,6 +307,15 @@ class SimulatedRaft:
         if how == "put-back":
             return rot.put_back(simulated.storage, host.kept)
         return rot.ROT[how](simulated.storage, random.Random(seed))
+
+    async def leave(self, nodes: Sequence[str]) -> str:
+        """See System."""
+        async with self.client() as store:
+            try:
+                voters = await store.raft.change_members({}, nodes, timeout_s=LEAVES_S)
+            except ClientError as error:
+                raise Refused(str(error)) from None
+        return f"{', '.join(voters)} go on without {', '.join(nodes)}"
 
     async def replace(self, node: str) -> str:
         """See System."""

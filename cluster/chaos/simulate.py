@@ -11,10 +11,10 @@ from __future__ import annotations
 import io
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cluster.chaos.campaign import Campaign, Result
 from cluster.chaos.catalogue import package_of
@@ -30,7 +30,6 @@ from cluster.verify.linear import INVALID
 from cluster.verify.verdict import Verdict, judge_history
 from netstack.runtime.policy import LinkPolicy
 from netstack.runtime.simulation.world import World
-from raftd.server import RaftService
 
 # What the search for an order may take; a history of this length takes a fraction of a second.
 LIMIT_S: Final = 60.0
@@ -74,7 +73,8 @@ def simulate(
     packages: Sequence[str] | None = None,
     plan: Plan | None = None,
     interval_s: float | None = None,
-    service: Callable[[], RaftService] = RaftService,
+    nodes: int | None = None,
+    settings: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> SimulatedRun:
     """One run; raises Usage for an unknown scenario and UnknownFault for an unknown package.
@@ -83,11 +83,12 @@ def simulate(
         packages: of faults; None: what the scenario must bear.
         plan: instead of the one that the seed draws.
         interval_s: mean time of quiet between two faults of a package.
-        service: makes a node's service; the zoo passes broken ones.
+        nodes: how many, instead of what the seed draws.
+        settings: of the `[raft]` table, instead of what the seed draws.
     """
     workload = workload_of(scenario, seed)
     world, dice = World(seed), random.Random(f"plan {seed}")
-    system = _system(world, dice, service)
+    system = _system(world, dice, nodes, settings or {})
     packages = default_faults(scenario) if packages is None else packages
     drawn = draw_plan(packages, seconds, dice, interval_s=interval_s, nodes=len(system.nodes))
     history = io.StringIO()
@@ -176,13 +177,15 @@ def keep(run: SimulatedRun, folder: Path, scenario: str, seconds: float, faults:
     return conclude(folder, run.result, run.verdict)
 
 
-def _system(world: World, dice: random.Random, service: Callable[[], RaftService]) -> SimulatedRaft:
+def _system(
+    world: World, dice: random.Random, nodes: int | None, settings: Mapping[str, Any]
+) -> SimulatedRaft:
     """A cluster as the seed has it: how many nodes, how far apart, how often they snapshot."""
     count = dice.choice((3, 3, 3, 5))
-    settings = {"snapshot_every": dice.choice((30, 200, 10_000))}
+    settings = {"snapshot_every": dice.choice((30, 200, 10_000)), **settings}
     latency_s = dice.choice((0.0001, 0.0001, 0.005, 0.03))
     world.network.base_policy = LinkPolicy(delay_s=latency_s, jitter_s=latency_s / 2)
-    return SimulatedRaft(world, count, service=service, settings=settings)
+    return SimulatedRaft(world, nodes or count, settings=settings)
 
 
 def shrink(plan: Plan, fails: Callable[[Plan], bool], tries: int = TRIES_MAX) -> Plan:

@@ -11,8 +11,8 @@ A system says which kinds of fault it is able to suffer; those that it is not ar
 plans. Whatever it does, it says in a few words how one can tell that it was really so, and raises
 NoEffect if it was not: a fault that did not happen proves nothing.
 
-To judge a system of your own, write both and add it to `SYSTEMS` in campaign.py; etcd.py is an
-example of 200 lines for a foreign system.
+To judge a system of your own, write both and add it to `SYSTEMS` in systems.py; etcd.py is an
+example of a foreign system.
 """
 
 from __future__ import annotations
@@ -29,6 +29,14 @@ class Refused(Exception):
 
 class Unsure(Exception):
     """It may have been done, or may yet be."""
+
+
+class Forgotten(Refused):
+    """What a watch was to begin with was compacted; `oldest` is the first revision that is left."""
+
+    def __init__(self, oldest: int) -> None:
+        super().__init__(f"what was before revision {oldest} was compacted")
+        self.oldest = oldest
 
 
 class NoEffect(Exception):
@@ -76,7 +84,13 @@ class Client(Protocol):
         """All keys that begin so, at one moment."""
 
     def watch(self, prefix: str, revision: int) -> AsyncGenerator[list[Change]]:
-        """Changes of such keys from `revision` on, a list a revision, without end."""
+        """Changes of such keys from `revision` on, a list a revision, without end.
+
+        Raises Forgotten.
+        """
+
+    async def compact(self, revision: int) -> None:
+        """Forget what was overwritten or deleted at or before it."""
 
     async def grant(self, ttl_s: int) -> int:
         """A lease."""
@@ -108,7 +122,7 @@ class System(Protocol):
 
     name: str
     nodes: tuple[str, ...]
-    able: frozenset[str]  # of catalogue.PROCESS, PAUSE, FAULTS, FILES
+    able: frozenset[str]  # of catalogue.PROCESS, PAUSE, FAULTS, FILES, MEMBERS
 
     async def start(self) -> None:
         """All nodes up and healthy; raises RingError."""
@@ -149,5 +163,8 @@ class System(Protocol):
     async def damage(self, node: str, how: str, seed: int) -> str:
         """Harm the files of a node that is down (netstack.runtime.rot)."""
 
+    async def leave(self, nodes: Sequence[str]) -> str:
+        """They belong to the cluster no more, and run on; raises Refused: nobody knows yet."""
+
     async def replace(self, node: str) -> str:
-        """A new member in the place of one that cannot be trusted; raises Refused: not now."""
+        """A new member in the place of one that left, or that cannot be trusted; raises Refused."""

@@ -32,7 +32,7 @@ Faults = Annotated[
     str,
     typer.Option(
         help="Packages, by comma: kill, host, pause, partition, packets, disk, clock, files,"
-        " crashpoints; or single faults; or none."
+        " members, crashpoints; or single faults; or none."
     ),
 ]
 
@@ -120,16 +120,14 @@ def _read(plan: Path) -> Plan:
 
 
 def _system(name: str, folder: Path, nodes: int, *, here: bool) -> System:
-    from cluster.chaos.etcd import LiveEtcd
     from cluster.chaos.raft_live import LiveRaft
+    from cluster.chaos.systems import fresh_system
 
-    if name == "raft":
-        return LiveRaft(topology.home()) if here else LiveRaft(folder / "home", nodes)
-    if name == "etcd" and not here:
-        return LiveEtcd(folder / "home", nodes)
-    if name == "etcd":
-        raise Usage("--here means a cluster of ours; leave it away with --system etcd")
-    raise Usage(f"there is no system {name!r}; there are: raft, etcd")
+    if not here:
+        return fresh_system(name, folder / "home", nodes)
+    if name != "raft":
+        raise Usage(f"--here means a cluster of ours; leave it away with --system {name}")
+    return LiveRaft(topology.home())
 
 
 def _status(verdict: str) -> int:

@@ -3,6 +3,9 @@
     election safety    in each term at most one node leads
     terms grow         within one life of a node its term never goes back
     commits grow       nor does what it knows to be committed
+    completeness       who is elected has every entry that was committed in an earlier term
+    elections          nobody stands for election in a term without having asked whether it would be
+                       elected, or been told to by the leader (dissertation §9.6, §3.10)
     one order          nodes that applied the same stretch of entries applied the same ones
                        (raft.checkpoint, raftd/checkpoints.py)
 
@@ -49,6 +52,8 @@ def judge_events(events: Iterable[Event]) -> list[Finding]:
         *_election_safety(all_events),
         *_grow("terms grow", _terms(all_events)),
         *_grow("commits grow", _commits(all_events)),
+        *_complete_leaders(all_events),
+        *_stands_when_asked(all_events),
         *_one_order(all_events),
     ]
 
@@ -69,7 +74,7 @@ def _election_safety(events: Sequence[Event]) -> list[Finding]:
         if len(names) > 1
     )
     return told(check, wrong) or [
-        Finding(check, VALID, f"{len(leaders):,} terms had a leader, and none had two")
+        Finding(check, VALID, f"terms with a leader: {len(leaders):,}, with two: none")
     ]
 
 
@@ -106,6 +111,66 @@ def _grow(check: str, numbers: Iterable[tuple[str, int]]) -> list[Finding]:
     return told(check, wrong) or [Finding(check, VALID, f"{count:,} times told, never less")]
 
 
+def _complete_leaders(events: Sequence[Event]) -> list[Finding]:
+    """What a node knows to be committed was, in its term or before (leader completeness)."""
+    check = "leader completeness"
+    told_in: dict[int, Event] = {}  # of each term: who knew of the highest index
+    leaders = []
+    for event in events:
+        if event["kind"] == "log.commit" and "term" in event:
+            best = told_in.setdefault(event["term"], event)
+            if event["index"] > best["index"]:
+                told_in[event["term"]] = event
+        elif event["kind"] == "raft.role" and event["role"] == "leader" and "last" in event:
+            leaders.append(event)
+    wrong = []
+    for leader in leaders:
+        earlier = (told_in[term] for term in told_in if term < leader["term"])
+        known = max(earlier, key=lambda event: event["index"], default=None)
+        if known is not None and known["index"] > leader["last"]:
+            sentence = (
+                f"{leader['node']} leads term {leader['term']} with entries up to"
+                f" {leader['last']:,}; {known['node']} knew in term {known['term']} that"
+                f" {known['index']:,} are committed"
+            )
+            wrong.append(Finding(check, INVALID, sentence))
+    if not leaders:
+        return []
+    return told(check, wrong) or [
+        Finding(check, VALID, f"leaders: {len(leaders):,}, and each had all of it")
+    ]
+
+
+def _stands_when_asked(events: Sequence[Event]) -> list[Finding]:
+    check = "elections are asked for"
+    last: dict[str, Event] = {}  # of each node: its last word on elections, in this life
+    stood = 0
+    wrong = []
+    for event in events:
+        node, kind = event["node"], event["kind"]
+        if kind == "node.start":
+            last.pop(node, None)
+        elif kind in ("raft.role", "raft.transfer"):
+            if event.get("role") == "candidate":
+                stood += 1
+                if not _asked(last.get(node), event["term"]):
+                    sentence = f"{node} stood for term {event['term']} without having asked"
+                    wrong.append(Finding(check, INVALID, sentence))
+            last[node] = event
+    if not stood:
+        return []
+    return told(check, wrong) or [
+        Finding(check, VALID, f"candidates: {stood:,}, and each had asked")
+    ]
+
+
+def _asked(before: Event | None, term: int) -> bool:
+    """Whether a node that said this may stand for that term now."""
+    if before is None or before["kind"] == "raft.transfer":
+        return before is not None
+    return bool(before["role"] == "precandidate" and before["term"] == term)
+
+
 def _one_order(events: Sequence[Event]) -> list[Finding]:
     check = "one order of entries"
     first: dict[int, Event] = {}
@@ -127,5 +192,5 @@ def _one_order(events: Sequence[Event]) -> list[Finding]:
     if not first:
         return []
     return told(check, wrong) or [
-        Finding(check, VALID, f"{compared:,} stretches of entries compared, all alike")
+        Finding(check, VALID, f"stretches of entries compared: {compared:,}, all alike")
     ]

@@ -43,7 +43,7 @@ _WORDS: Final = {
     APPENDS: {"txn"},
     "counter": {"add", "read"},
     "bank": {"transfer", "read"},
-    "watches": {"watch", "put", "commit", "delete"},
+    "watches": {"watch", "gap", "put", "commit", "delete", "compact"},
     "leases": {"acquire", "renew", "work", "release"},
     "total-queue": {"enqueue", "dequeue", "drain"},
     "at-most-once": {"request", "executed"},

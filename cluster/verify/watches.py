@@ -4,6 +4,8 @@
     {"f": "commit", "value": {"w/1": "8", …}}    ->  12              several at one revision
     {"f": "delete", "key": "w/1"}                ->  [true, 13]      whether it was there, and that
     {"f": "watch",  "key": "w/", "value": 12}    ->  [[12, "w/1", "7"], [13, "w/1", null]]
+    {"f": "compact", "value": 20}                ->  null            forget what came up to there
+    {"f": "gap",    "key": "w/", "value": 14}    ->  21              what it asked for is gone
 
 A watch is told by a follower (`process`) each time it gets something: `value` is the revision that
 it had asked to begin with, and may be later than the last it knows if it does not want the rest.
@@ -13,6 +15,7 @@ it had asked to begin with, and may be later than the last it knows if it does n
     complete    what lies between what it asked for and what it was told of is there: every change
                 that was acknowledged, and every one that another follower was told of
     true        nothing but what somebody had asked for by then
+    forgotten   only what somebody wanted to be, by then
 """
 
 from __future__ import annotations
@@ -61,6 +64,7 @@ def judge_watches(history: Sequence[Operation]) -> list[Finding]:
     known = _known(writes, batches)
     findings += told(CHECK, _missed(batches, known))
     findings += told(CHECK, _untrue(batches, writes))
+    findings += told(CHECK, _gone_too_early(history))
     if findings:
         return findings
     count = sum(len(batch.changes) for batch in batches)
@@ -131,6 +135,21 @@ def _untrue(batches: Sequence[_Told], writes: Sequence[Operation]) -> Iterator[F
             if not any(_may_be(op, change, batch.operation) for op in candidates):
                 sentence = f"{batch.operation}: nobody can have made {change}"
                 yield Finding(CHECK, INVALID, sentence, [*candidates[:1], batch.operation])
+
+
+def _gone_too_early(history: Sequence[Operation]) -> Iterator[Finding]:
+    """Gaps that nobody can have made."""
+    compactions = [op for op in history if op.f == "compact" and op.outcome != FAIL]
+    for gap in history:
+        if gap.f != "gap" or gap.outcome != OK:
+            continue
+        upto = _revision(gap, gap.result) - 1
+        if not any(_revision(op, op.value) >= upto for op in _before(compactions, gap)):
+            yield Finding(CHECK, INVALID, f"{gap}: nobody wanted so much to be forgotten", [gap])
+
+
+def _before(writes: Sequence[Operation], gap: Operation) -> Iterator[Operation]:
+    return (op for op in writes if op.called <= gap.returned)
 
 
 def _may_be(write: Operation, change: _Change, told_by: Operation) -> bool:

@@ -19,13 +19,16 @@ class Ring:
     def __init__(self, home: Path) -> None:
         self.home = home
 
-    def __call__(self, *arguments: str, status: int | None = 0) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *arguments: str, status: int | None = 0, lasts_s: float = 0.0
+    ) -> subprocess.CompletedProcess[str]:
+        """`lasts_s`: what it is told to take."""
         done = subprocess.run(
             [sys.executable, "-m", "cluster", *arguments],
             env={**os.environ, "RING_HOME": str(self.home), "NO_COLOR": "1"},
             capture_output=True,
             text=True,
-            timeout=6 * PATIENCE,
+            timeout=lasts_s + 6 * PATIENCE,
         )
         if status is not None:
             assert done.returncode == status, f"ring {arguments}: {done.returncode}\n{done.stderr}"

@@ -10,6 +10,7 @@ import pytest
 from ring_kit import Ring
 
 from cluster.chaos.plan import Episode, read_plan, write_plan
+from cluster.chaos.scenarios import SCENARIOS
 
 
 @pytest.fixture
@@ -148,6 +149,13 @@ def test_what_makes_no_sense_is_told_before_anything_is_started(ring, tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", ["register", "append", "versions", "lock"])
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name != "register"])
 def test_two_minutes_of_everything_are_valid(ring, scenario):
-    ring("chaos", scenario, "--time", "120", "--seed", "2026")
+    ring("chaos", scenario, "--time", "120", "--seed", "2026", lasts_s=120)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_ten_minutes_of_everything_are_valid(ring):
+    ring("chaos", "register", "--time", "600", "--seed", "2026", lasts_s=600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cluster.chaos.judge import judge_effects
+from cluster.chaos.plan import Episode
 from cluster.chaos.scenarios import SCENARIOS
 from cluster.chaos.simulate import simulate
 
@@ -31,6 +33,17 @@ def test_a_few_seeds_see_every_package_take_effect_and_many_leaders():
     records = [record for run in runs for record in run.result.records]
     assert [finding.verdict for finding in judge_effects(records)] == ["valid"]
     assert sum(run.result.terms for run in runs) >= 8
+
+
+def test_terms_stand_still_while_nobody_can_be_elected():
+    """Of two nodes, one has no room for its vote: asking again and again must not cost terms."""
+    full = Episode("full", "n1", {"full": True}, 1.0, 9.0)
+    run = simulate("register", 3, seconds=10.0, plan=[full], nodes=2)
+    assert run.verdict.verdict == "valid", run.line()
+    (record,) = run.result.records
+    assert record.took_effect
+    roles = [event for event in map(json.loads, run.events.splitlines()) if "role" in event]
+    assert max(event["term"] for event in roles) <= 6
 
 
 def digest(run) -> str:

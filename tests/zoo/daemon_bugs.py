@@ -1,29 +1,32 @@
 """Planted bugs of whole daemons: each a subclass that overrides one method, and how it must show.
 
 A bug is planted by putting its class in the place of the original, where that is used; then every
-node of a cluster has it, as in a build that somebody shipped. Each names the scenario and the plan
-of faults under which it must be found, and the budget of seeds.
+node of a cluster has it, as in a build that somebody shipped. Each names the check that must catch
+it, the scenario and the plan of faults under which it must, and the budget of seeds.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+import pkgutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
+import daemon_store_bugs as store_bugs
 import raft_core_bugs as core_bugs
+import transport_bugs
 
 from cluster.chaos.plan import Episode, Plan
+from cluster.chaos.simulate import SimulatedRun, simulate
+from cluster.chaos.system import Refused
+from cluster.verify.verdict import Verdict
 from netstack.runtime.disk import DiskFile
-from netstack.transport.connection import Connection
 from raftd.core import Raft
+from raftd.leader import Leader
 from raftd.outputs import ReadReady
-from raftd.sessions import UNKNOWN, Sessions
-from raftd.store import Store
 from raftd.wal import Wal
 
 
@@ -31,22 +34,32 @@ from raftd.wal import Wal
 class Bug:
     """One planted bug.
 
-    part: disk, core, reads, sessions, snapshots or transport.
+    part: disk, core, reads, sessions, store, snapshots, watches, leases, client or transport.
     what: what it does, in a few words.
     where: dotted name of what is replaced.
     by: the replacement.
+    check: which of JUDGES must say so; several, where it depends on what comes of it.
     plan: the faults under which it must be found.
     scenario: what clients do meanwhile.
     seeds: so many may be needed.
+    live: whether it must be found on real processes too.
+    quick: it shows at the first seed; these are tried with every change.
+    nodes: how many, where it does not show with any number of them.
+    settings: of the `[raft]` table, where it does not show with any.
     """
 
     part: str
     what: str
     where: str
     by: Any
+    check: tuple[str, ...]
     plan: Plan
     scenario: str = "register"
     seeds: int = 6
+    live: bool = False
+    quick: bool = False
+    nodes: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -57,9 +70,29 @@ class Bug:
 @contextlib.contextmanager
 def planted(bug: Bug) -> Iterator[None]:
     """While this lasts, every daemon of this process has the bug."""
-    module, _, attribute = bug.where.rpartition(".")
-    with mock.patch.object(importlib.import_module(module), attribute, bug.by):
+    holder, _, attribute = bug.where.rpartition(".")
+    with mock.patch.object(pkgutil.resolve_name(holder), attribute, bug.by):
         yield
+
+
+def plant(name: str) -> None:
+    """From now on every daemon of this process has the bug."""
+    (bug,) = (bug for bug in ZOO if bug.name == name)
+    holder, _, attribute = bug.where.rpartition(".")
+    setattr(pkgutil.resolve_name(holder), attribute, bug.by)
+
+
+def run(bug: Bug, seed: int) -> SimulatedRun:
+    """A campaign that must find it, as it is now: with the bug where it is planted."""
+    return simulate(
+        bug.scenario, seed, seconds=SECONDS, plan=bug.plan, nodes=bug.nodes, settings=bug.settings
+    )
+
+
+def shows(bug: Bug, verdict: Verdict) -> bool:
+    """Whether a judge that the bug names has caught it."""
+    names = tuple(itertools.chain.from_iterable(JUDGES[judge] for judge in bug.check))
+    return any(f.verdict == "invalid" and f.check.startswith(names) for f in verdict.findings)
 
 
 # -- disk
@@ -95,46 +128,28 @@ class IgnoresTruncation(Wal):
         return super()._apply_item([item[0], None, *item[2:]], entries)
 
 
-# -- sessions
+class CutsWhateverIsDamaged(Wal):
+    """Takes a damaged middle for the end."""
+
+    def _judge_end(self, path, data, offset, *, is_last):
+        """Whatever is behind it goes."""
 
 
-class AppliesRetriesAgain(Sessions):
-    """Replays a session number."""
-
-    def lookup(self, session_id, sequence, done, *, retry, base, index):
-        super().lookup(session_id, sequence, done, retry=retry, base=base, index=index)
-        return UNKNOWN
+# -- core and membership
 
 
-# -- the store and its snapshots
+class StandsUnasked(Raft):
+    """Ignores PreVote."""
+
+    def campaign(self, *, pre, forced=False):
+        super().campaign(pre=False, forced=forced)
 
 
-class ForgetsAKeyInItsSnapshot(Store):
-    """The last key is left out."""
+class ReadsUnderALeaseForEver(Leader):
+    """Does not look at the clock."""
 
-    def restore(self, data):
-        super().restore(data)
-        if self._keys:
-            del self._histories[self._keys.pop()]
-
-
-class AppliesTheIndexApartFromTheData(Store):
-    """After a restart, the index that is remembered runs ahead of the data."""
-
-    def restore(self, data):
-        super().restore(data)
-        self.revision += 1
-
-
-# -- transport
-
-
-class NeverSendsAgain(Connection):
-    """Takes loss for the application's problem."""
-
-    def __init__(self, *args) -> None:
-        super().__init__(*args)
-        self.outgoing._requeue = lambda frames: None
+    def _has_lease(self):
+        return self._raft.options.lease_reads
 
 
 # -- reads
@@ -151,9 +166,11 @@ class AnswersReadsByItself(Raft):
 # -- how each is found
 
 
-def again(fault: str, target: str, every_s: float, lasts_s: float, **values: Any) -> Plan:
+def again(
+    fault: str, target: str, every_s: float, lasts_s: float, first_s: float = 1.0, **values: Any
+) -> Plan:
     """The same fault over and over."""
-    times = [1 + every_s * k for k in range(int((SECONDS - 2) / every_s))]
+    times = [first_s + every_s * k for k in range(int((SECONDS - 2) / every_s))]
     return [Episode(fault, target, values, t, t + lasts_s) for t in times]
 
 
@@ -168,8 +185,46 @@ NEW_LEADERS = again("kill", "leader", 0.8, 0.6)
 ISOLATION = again("isolate", "all", 1.1, 0.7, grudge="isolate")
 LOST_DISKS = again("wipe", "one", 3.0, 0.6)
 SLOW_DISKS = [Episode("slow-disk", "all", {"slow_s": 0.2}, 0.5, SECONDS - 1)]
-SLOW_LEADERS = again("slow-disk", "leader", 1.5, 1.3, slow_s=0.3)
+LONELY_LEADERS = again("loss", "leader", 0.8, 0.5, loss=1.0)
 LOSS = [Episode("loss", "all", {"loss": 0.3}, 0.5, SECONDS - 1)]
+PAUSES = again("pause", "leader", 1.3, 0.9)
+# Some leave in the moment in which all lose sight of one another; and the leader dies then.
+SPLITS = together(
+    again("halves", "all", 1.9, 0.9, grudge="halves"),
+    again("leave", "followers", 1.9, 0.3, first_s=1.02),
+)
+SPLITS_AND_DEATHS = together(SPLITS, again("kill", "leader", 1.9, 0.1, first_s=1.08))
+# n3 lags, n2 loses a part of its log, and n1, which has all of it, is not there.
+DAMAGE = [
+    *(Episode("loss", "n3", {"loss": 1.0}, t, t + 1.2) for t in (1.0, 5.0, 9.0)),
+    *(Episode("bitflip", "n2", {}, t + 1.0, t + 1.3) for t in (1.0, 5.0, 9.0)),
+    *(Episode("kill", "n1", {}, t + 1.1, t + 3.0) for t in (1.0, 5.0, 9.0)),
+]
+
+# n3 lags, the disk of n1 is slow; then n1 loses its power, and n2, which has all of it, is away.
+UNSYNCED = together(
+    [Episode("loss", "n3", {"loss": 1.0}, t, t + 1.3) for t in (1.0, 4.5, 8.0)],
+    [Episode("slow-disk", "n1", {"slow_s": 0.6}, t + 0.1, t + 1.2) for t in (1.0, 4.5, 8.0)],
+    [Episode("kill", "n1", {}, t + 1.0, t + 1.35) for t in (1.0, 4.5, 8.0)],
+    [Episode("kill", "n2", {}, t + 1.05, t + 2.6) for t in (1.0, 4.5, 8.0)],
+)
+
+# Who may say so, by the beginnings of the names of their checks (cluster/verify, chaos/judge.py).
+LINEARIZABLE, BANK, COUNTER = "linearizable", "bank", "counter"
+WATCHES, LEASES = "watches", "leases"
+LOGS, RECOVERY, ELECTIONS = "the nodes' logs", "recovery", "elections are asked for"
+JUDGES = {
+    **{name: (name,) for name in (LINEARIZABLE, BANK, COUNTER, WATCHES, LEASES, ELECTIONS)},
+    LOGS: (
+        "invariants",
+        "election safety",
+        "terms grow",
+        "commits grow",
+        "leader completeness",
+        "one order",
+    ),
+    RECOVERY: ("all was well again", "it went on", "no node fails"),
+}
 
 ZOO = (
     Bug(
@@ -177,13 +232,16 @@ ZOO = (
         "acknowledges before fsync",
         "raftd.replica.Wal",
         NeverSyncsItsLog,
+        (LINEARIZABLE, LOGS),
         POWER_CUTS,
+        live=True,
     ),
     Bug(
         "disk",
         "answers its siblings before its disk has what it promises",
         "raftd.replica.Raft",
         core_bugs.AnswersBeforeItsDisk,
+        (LINEARIZABLE, LOGS),
         together(SLOW_DISKS, POWER_CUTS),
     ),
     Bug(
@@ -191,7 +249,9 @@ ZOO = (
         "a leader counts itself before its own disk",
         "raftd.core.Leader",
         core_bugs.CountsItselfBeforeItsDisk,
-        together(SLOW_LEADERS, NEW_LEADERS, ISOLATION),
+        (LINEARIZABLE, LOGS),
+        UNSYNCED,
+        nodes=3,
         seeds=12,
     ),
     Bug(
@@ -199,52 +259,330 @@ ZOO = (
         "votes twice after a restart: the vote is not on disk",
         "raftd.replica.Wal",
         ForgetsItsVotes,
+        (LOGS,),
         together(POWER_CUTS, LOSS),
-        seeds=12,
+        seeds=30,
     ),
     Bug(
         "disk",
         "what was overwritten comes back at the next start",
         "raftd.replica.Wal",
         IgnoresTruncation,
+        (LINEARIZABLE, LOGS),
         together(ISOLATION, POWER_CUTS),
+    ),
+    Bug(
+        "core",
+        "what conflicts with the leader is kept",
+        "raftd.replica.Raft",
+        core_bugs.KeepsWhatConflicts,
+        (LINEARIZABLE, LOGS, RECOVERY),
+        ISOLATION,
+        seeds=12,
+    ),
+    Bug(
+        "core",
+        "votes for any log, also a shorter one",
+        "raftd.core.RaftLog",
+        core_bugs.VotesForAnyLog,
+        (LINEARIZABLE, LOGS, RECOVERY),
+        together(ISOLATION, LOSS),
+        seeds=12,
+    ),
+    Bug(
+        "core",
+        "commits entries of old terms by counting",
+        "raftd.core.Leader",
+        core_bugs.CommitsOldTermsByCounting,
+        (LINEARIZABLE, LOGS, RECOVERY),
+        together(LOST_DISKS, NEW_LEADERS),
+    ),
+    Bug(
+        "disk",
+        "cuts a damaged middle silently",
+        "raftd.replica.Wal",
+        CutsWhateverIsDamaged,
+        (LINEARIZABLE, LOGS),
+        DAMAGE,
+        nodes=3,
+        seeds=12,
+    ),
+    Bug(
+        "core",
+        "ignores PreVote",
+        "raftd.replica.Raft",
+        StandsUnasked,
+        (ELECTIONS,),
+        ISOLATION,
+        seeds=3,
+        live=True,
+        quick=True,
+    ),
+    Bug(
+        "membership",
+        "half of a joint majority is enough to commit",
+        "raftd.leader.joint_committed_index",
+        core_bugs.needs_the_new_majority_only,
+        (LINEARIZABLE, LOGS, RECOVERY),
+        SPLITS,
+        nodes=5,
+        seeds=24,
+    ),
+    Bug(
+        "membership",
+        "half of a joint majority is enough to be elected",
+        "raftd.quorum.has_joint_majority",
+        core_bugs.is_elected_by_the_new_majority_only,
+        (LINEARIZABLE, LOGS, RECOVERY),
+        SPLITS_AND_DEATHS,
+        nodes=5,
+        seeds=24,
+    ),
+    Bug(
+        "membership",
+        "a configuration counts only when it is committed",
+        "raftd.replica.Raft",
+        core_bugs.WaitsForTheCommitOfAChange,
+        (RECOVERY,),
+        SPLITS,
+        nodes=5,
+        seeds=6,
+    ),
+    Bug(
+        "reads",
+        "a lease outlives its time",
+        "raftd.core.Leader",
+        ReadsUnderALeaseForEver,
+        (LINEARIZABLE,),
+        LONELY_LEADERS,
+        settings={"lease_reads": True},
+        seeds=24,
+    ),
+    Bug(
+        "sessions",
+        "a snapshot forgets who has asked what",
+        "raftd.store.Sessions",
+        store_bugs.ForgetsSessionsInSnapshots,
+        (LINEARIZABLE,),
+        POWER_CUTS,
+        scenario="versions",
+        settings={"snapshot_every": 1},
+        seeds=12,
+    ),
+    Bug(
+        "watches",
+        "of a history that was compacted, what is left is told without a word",
+        "raftd.store.WatchHub",
+        store_bugs.TellsWhatIsLeft,
+        (WATCHES,),
+        NEW_LEADERS,
+        scenario="watch",
+        seeds=12,
     ),
     Bug(
         "reads",
         "reads without asking a quorum",
         "raftd.replica.Raft",
         AnswersReadsByItself,
+        (LINEARIZABLE,),
         NEW_LEADERS,
+        live=True,
+        quick=True,
     ),
     Bug(
         "sessions",
         "replays a session number: a retry is applied again",
         "raftd.store.Sessions",
-        AppliesRetriesAgain,
+        store_bugs.AppliesRetriesAgain,
+        (LINEARIZABLE,),
         together(NEW_LEADERS, LOSS),
         scenario="versions",
+    ),
+    Bug(
+        "store",
+        "takes every comparison of revisions for true",
+        "raftd.replica.Store",
+        store_bugs.IgnoresGuards,
+        (LINEARIZABLE,),
+        NEW_LEADERS,
+        scenario="lock",
+        seeds=3,
+        live=True,
+        quick=True,
+    ),
+    Bug(
+        "store",
+        "compares with the oldest version of a key",
+        "raftd.replica.Store",
+        store_bugs.ComparesWithTheOldest,
+        (LINEARIZABLE,),
+        NEW_LEADERS,
+        seeds=3,
+    ),
+    Bug(
+        "store",
+        "makes only the first change of a transaction",
+        "raftd.replica.Store",
+        store_bugs.CommitsHalfATransaction,
+        (BANK,),
+        NEW_LEADERS,
+        scenario="bank",
+        seeds=3,
+        live=True,
+        quick=True,
+    ),
+    Bug(
+        "store",
+        "says that it has deleted",
+        "raftd.replica.Store",
+        store_bugs.DeletesNothing,
+        (LINEARIZABLE,),
+        NEW_LEADERS,
+        scenario="versions",
+        seeds=3,
+        quick=True,
     ),
     Bug(
         "snapshots",
         "a key is missing from what is restored",
         "raftd.replica.Store",
-        ForgetsAKeyInItsSnapshot,
+        store_bugs.ForgetsAKeyInItsSnapshot,
+        (LINEARIZABLE, LOGS, RECOVERY),
         together(LOST_DISKS, NEW_LEADERS),
+        seeds=12,
     ),
     Bug(
         "snapshots",
         "the index runs apart from the data",
         "raftd.replica.Store",
-        AppliesTheIndexApartFromTheData,
+        store_bugs.AppliesTheIndexApartFromTheData,
+        (LINEARIZABLE,),
         together(LOST_DISKS, NEW_LEADERS),
         scenario="versions",
+        quick=True,
+    ),
+    Bug(
+        "watches",
+        "a watch that is taken up again begins with now",
+        "raftd.watch.Watcher",
+        store_bugs.MissesWhatCameWhileItWasAway,
+        (WATCHES, RECOVERY),
+        NEW_LEADERS,
+        scenario="watch",
+        seeds=3,
+    ),
+    Bug(
+        "watches",
+        "the first revision that was asked for is left out",
+        "raftd.store.WatchHub",
+        store_bugs.BeginsOneTooLate,
+        (WATCHES,),
+        NEW_LEADERS,
+        scenario="watch",
+        seeds=3,
+        live=True,
+    ),
+    Bug(
+        "watches",
+        "a revision is told twice",
+        "raftd.watch.Watcher",
+        store_bugs.TellsARevisionTwice,
+        (WATCHES,),
+        POWER_CUTS,
+        scenario="watch",
+    ),
+    Bug(
+        "watches",
+        "what was done at once is told in parts",
+        "raftd.store.WatchHub",
+        store_bugs.SplitsWhatBelongsTogether,
+        (WATCHES,),
+        NEW_LEADERS,
+        scenario="watch",
+        seeds=3,
+    ),
+    Bug(
+        "watches",
+        "after a restart nobody is told of what was deleted before",
+        "raftd.store.WatchHub",
+        store_bugs.ForgetsDeletesInItsHistory,
+        (WATCHES,),
+        POWER_CUTS,
+        scenario="watch",
+    ),
+    Bug(
+        "leases",
+        "a new leader ends all leases",
+        "raftd.replica.LeaseKeeper",
+        store_bugs.NewLeadersEndAllLeases,
+        (LEASES,),
+        NEW_LEADERS,
+        scenario="lease",
+        seeds=3,
+        live=True,
+        quick=True,
+    ),
+    Bug(
+        "leases",
+        "a new leader gives half of the time",
+        "raftd.replica.LeaseKeeper",
+        store_bugs.NewLeadersGiveHalfTheTime,
+        (LEASES,),
+        ISOLATION,
+        scenario="lease",
+    ),
+    Bug(
+        "leases",
+        "leases end after half of their time",
+        "raftd.replica.LeaseKeeper",
+        store_bugs.EndsLeasesEarly,
+        (LEASES,),
+        PAUSES,
+        scenario="lease",
+        seeds=3,
+    ),
+    Bug(
+        "client",
+        "a retry is a new request",
+        "cluster.chaos.raft_sim.RaftClient",
+        store_bugs.RetriesUnderANewNumber,
+        (COUNTER,),
+        NEW_LEADERS,
+        scenario="counter",
+        seeds=12,
+    ),
+    Bug(
+        "client",
+        "what was not answered is taken for refused",
+        "cluster.chaos.raft_client._told",
+        store_bugs.silence_refuses(Refused),
+        (LINEARIZABLE,),
+        NEW_LEADERS,
+        seeds=12,
     ),
     Bug(
         "transport",
         "a packet that was lost is not sent again",
         "netstack.transport.host.Connection",
-        NeverSendsAgain,
+        transport_bugs.NeverSendsAgain,
+        (RECOVERY,),
         LOSS,
         seeds=3,
+    ),
+    Bug(
+        "transport",
+        "acknowledges packets that it dropped",
+        "netstack.transport.host.Connection",
+        transport_bugs.AcknowledgesWhatItDropped,
+        (LINEARIZABLE, RECOVERY),
+        LOSS,
+    ),
+    Bug(
+        "transport",
+        "does not look where in a stream a frame belongs",
+        "netstack.transport.stream_set.ReceiveStream",
+        store_bugs.TakesWhatComesForTheNext,
+        (LINEARIZABLE, RECOVERY),
+        LOSS,
     ),
 )

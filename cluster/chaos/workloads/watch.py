@@ -1,7 +1,8 @@
 """Followers of a range that others write. Judged by whether each was told everything, in order.
 
 A follower listens for a second or so, hangs up, and takes the watch up again from where it was:
-what happened in between it must be told all the same.
+what happened in between it must be told all the same. Now and then somebody compacts the history,
+so that a follower who was away must be told that it has missed something.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import itertools
 import random
 from typing import ClassVar
 
-from cluster.chaos.system import Refused, Unsure
+from cluster.chaos.system import Forgotten, Refused, Unsure
 from cluster.chaos.worker import Worker
 
 PREFIX = "watch/"
@@ -20,6 +21,9 @@ KEYS = 8
 FOLLOWERS = 2  # of the workers; the others write
 LISTEN_S = 1.0
 CATCH_UP_S = 10.0
+# Of all writes; and so many revisions before the newest that is known, or less.
+COMPACTIONS = 0.03
+KEPT_MAX = 20
 
 
 class Watch:
@@ -31,6 +35,7 @@ class Watch:
         self._values = itertools.count(1)
         self._begin = 0  # the revision of the first key: where all followers begin
         self._next: dict[int, int] = {}  # of each follower: the revision it was not told of yet
+        self._newest = 0  # that a writer was told of
 
     async def prepare(self, worker: Worker) -> None:
         """A first key, so that there is a revision to begin with."""
@@ -47,8 +52,14 @@ class Watch:
         """See Workload."""
         if worker.index < FOLLOWERS:
             await self._follow(worker, LISTEN_S * worker.rng.uniform(0.5, 1.5))
+        elif worker.rng.random() < COMPACTIONS:
+            await self._compact(worker)
         else:
-            await self._write(worker)
+            self._newest = max(self._newest, await self._write(worker))
+
+    async def _compact(self, worker: Worker) -> None:
+        upto = max(1, self._newest - worker.rng.randrange(KEPT_MAX))
+        await worker.ask("compact", PREFIX, upto, lambda: worker.client.compact(upto))
 
     async def _write(self, worker: Worker) -> int:
         """A put, or now and then two at once, or a delete; the revision of a put, or 0."""
@@ -77,7 +88,7 @@ class Watch:
     async def _follow(self, worker: Worker, seconds: float, until: int = 0) -> None:
         """Listen for a time, or until a revision has come."""
         begin = self._next.get(worker.index, self._begin)
-        with contextlib.suppress(TimeoutError, Refused, Unsure):
+        try:
             async with (
                 asyncio.timeout(seconds),
                 contextlib.aclosing(worker.client.watch(PREFIX, begin)) as batches,
@@ -88,6 +99,11 @@ class Watch:
                     self._next[worker.index] = batch[-1].revision + 1
                     if until and batch[-1].revision >= until:
                         return
+        except Forgotten as gap:
+            worker.told("gap", PREFIX, begin, gap.oldest)
+            self._next[worker.index] = gap.oldest
+        except (TimeoutError, Refused, Unsure):
+            return
 
     async def final(self, worker: Worker) -> bool:
         """One more change, of which the first follower must be told."""

@@ -4,16 +4,30 @@
 
 const ROW = 17;
 
-// The shades of all faults, behind whatever a drawing shows.
+// The shades of all faults, behind whatever a drawing shows. However many overlap, it is one shade:
+// what is in front must stay readable.
 function shade(chart, faults) {
+  const shown = faults.filter(happened);
   chart.clipped((context) => {
-    for (const fault of faults) {
-      if (!happened(fault)) continue;
-      context.fillStyle = color(fault.took_effect ? "fault" : "harmless");
-      const x = chart.x(fault.begin);
-      context.fillRect(x, 0, Math.max(1, chart.x(fault.end) - x), chart.height);
+    for (const effective of [false, true]) {
+      context.fillStyle = color(effective ? "fault" : "harmless");
+      for (const { begin, end } of joined(shown.filter((fault) => !!fault.took_effect === effective))) {
+        const x = chart.x(begin);
+        context.fillRect(x, 0, Math.max(1, chart.x(end) - x), chart.height);
+      }
     }
   });
+}
+
+// The stretches that some of these cover.
+function joined(faults) {
+  const found = [];
+  for (const { begin, end } of faults.slice().sort((a, b) => a.begin - b.begin)) {
+    const last = found[found.length - 1];
+    if (last && begin <= last.end) last.end = Math.max(last.end, end);
+    else found.push({ begin, end });
+  }
+  return found;
 }
 
 function happened(fault) { return fault.end !== null && fault.end > fault.begin; }
@@ -90,7 +104,7 @@ function leaderChart(view, nodes, reigns) {
         const y = 4 + nodes.indexOf(reign.node) * ROW;
         const hue = (reign.term * 47) % 360;
         bar(chart, reign.begin, reign.end, y + 1, ROW - 3, `hsl(${hue} 45% 55% / .55)`);
-        within(chart, reign.begin, reign.end, `leads in term ${reign.term}`, y + ROW / 2);
+        within(chart, reign.begin, reign.end, `term ${reign.term}`, y + ROW / 2);
       }
     });
   };

@@ -18,7 +18,8 @@ function main() {
   const { ok, fail, info } = verdict.counts;
   document.getElementById("numbers").textContent =
     `${run.began.replace("T", " ").replace("Z", " UTC")} · ${run.seconds} s of trouble · `
-    + `${ok.toLocaleString()} answered, ${fail} refused, ${info} nobody knows · `
+    + `${ok.toLocaleString()} answered, ${fail.toLocaleString()} refused, `
+    + `${info.toLocaleString()} of which nobody knows · `
     + `${effective} of ${faults.length} faults took effect`;
   document.getElementById("command").textContent = run.command;
   const copy = document.getElementById("copy");

@@ -4,7 +4,8 @@
 
 const EVENTS_SHOWN = 300;
 const ALIKE_SHOWN = 4;
-const QUIET = ["log.commit", "transport.open", "transport.closed"]; // shown when asked for
+// Shown when asked for.
+const QUIET = ["log.commit", "log.compact", "raft.checkpoint", "transport.open", "transport.closed"];
 
 function element(name, text = "", className = "") {
   const made = document.createElement(name);

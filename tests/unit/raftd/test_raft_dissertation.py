@@ -447,6 +447,18 @@ def test_a_pre_vote_is_given_only_to_a_log_that_is_up_to_date(last, granted):
     assert reply == m.VoteReply(4 if granted else 3, granted, True)
 
 
+def test_who_cannot_write_neither_stands_nor_offers_its_vote():
+    desk = Desk(log="1 2", term=3, options=MODERN)
+    desk.raft.writable = False
+    ((_, reply),) = desk.hear(vote_request(4, "2/2", pre=True))
+    assert reply == m.VoteReply(3, False, True)
+    desk.fire()
+    assert (desk.raft.role, desk.raft.term) == (FOLLOWER, 3)
+    desk.raft.writable = True
+    desk.fire()
+    assert desk.raft.role == PRECANDIDATE
+
+
 def test_a_pre_vote_binds_nobody():
     desk = Desk(options=MODERN)
     due = desk.raft.next_deadline()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from cluster.chaos.catalogue import FAULTS, FILES, PAUSE, PROCESS
+from cluster.chaos.catalogue import FAULTS, FILES, MEMBERS, PAUSE, PROCESS
 from cluster.chaos.system import NoEffect, Refused, View
 from netstack.runtime.simulation.loop import VirtualLoop
 
@@ -14,7 +14,7 @@ class FakeSystem:
     """Nodes in a table. `deeds` is what was done, in order."""
 
     name = "fake"
-    able = frozenset((PROCESS, PAUSE, FAULTS, FILES))
+    able = frozenset((PROCESS, PAUSE, FAULTS, FILES, MEMBERS))
 
     def __init__(self, nodes: int = 5) -> None:
         self.nodes = tuple(f"n{i}" for i in range(1, nodes + 1))
@@ -28,6 +28,7 @@ class FakeSystem:
         self.leader = "n1"
         self.notices = True  # a flipped bit keeps a node from starting
         self.replaceable = True
+        self.decides = True  # who belongs to it
 
     async def look(self) -> dict[str, View]:
         return {
@@ -92,6 +93,12 @@ class FakeSystem:
     async def damage(self, node: str, how: str, seed: int) -> str:
         self.deeds.append(("damage", node, how))
         return f"{how} of {node}"
+
+    async def leave(self, nodes) -> str:
+        self.deeds.append(("leave", *nodes))
+        if not self.decides:
+            raise Refused("nobody leads")
+        return f"without {', '.join(nodes)}"
 
     async def replace(self, node: str) -> str:
         self.deeds.append(("replace", node))

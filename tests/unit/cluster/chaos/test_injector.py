@@ -132,6 +132,27 @@ def test_a_fault_of_disks_counts_if_it_struck_or_ended_the_process(fault, values
     assert ("disk", record.nodes[0], str(good)) in system.deeds
 
 
+def test_what_a_disk_counted_outlives_its_process():
+    class Forgetful(FakeSystem):
+        async def kill(self, node):
+            self.struck = {}
+            return await super().kill(node)
+
+    system = Forgetful(3)
+    system.struck = {"full": 2}
+    plan = [episode("full", "n1", 1, 5, full=True), episode("kill", "n1", 2, 3)]
+    records = inject(system, *plan).records
+    assert records[0].evidence == "n1: full 2 times"
+
+
+def test_who_was_killed_by_another_has_not_died_of_its_disk():
+    system = FakeSystem(3)
+    plan = [episode("torn", "n1", 1, 5, torn=True), episode("kill", "n1", 2, 3)]
+    torn, kill = inject(system, *plan).records
+    assert kill.took_effect
+    assert torn.took_effect is False
+
+
 def test_a_damaged_file_must_be_noticed_and_the_node_is_replaced_until_it_works():
     system = FakeSystem()
     system.replaceable = False
@@ -212,3 +233,32 @@ def test_a_leader_that_is_not_there_is_made_up_for():
     system.leader = ""
     (record,) = inject(system, episode("kill", "leader")).records
     assert record.took_effect
+
+
+def test_who_leaves_runs_on_and_joins_again_as_another():
+    system = FakeSystem(5)
+    (record,) = inject(system, episode("leave", "minority")).records
+    assert record.took_effect
+    assert len(record.nodes) == 2
+    assert record.evidence == f"without {', '.join(record.nodes)}"
+    assert system.deeds[0] == ("leave", *record.nodes)
+    assert [deed for deed in system.deeds if deed[0] == "replace"] == [
+        ("replace", name) for name in record.nodes
+    ]
+    assert not [deed for deed in system.deeds if deed[0] == "kill"]
+
+
+def test_a_decision_that_nobody_heard_of_is_made_good_all_the_same():
+    system = FakeSystem(3)
+    system.decides = False
+    injector = inject(system, episode("leave", "n2"))
+    assert injector.records[0].took_effect is None
+    assert system.deeds[:2] == [("leave", "n2"), ("replace", "n2")]
+    assert injector.harmed[-1][1] == frozenset()
+
+
+def test_who_left_is_a_copy_less_for_whoever_wants_to_harm_a_disk():
+    system = FakeSystem(3)
+    plan = [episode("leave", "n1", 1.0, 5.0), episode("wipe", "n2", 2.0, 3.0)]
+    records = inject(system, *plan).records
+    assert [record.took_effect for record in records] == [True, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.chaos import grudges
@@ -22,6 +22,8 @@ from cluster.chaos.plan import draw_plan, read_plan, write_plan
 from cluster.chaos.simulate import shrink
 from netstack.runtime.failpoints import catalogue
 
+# A busy machine is late, and that says nothing about plans.
+EXAMPLES = settings(deadline=None, database=None, max_examples=60)
 FIVE = ("n1", "n2", "n3", "n4", "n5")
 
 
@@ -34,23 +36,27 @@ sizes = st.integers(3, 9).map(lambda n: tuple(f"n{i}" for i in range(1, n + 1)))
 
 
 class TestShapes:
+    @EXAMPLES
     @given(sizes, st.integers())
     def test_halves_are_two_groups_as_equal_as_can_be(self, nodes, seed):
         grudge = grudges.halves(nodes, random.Random(seed))
         groups = {frozenset(sees(node, nodes, grudge)) for node in nodes}
         assert sorted(map(len, groups)) == [len(nodes) // 2, -(-len(nodes) // 2)]
 
+    @EXAMPLES
     @given(sizes, st.integers())
     def test_one_alone_and_all_others_together(self, nodes, seed):
         grudge = grudges.isolate(nodes, random.Random(seed))
         groups = {frozenset(sees(node, nodes, grudge)) for node in nodes}
         assert sorted(map(len, groups)) == [1, len(nodes) - 1]
 
+    @EXAMPLES
     @given(sizes, st.integers())
     def test_a_bridge_is_the_one_who_sees_everybody(self, nodes, seed):
         grudge = grudges.bridge(nodes, random.Random(seed))
         assert [len(sees(node, nodes, grudge)) for node in nodes].count(len(nodes)) == 1
 
+    @EXAMPLES
     @given(sizes, st.integers())
     def test_in_a_ring_everybody_sees_a_majority_and_no_two_the_same(self, nodes, seed):
         grudge = grudges.ring(nodes, random.Random(seed))
@@ -59,12 +65,14 @@ class TestShapes:
         if len(nodes) > 4:
             assert len(set(views)) == len(nodes)
 
+    @EXAMPLES
     @given(sizes, st.integers())
     def test_in_a_chain_two_have_one_neighbour_and_the_others_two(self, nodes, seed):
         grudge = grudges.chain(nodes, random.Random(seed))
         counts = sorted(len(sees(node, nodes, grudge)) - 1 for node in nodes)
         assert counts == [1, 1] + [2] * (len(nodes) - 2)
 
+    @EXAMPLES
     @given(sizes, st.integers())
     def test_one_way_cuts_one_direction_only(self, nodes, seed):
         grudge = grudges.one_way(nodes, random.Random(seed))
@@ -88,6 +96,7 @@ class TestShapes:
 
 
 class TestPlans:
+    @EXAMPLES
     @given(st.integers(), st.floats(5, 200), st.integers(3, 7))
     def test_episodes_of_a_package_follow_one_another_and_all_end_in_time(self, seed, time, nodes):
         plan = draw_plan(DEFAULT, time, random.Random(seed), nodes=nodes)
@@ -161,6 +170,7 @@ class TestTheCatalogue:
 class TestShrinking:
     plan = draw_plan(DEFAULT, 120, random.Random(5))
 
+    @EXAMPLES
     @given(st.sets(st.integers(0, len(plan) - 1), min_size=1, max_size=3))
     def test_what_is_left_is_exactly_what_is_needed(self, needed):
         wanted = [self.plan[i] for i in sorted(needed)]

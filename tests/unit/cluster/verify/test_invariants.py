@@ -23,6 +23,14 @@ def checkpoint(node, index, checksum, term=1):
     return {"node": node, "kind": "raft.checkpoint", "index": index, "term": term, "sum": checksum}
 
 
+def elected(node, term, last):
+    return {**role(node, "leader", term), "last": last}
+
+
+def committed(node, term, index):
+    return {**commit(node, index), "term": term}
+
+
 def wrong(*events):
     return [f"{f.check}: {f.sentence}" for f in judge_events(events) if f.verdict == "invalid"]
 
@@ -35,10 +43,27 @@ def wrong(*events):
             "election safety: in term 2 n1 and n3 have led",
         ),
         (
-            [role("n1", "follower", 5), role("n1", "candidate", 4)],
+            [role("n1", "follower", 5), role("n1", "follower", 4)],
             "terms grow: n1 went back from 5 to 4",
         ),
         ([commit("n2", 900), commit("n2", 899)], "commits grow: n2 went back from 900 to 899"),
+        (
+            [role("n1", "follower", 4), role("n1", "candidate", 5)],
+            "elections are asked for: n1 stood for term 5 without having asked",
+        ),
+        (
+            [role("n1", "precandidate", 5), role("n1", "candidate", 6)],
+            "elections are asked for: n1 stood for term 6 without having asked",
+        ),
+        (
+            [role("n1", "precandidate", 5), start("n1"), role("n1", "candidate", 5)],
+            "elections are asked for: n1 stood for term 5 without having asked",
+        ),
+        (
+            [committed("n1", 2, 80), committed("n1", 2, 90), elected("n3", 4, 89)],
+            "leader completeness: n3 leads term 4 with entries up to 89;"
+            " n1 knew in term 2 that 90 are committed",
+        ),
         (
             [checkpoint("n1", 256, 7), checkpoint("n2", 256, 8)],
             "one order of entries: n1 and n2 have applied different entries up to index 256",
@@ -63,6 +88,10 @@ def test_a_breach_is_told(events, sentence):
         # A pre-candidate asks about a term that it does not have.
         [role("n1", "precandidate", 6), role("n1", "follower", 5)],
         [checkpoint("n1", 256, 7), checkpoint("n2", 512, 8), checkpoint("n3", 256, 7)],
+        [role("n1", "precandidate", 5), role("n1", "candidate", 5), role("n1", "leader", 5)],
+        # In a later term it may be more; and a leader of the past may learn late that it is one.
+        [committed("n1", 2, 90), elected("n3", 4, 90), committed("n1", 5, 95)],
+        [{"node": "n1", "kind": "raft.transfer"}, role("n1", "candidate", 5)],
     ],
 )
 def test_what_is_right_is_not_called_wrong(events):

@@ -104,6 +104,23 @@ class TestWatches:
         again = heard([THIRD], begin=13, at=30)
         assert verdicts(self.judged(*heard([FIRST]), *again)) == {"valid"}
 
+    def test_a_gap_is_right_where_somebody_wanted_it(self):
+        wanted = (4, 6, 7, "compact", "w/", 12, None)
+        gap = (9, 20, 20, "gap", "w/", 11, 13)
+        after = heard([THIRD], begin=13, at=30)
+        assert verdicts(self.judged(wanted, gap, *after)) == {"valid"}
+        assert "nobody wanted so much" in told(self.judged(gap, *after))
+        too_far = (9, 20, 20, "gap", "w/", 11, 14)
+        assert "nobody wanted so much" in told(self.judged(wanted, too_far, *after))
+        refused = (4, 6, 7, "compact", "w/", 12, "fail")
+        assert "nobody wanted so much" in told(self.judged(refused, gap, *after))
+        later = (4, 25, 26, "compact", "w/", 12, None)
+        assert "nobody wanted so much" in told(self.judged(later, gap, *after))
+
+    def test_a_gap_of_which_nobody_is_told_is_found(self):
+        wanted = (4, 6, 7, "compact", "w/", 12, None)
+        assert "it was never told" in told(self.judged(wanted, *heard([THIRD])))
+
     def test_it_begins_where_it_was_asked_to(self):
         assert "was to begin with revision 12" in told(self.judged(*heard([FIRST], begin=12)))
 
