@@ -259,7 +259,8 @@ class PeerConnection:
         elif kind in (messages.HAVE, messages.SUGGEST, messages.ALLOWED_FAST):
             self._about_piece(kind, messages.ONE.unpack(payload)[0], found)
         elif kind in (messages.REQUEST, messages.CANCEL, messages.REJECT):
-            self._about_block(kind, *messages.BLOCK_AT.unpack(payload), found)
+            piece, begin, length = messages.BLOCK_AT.unpack(payload)
+            self._about_block(kind, (piece, begin), length, found)
         elif kind == messages.EXTENDED:
             self._extended(bytes(payload), found)
         # Others are of extensions that we have not agreed on, and may be skipped: BEP 3.
@@ -334,9 +335,9 @@ class PeerConnection:
                 self.have[piece] = 1
 
     def _about_block(
-        self, kind: int, piece: int, begin: int, length: int, found: list[events.Event]
+        self, kind: int, key: tuple[int, int], length: int, found: list[events.Event]
     ) -> None:
-        key = (piece, begin)
+        piece, begin = key
         if kind == messages.REJECT:
             if self.outstanding.pop(key, None) is not None:
                 found.append(events.Rejected(piece, begin))

@@ -1,11 +1,11 @@
 """What may go wrong, as one small tree.
 
-    TorrentError
-    ├── Malformed          bytes that are no bencode
-    ├── BadTorrent         a .torrent or magnet link that must not be used, and why
-    ├── ProtocolViolation  a peer broke the protocol: its connection is closed
-    ├── TrackerError       a tracker answered with a failure, or not at all
-    └── StorageError       the disk, or what lies on it, is not as it must be
+TorrentError
+├── Malformed          bytes that are no bencode
+├── BadTorrent         a .torrent or magnet link that must not be used, and why
+├── ProtocolViolation  a peer broke the protocol: its connection is closed
+├── TrackerError       a tracker answered with a failure, or not at all
+└── StorageError       the disk, or what lies on it, is not as it must be
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Magnet links (BEP 9): the name of a swarm, and where to begin.
 
-    magnet:?xt=urn:btih:<40 hex digits, or 32 of base 32>&dn=NAME&tr=TRACKER&x.pe=HOST:PORT
+magnet:?xt=urn:btih:<40 hex digits, or 32 of base 32>&dn=NAME&tr=TRACKER&x.pe=HOST:PORT
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The peer wire protocol's messages as bytes (BEP 3; fast extension, BEP 6; extensions, BEP 10).
 
-    handshake   19 "BitTorrent protocol" | 8 reserved | 20 info-hash | 20 peer id
-    message     u32 length | u8 id | payload             length 0: keep-alive
+handshake   19 "BitTorrent protocol" | 8 reserved | 20 info-hash | 20 peer id
+message     u32 length | u8 id | payload             length 0: keep-alive
 """
 
 from __future__ import annotations

@@ -230,9 +230,7 @@ def parse_info(
     if count > PIECES_MAX or len(hashes) != count * HASH:
         raise BadTorrent(f"{total} bytes are {count} pieces, and {len(hashes) // HASH} have hashes")
     private = info.get(b"private") == 1
-    return Metainfo(
-        data, name, piece_length, hashes, files, private, tiers, comment, single=single
-    )
+    return Metainfo(data, name, piece_length, hashes, files, private, tiers, comment, single=single)
 
 
 def _length(value: Any) -> int:

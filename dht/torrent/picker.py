@@ -120,9 +120,9 @@ class Picker:
     # -- who has what
 
     def join(self, peer: Hashable, have: bytearray) -> None:
-        """A peer has told what it has. The map stays the caller's, who adds to it."""
+        """A peer has told what it has."""
         assert peer not in self._maps, "a peer joins once"
-        self._maps[peer] = have
+        have = self._maps[peer] = bytearray(have)
         if 0 not in have:
             self._seeds.add(peer)
         else:
@@ -130,16 +130,20 @@ class Picker:
                 if has:
                     self._count(piece, +1)
 
-    def has_more(self, peer: Hashable, piece: int) -> None:
-        """It has one piece more; its map says so already."""
+    def has_more(self, peer: Hashable, piece: int) -> bool:
+        """It has one piece more; False if we knew."""
         have = self._maps[peer]
+        if have[piece]:
+            return False
+        have[piece] = 1
         if 0 in have:
             self._count(piece, +1)
-            return
+            return True
         self._seeds.add(peer)
         for other in range(self.shape.count):
             if other != piece:
                 self._count(other, -1)
+        return True
 
     def leave(self, peer: Hashable) -> None:
         """It is gone, and with it what it was asked for."""
@@ -164,20 +168,21 @@ class Picker:
 
     # -- asking
 
-    def pick(
-        self, peer: Hashable, count: int, only: Iterable[int] | None = None
-    ) -> list[Ask]:
+    def pick(self, peer: Hashable, count: int, only: Iterable[int] | None = None) -> list[Ask]:
         """Up to `count` blocks to ask of it; with `only`, of these pieces: it chokes us."""
         have = self._maps.get(peer)
         if have is None or not self.left:
             return []
         if only is not None:
             narrowed = bytearray(len(have))
-            for piece in only:
-                narrowed[piece] = have[piece]
+            for allowed in only:
+                narrowed[allowed] = have[allowed]
             have = narrowed
         asks: list[Ask] = []
-        while len(asks) < count and (piece := self._next_piece(peer, have)) is not None:
+        while len(asks) < count:
+            piece = self._next_piece(peer, have)
+            if piece is None:
+                break
             self._take(peer, piece, count - len(asks), asks)
         if len(asks) < count and not self._with_free:
             self._endgame(peer, have, count - len(asks), asks)
@@ -238,8 +243,8 @@ class Picker:
             before.owners.pop(peer, None)
 
     def _endgame(self, peer: Hashable, have: bytearray, count: int, asks: list[Ask]) -> None:
-        """Nothing is free and nothing is open that anybody could be asked for alone."""
-        if self._order.pick(_everything(self.shape.count), self._rng, first=False) is not None:
+        """Ask a second peer, now that every missing block is asked of one."""
+        if OPEN in self.state:
             return
         count = min(count, ENDGAME_MAX - self._second.get(peer, 0))
         for piece, progress in self._started.items():
@@ -359,10 +364,6 @@ class Picker:
 
 _AS_STATE: Final = bytes([OPEN, HAVE, *range(2, 256)])
 _AS_HAVE: Final = bytes([0, 0, 0, 1, *range(4, 256)])
-
-
-def _everything(count: int) -> bytearray:
-    return bytearray(b"\1" * count)
 
 
 def picker(shape: Shape, rng: random.Random, strategy: str, have: bytearray) -> Picker:

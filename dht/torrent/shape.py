@@ -1,4 +1,4 @@
-"""How content is cut: into pieces, which have hashes, and those into blocks, which are asked for."""
+"""How content is cut: into pieces, which have hashes; and those into blocks, to ask for."""
 
 from __future__ import annotations
 
