@@ -7,11 +7,13 @@ A record is written after its piece. Nothing is synced: a killed process loses n
 handed to the kernel, and a machine that loses power may lose pieces and keep their records. So the
 journal is believed in one thing only, which pieces are worth hashing at the next start: what it
 names is verified again before it is offered to anybody, and what it does not name is fetched. A
-torn or foreign tail is cut off.
+torn or foreign tail is cut off. The journal lies beside the content and is locked: two processes
+cannot fetch one torrent into one folder.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 from pathlib import Path
@@ -44,6 +46,7 @@ class Journal:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._file = os.open(self.path, flags, 0o644)
+            self._lock()
             data = os.pread(self._file, len(header) + RECORD.size * 4 * self._count, 0)
             if not data.startswith(header):
                 os.ftruncate(self._file, 0)
@@ -57,6 +60,15 @@ class Journal:
             return sorted(pieces)
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror}") from None
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise StorageError(
+                f"{self.path.parent}: another process fetches this torrent there"
+            ) from None
 
     def _read(self, data: bytes) -> set[int]:
         pieces: set[int] = set()

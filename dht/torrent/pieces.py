@@ -37,7 +37,7 @@ class PieceWriter:
     def __init__(
         self,
         storage: Storage,
-        journal: Journal,
+        journal: Journal | None,
         executor: Executor,
         checked: Checked,
         failed: Callable[[StorageError], None],
@@ -76,7 +76,8 @@ class PieceWriter:
                 right.append(check.piece)
             hashes = block_hashes(check.data) if check.again or not ok else {}
             found.append((check.piece, ok, hashes))
-        self._journal.add(right)
+        if self._journal is not None and right:
+            self._journal.add(right)
         return found
 
     def _done(

@@ -60,7 +60,7 @@ class Session:
 
     Args:
         folder: where the content lies, or will.
-        state: folder of the journal.
+        writes: False: it only gives away what is there, and leaves no journal in the folder.
         over: makes the net; TCP if nothing is said.
     """
 
@@ -68,12 +68,13 @@ class Session:
         self,
         runtime: Runtime,
         folder: Path,
-        state: Path,
         over: Callable[[Ears], Net] = TcpNet,
+        *,
+        writes: bool = True,
     ) -> None:
         self.runtime = runtime
         self.folder = folder
-        self.state = state
+        self._writes = writes
         self.net = over(self)
         self.address: Address = ("0.0.0.0", 0)
         self.checked = 0  # pieces hashed at the start
@@ -116,9 +117,9 @@ class Session:
     async def _open(self, info: Metainfo) -> bytearray:
         """Open files and journal; which pieces are there and right."""
         self._storage = Storage(info, self.folder)
-        self._journal = Journal(
-            self.state / f"{info.info_hash.hex()}.journal", info.info_hash, info.piece_count
-        )
+        if self._writes:
+            path = self.folder / f".{info.info_hash.hex()}.ringleader"
+            self._journal = Journal(path, info.info_hash, info.piece_count)
         have: bytearray = await self._in_thread(self._verify)
         self._writer = PieceWriter(
             self._storage, self._journal, self._executors[0], self._piece_checked, self._failed
@@ -129,12 +130,12 @@ class Session:
     def _verify(self) -> bytearray:
         """In the thread: what the journal names, or everything if there is none."""
         assert self._storage is not None
-        assert self._journal is not None
-        named = self._journal.open()
-        count = self._storage.metainfo.piece_count
+        journal, count = self._journal, self._storage.metainfo.piece_count
+        named = journal.open() if journal is not None else None
         have = self._storage.verify(list(range(count)) if named is None else named, self._progress)
         self.resumed = have.count(1)
-        self._journal.add([piece for piece in range(count) if have[piece]])
+        if journal is not None:
+            journal.add([piece for piece in range(count) if have[piece]])
         return have
 
     def _progress(self, done: int) -> None:

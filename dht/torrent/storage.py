@@ -133,7 +133,7 @@ class Storage:
         self._open.clear()
 
 
-def sha1(data: bytes | memoryview) -> bytes:
+def sha1(data: bytes | bytearray | memoryview) -> bytes:
     """BitTorrent's hash: it names things, and secures them as far as SHA-1 still does."""
     return hashlib.sha1(data, usedforsecurity=False).digest()
 

@@ -70,8 +70,6 @@ class _Peer:
 
 @dataclass(slots=True)
 class _Swarm:
-    """Peers by address, and as two lists to draw from in constant time."""
-
     peers: dict[Address, _Peer] = field(default_factory=dict)
     completed: int = 0
 
