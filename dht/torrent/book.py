@@ -86,16 +86,12 @@ class AddressBook:
             return
         entry.busy = False
         entry.due = now + min(RETRY_MAX_S, RETRY_S * 2**entry.failures)
-        entry.failures += 1
+        entry.failures = min(entry.failures + 1, FAILURES_MAX)
 
-    def next_due(self) -> float | None:
-        """When the next may be dialled."""
-        times = [
-            entry.due
-            for entry in self._known.values()
-            if not entry.busy and entry.failures < FAILURES_MAX
-        ]
-        return min(times, default=None)
+    def give_up(self, address: Address) -> None:
+        """There is no use in it, unless somebody names it anew."""
+        if (entry := self._known.get(address)) is not None:
+            entry.failures = FAILURES_MAX
 
     def ban(self, address: Address | None, peer_id: bytes) -> None:
         """Never again: by its address and by its name, as peers on one machine share a host."""

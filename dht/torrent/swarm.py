@@ -285,6 +285,8 @@ class Swarm:
         """Say whether we are interested; seeds have nothing to say to one another."""
         remote.connection.interest(remote.wanted > 0)
         if self.complete and remote.is_seed:
+            if remote.listens is not None:
+                self.book.give_up(remote.listens)
             self._close(remote, "both have everything")
 
     def _block(self, remote: Remote, block: events.Block, now: float) -> None:
@@ -495,8 +497,6 @@ class Swarm:
 
     def _dial(self, now: float) -> None:
         room = self.settings.connections - len(self.remotes) - len(self._dialling)
-        if self.complete:
-            room = 0  # who wants something calls us
         for address in self.book.due(min(room, DIALS_MAX - len(self._dialling)), now, self.rng):
             self._dialling.add(address)
             self._outputs.append(Dial(address))
