@@ -250,10 +250,13 @@ class PeerConnection:
             raise ProtocolViolation(f"message {kind} of the fast extension, which is not agreed on")
         first, self._told = not self._told, self._told or kind not in (messages.EXTENDED, 9)
         if kind in (messages.BITFIELD, messages.HAVE_ALL, messages.HAVE_NONE):
-            if not first:
+            if first:
+                self._map(kind, payload)
+                found.append(events.HasMap())
+            elif kind == messages.BITFIELD:
+                self._more(payload, found)
+            else:
                 raise ProtocolViolation("what it has may be told once, and first")
-            self._map(kind, payload)
-            found.append(events.HasMap())
         elif kind <= messages.NOT_INTERESTED:
             self._flag(kind, found)
         elif kind in (messages.HAVE, messages.SUGGEST, messages.ALLOWED_FAST):
@@ -290,6 +293,15 @@ class PeerConnection:
             self.have = messages.unpack_bits(payload, self.shape.count)
         elif kind == messages.HAVE_ALL:
             self.have = bytearray(b"\1" * self.shape.count)
+
+    def _more(self, payload: memoryview, found: list[events.Event]) -> None:
+        """A bitfield that is not first stands for many haves: aria2 sends such."""
+        if self.shape is None:
+            return
+        for piece, has in enumerate(messages.unpack_bits(payload, self.shape.count)):
+            if has and not self.have[piece]:
+                self.have[piece] = 1
+                found.append(events.Has(piece))
 
     def _about_piece(self, kind: int, piece: int, found: list[events.Event]) -> None:
         if self.shape is None:

@@ -110,6 +110,7 @@ def _response(answer: Answer) -> bytes:
 
 async def get(url: str, timeout_s: float = GET_S) -> bytes:
     """The body at a URL on this machine; raises TrackerError."""
+    whom = url.partition("?")[0]  # a query is no reading for people
     try:
         async with asyncio.timeout(timeout_s):
             for _ in range(REDIRECTS_MAX + 1):
@@ -118,13 +119,14 @@ async def get(url: str, timeout_s: float = GET_S) -> bytes:
                     url = urljoin(url, fields["location"])
                     continue
                 if status != 200:
-                    raise TrackerError(f"{url}: HTTP status {status}")
+                    raise TrackerError(f"{whom}: HTTP status {status}")
                 return body
     except TimeoutError:
-        raise TrackerError(f"{url}: no answer within {timeout_s:g} s") from None
+        raise TrackerError(f"{whom}: no answer within {timeout_s:g} s") from None
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
-        raise TrackerError(f"{url}: {error}") from None
-    raise TrackerError(f"{url}: more than {REDIRECTS_MAX} redirects")
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise TrackerError(f"{whom}: {why}") from None
+    raise TrackerError(f"{whom}: more than {REDIRECTS_MAX} redirects")
 
 
 async def _get_one(url: str) -> tuple[int, dict[str, str], bytes]:

@@ -10,10 +10,12 @@ from dht.torrent.rates import Rate
 from dht.torrent.shape import BLOCK
 
 # How many blocks are asked for ahead. A pipe that runs dry costs a round trip each block; one that
-# is too full keeps blocks from peers that are faster. So: what comes in QUEUE_S at the present
-# rate, and until that is known one more for each block that comes (as TCP's slow start).
-QUEUE_S: Final = 3.0
-DEPTH_FIRST: Final = 16
+# is too full commits us to pieces that others fetch at the same time, unseen: with a slow seed,
+# it then sends the same piece to several. So: what comes in QUEUE_S at the present rate (libtorrent
+# takes 3), and until that is known one more for each block that comes (as TCP's slow start).
+QUEUE_S: Final = 1.0
+DEPTH_FIRST: Final = 8
+DEPTH_MIN: Final = 4
 DEPTH_MAX: Final = 250  # what peers take without saying so (BEP 10's `reqq`)
 SNUB_S: Final = 20.0  # without any of the blocks that we have asked for
 SNUBS_MAX: Final = 3  # in a row; then it is left
@@ -77,7 +79,7 @@ class Remote:
         if self.depth >= fits:
             self.slow_start = False
         if not self.slow_start:
-            self.depth = min(self._depth_max, max(DEPTH_FIRST, fits))
+            self.depth = min(self._depth_max, max(DEPTH_MIN, fits))
 
     @property
     def _depth_max(self) -> int:

@@ -122,9 +122,7 @@ class TestMagnetLinks:
 
 def test_a_torrent_that_libtorrent_makes_is_read(swarms, content, tmp_path):
     lt = pytest.importorskip("libtorrent", reason="pip install libtorrent")
-    storage = lt.file_storage()
-    lt.add_files(storage, str(content))
-    made = lt.create_torrent(storage, 0, lt.create_torrent.v1_only)
+    made = lt.create_torrent(lt.list_files(str(content)), 0, lt.create_torrent.v1_only)
     made.add_tracker("http://127.0.0.1:1/announce", 0)
     lt.set_piece_hashes(made, str(content.parent))
     path = tmp_path / "theirs.torrent"
