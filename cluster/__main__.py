@@ -19,6 +19,7 @@ from cluster.cli import (
     nodes,
     repair,
     tools,
+    torrent,
     tunnel,
     verify,
 )
@@ -61,6 +62,7 @@ app.add_typer(faults.net, name="net")
 app.add_typer(faults.disk, name="disk")
 app.add_typer(faults.clock, name="clock")
 app.add_typer(kv.app, name="kv")
+app.add_typer(torrent.app, name="torrent")
 app.add_typer(certificates.app, name="cert")
 
 

@@ -10,11 +10,13 @@ begins again after 5, 10, 20 … s.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dht.torrent.tracker_http import Reply
+
+if TYPE_CHECKING:
+    import random
 
 RETRY_S: Final = 5.0
 RETRY_MAX_S: Final = 300.0

@@ -7,12 +7,14 @@ names thousands pushes out nobody who is known already.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dht.torrent.addresses import Address, is_ours
+
+if TYPE_CHECKING:
+    import random
 
 KNOWN_MAX: Final = 1000
 BANNED_MAX: Final = 1000

@@ -11,10 +11,12 @@ It decides on figures that it is handed, so a round can be worked out on paper.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import random
 
 ROUND_S: Final = 10.0
 OPTIMISTIC_ROUNDS: Final = 3

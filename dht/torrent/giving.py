@@ -7,8 +7,7 @@ upload limit all unchoked peers get the same.
 
 from __future__ import annotations
 
-import random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dht.torrent import events
 from dht.torrent.choker import Candidate, Choker
@@ -17,6 +16,9 @@ from dht.torrent.picker import Ask, Picker
 from dht.torrent.rates import Bucket
 from dht.torrent.remote import Remote
 from dht.torrent.shape import BLOCK
+
+if TYPE_CHECKING:
+    import random
 
 BATCH: Final = 64 * BLOCK  # bytes handed to one connection at a time
 BURST_S: Final = 0.125  # of the limit that may leave at once

@@ -21,13 +21,15 @@ caller's, so the same calls give the same picks.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dht.torrent.shape import BLOCK, Shape
 from dht.torrent.strategies import RANDOM_FIRST, STRATEGIES, Strategy
+
+if TYPE_CHECKING:
+    import random
 
 OPEN, STARTED, CHECKING, HAVE = range(4)
 

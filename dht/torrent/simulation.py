@@ -20,6 +20,7 @@ from dht.torrent.metainfo import Metainfo, make_info, parse_info
 from dht.torrent.outputs import Check, Close, Dial, Learned, Told
 from dht.torrent.shape import BLOCK
 from dht.torrent.storage import block_hashes, sha1
+from dht.torrent.strategies import DEFAULT
 from dht.torrent.swarm import Settings, Swarm
 
 LATENCY_S: Final = 0.005
@@ -115,7 +116,8 @@ class Node:
             for at in range(0, len(data), CHUNK):
                 part = data[at : at + CHUNK]
                 self.world.later(
-                    LATENCY_S, lambda part=part: far.receive(far_key, part)  # type: ignore[misc]
+                    LATENCY_S,
+                    lambda part=part: far.receive(far_key, part),  # type: ignore[misc]
                 )
 
     def receive(self, key: int, data: bytes) -> None:
@@ -181,7 +183,7 @@ class World:
         name: str,
         *,
         seed: bool = False,
-        strategy: str = "parallel",
+        strategy: str = DEFAULT,
         upload_limit: float = 0.0,
         magnet: bool = False,
         fast: bool = True,

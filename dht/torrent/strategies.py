@@ -17,10 +17,12 @@ time; `pick` looks at pieces until the peer has one.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    import random
 
 # Rarest first begins with this many pieces at random: a rare piece is slow, and who has nothing
 # to give gets nothing (Cohen §2.4.3; libtorrent's `initial_picker_threshold`).
@@ -190,4 +192,4 @@ STRATEGIES: Final = {
         Strategy("sequential", SequentialOrder, strict=True),
     )
 }
-DEFAULT: Final = "parallel"
+DEFAULT: Final = "rarest"

@@ -19,10 +19,9 @@ banned.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dht.torrent import events, pex
 from dht.torrent.addresses import Address
@@ -39,6 +38,9 @@ from dht.torrent.outputs import Check, Close, Dial, Learned, Output, Told
 from dht.torrent.picker import Ask, Picker, picker
 from dht.torrent.remote import SNUBS_MAX, Remote
 from dht.torrent.strategies import DEFAULT
+
+if TYPE_CHECKING:
+    import random
 
 CONNECTIONS_MAX: Final = 50
 DIALS_MAX: Final = 8  # at once

@@ -10,14 +10,16 @@ newcomer is refused with a sentence, and nobody who is known is pushed out.
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dht.torrent.addresses import Address
 from dht.torrent.errors import TrackerError
 from dht.torrent.messages import PEER_ID
 from dht.torrent.metainfo import HASH
+
+if TYPE_CHECKING:
+    import random
 
 INTERVAL_S: Final = 60  # between calls; 1800 is usual where networks are not one machine
 LIFE: Final = 2.5  # intervals without a call until a peer is forgotten
