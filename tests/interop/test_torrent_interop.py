@@ -10,7 +10,7 @@ import urllib.parse
 import urllib.request
 
 import pytest
-from torrent_kit import CLIENTS, Swarms, arrives
+from torrent_foreign_kit import CLIENTS, Swarms, arrives
 from torrent_roles_kit import make_content, until
 
 from dht.torrent import bencode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -125,7 +126,7 @@ class TestAddressBook:
                 book.ended(address, now)
             now += RETRY_S / 2
         assert len(tries) == FAILURES_MAX
-        gaps = [b - a for a, b in zip(tries, tries[1:], strict=False)]
+        gaps = [b - a for a, b in pairwise(tries)]
         assert gaps == sorted(gaps)
         book.learn([("127.0.0.1", 2)], now)  # a tracker names it anew
         assert book.due(1, now, rng)
