@@ -14,7 +14,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="raft | rpc | transport | all")] = "all",
+    name: Annotated[str, typer.Argument(help="raft | rpc | transport | torrent | all")] = "all",
     peers: Annotated[bool, typer.Option("--peers", help="Beside what people use today.")] = False,
     seconds: Annotated[float, typer.Option(help="Seconds a round.")] = 3.0,
     lossy: Annotated[bool, typer.Option("--lossy", help="transport: over lossy lines.")] = False,
@@ -22,10 +22,15 @@ def bench(
 ) -> None:
     """Benchmarks; with --peers each figure beside another system's, taken in turn in one run."""
     from cluster.bench import lossy as lossy_lines
-    from cluster.bench import raft, rpc, transport
+    from cluster.bench import raft, rpc, torrent, transport
     from cluster.bench.harness import Report
 
-    runners = {"transport": transport.run, "rpc": rpc.run, "raft": raft.run}
+    runners = {
+        "transport": transport.run,
+        "rpc": rpc.run,
+        "raft": raft.run,
+        "torrent": torrent.run,
+    }
     if lossy:
         if name != "transport":
             raise Usage("--lossy goes with: ring bench transport")

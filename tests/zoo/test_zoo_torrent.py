@@ -190,13 +190,13 @@ class EndgameForAll(Picker):
     """Everything that was asked of the slow is asked of the fast as well, from the start."""
 
     def pick(self, peer, count, only=None):
-        asks = super().pick(peer, count, only)
+        asks = []
         for piece, progress in self._started.items():
             for begin, peers in progress.asked.items():
-                if peer not in peers and len(asks) < count:
+                if peer not in peers and len(asks) < count // 2:
                     peers.append(peer)
                     asks.append(Ask(piece, begin, self.shape.block_size(piece, begin)))
-        return asks
+        return asks + super().pick(peer, count - len(asks), only)
 
 
 class WaitsForEver(Swarm):

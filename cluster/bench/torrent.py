@@ -1,0 +1,179 @@
+"""`ring bench torrent`: one seed to one leecher and to four, beside libtorrent.
+
+Each peer is a process; 256 MB cross 127.0.0.1, are hashed and written by each leecher. The clock of
+a leecher runs from the first connection to the last verified piece; a case's figure is all the
+bytes that leechers got, divided by the slowest one's time. In the last case the seed is capped, and
+the swarm is held against the time that no swarm can beat: Kumar and Ross (2006).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from cluster.bench.harness import Report, Row
+from cluster.bench.torrent_peers import HOST, KINDS
+from dht.torrent.creation import create
+from dht.torrent.metainfo import make_torrent
+from dht.torrent.simulation import fluid_bound_s
+
+ROUNDS: Final = 3
+SIZE: Final = 256 << 20
+LEECHERS: Final = (1, 4)
+CAPPED_LEECHERS: Final = 4
+CAP: Final = 24e6  # bytes a second that the seed gives in the last case
+PATIENCE_S: Final = 240.0
+
+# (ours, theirs) -> the least ratio, as this project has set itself.
+BARS: Final = {("ours tcp", "libtorrent tcp"): 0.6, ("ours netstack", "libtorrent utp"): 1.0}
+FLUID_BAR: Final = 1.5
+
+
+def run(*, peers: bool, seconds: float = 3.0) -> Report:
+    """Take all rounds, each kind in turn. `seconds` is not used: a round is 256 MB."""
+    report = Report("torrent")
+    installed = importlib.util.find_spec("libtorrent") is not None
+    kinds = [k for k in KINDS if k.startswith("ours") or (peers and installed)]
+    with tempfile.TemporaryDirectory(prefix="ring-bench-") as name:
+        home = Path(name)
+        torrent = _content(home)
+        for leechers in LEECHERS:
+            took: dict[str, list[float]] = {kind: [] for kind in kinds}
+            for _ in range(ROUNDS):
+                for kind in kinds:
+                    took[kind].append(max(swarm(kind, home, torrent, leechers)))
+            report.rows += _rows(leechers, took, peers)
+        bound_s = fluid_bound_s(SIZE, CAP, [float("inf")] * CAPPED_LEECHERS)
+        times = [max(swarm("ours tcp", home, torrent, CAPPED_LEECHERS, CAP)) for _ in range(ROUNDS)]
+        case = f"1 to {CAPPED_LEECHERS}, seed capped at {CAP / 1e6:g} MB/s: time / fluid bound"
+        report.rows.append(
+            Row(case, "time", "×", statistics.median(times) / bound_s, bar=FLUID_BAR)
+        )
+    return report
+
+
+def _rows(leechers: int, took: dict[str, list[float]], peers: bool) -> list[Row]:
+    def rate(kind: str) -> float | None:
+        times = took.get(kind)
+        return leechers * SIZE / statistics.median(times) / 1e6 if times else None
+
+    rows = []
+    for (ours, theirs), bar in BARS.items():
+        mine = rate(ours)
+        assert mine is not None
+        case = f"{ours}, 1 to {leechers}: all leechers together"
+        if not peers:
+            rows.append(Row(case, "rate", "MB/s", mine))
+            continue
+        note = "" if rate(theirs) is not None else "libtorrent is not installed"
+        rows.append(Row(case, "rate", "MB/s", mine, theirs, rate(theirs), bar, note))
+    return rows
+
+
+def _content(home: Path) -> Path:
+    (home / "source").mkdir()
+    block = os.urandom(1 << 20)
+    with (home / "source" / "content").open("wb") as file:
+        for number in range(SIZE >> 20):
+            file.write(number.to_bytes(8, "big") + block[8:])
+    torrent = home / "content.torrent"
+    torrent.write_bytes(make_torrent(create(home / "source" / "content")))
+    return torrent
+
+
+def swarm(kind: str, home: Path, torrent: Path, leechers: int, limit: float = 0.0) -> list[float]:
+    """One round: the seconds that each leecher took."""
+    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory(dir=home) as out:
+        seed_port, *ports = _ports(1 + leechers)
+        seed = stack.enter_context(
+            _peer(home, kind, "seed", torrent, home / "source", seed_port, 0, limit)
+        )
+        _expect(seed, "ready")
+        getters = [
+            stack.enter_context(
+                _peer(home, kind, "get", torrent, Path(out) / str(port), port, seed_port, 0.0)
+            )
+            for port in ports
+        ]
+        for getter in getters:
+            _expect(getter, "ready")
+        for at, getter in enumerate(getters):
+            assert getter.stdin is not None
+            # Each calls those before it: all know all, and no two call one another at once.
+            getter.stdin.write(" ".join(["go", *map(str, ports[:at])]) + "\n")
+            getter.stdin.flush()
+        took = [float(_expect(getter, "done")) for getter in getters]
+        source = home / "source" / "content"
+        for port in ports:
+            got = Path(out) / str(port) / "content"
+            if subprocess.run(["cmp", source, got], check=False).returncode:
+                raise RuntimeError(f"{kind}: what was fetched is not what was given")
+        return took
+
+
+@contextlib.contextmanager
+def _peer(
+    home: Path, kind: str, verb: str, torrent: Path, folder: Path, port: int,
+    seed_port: int, limit: float,
+) -> Iterator[subprocess.Popen[str]]:  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    arguments = [kind, verb, torrent, folder, port, seed_port, limit]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cluster.bench.torrent_peers", *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"BENCH_HOME": str(home)},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+        if verb == "get":
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _expect(process: subprocess.Popen[str], word: str) -> str:
+    """The rest of the line that begins so; raises RuntimeError."""
+    import selectors
+
+    assert process.stdout is not None
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        if not selector.select(PATIENCE_S):
+            raise RuntimeError(f"no {word!r} within {PATIENCE_S:g} s")
+    line = process.stdout.readline()
+    if not line.startswith(word):
+        raise RuntimeError(f"a peer said {line!r} instead of {word!r}")
+    return line.removeprefix(word).strip()
+
+
+def _ports(count: int) -> list[int]:
+    """Free for TCP and UDP."""
+    found: list[int] = []
+    while len(found) < count:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        ):
+            tcp.bind((HOST, 0))
+            port = tcp.getsockname()[1]
+            with contextlib.suppress(OSError):
+                udp.bind((HOST, port))
+                if port not in found:
+                    found.append(port)
+    return found
