@@ -113,6 +113,7 @@ class PieceReader:
         failed: Callable[[int, StorageError], None],
     ) -> None:
         self._storage = storage
+        self._at_once = Storage(storage.metainfo, storage.folder)
         self._executor = executor
         self._ready, self._failed = ready, failed
         self._capacity = max(CACHED_MIN, CACHE // storage.metainfo.piece_length)
@@ -128,13 +129,27 @@ class PieceReader:
         """The piece; None: it is on its way, and `ready` will tell."""
         found = self._cache.get(piece)
         if found is not None:
+            self._cache.move_to_end(piece)
             return found
         if piece not in self._coming:
+            if (data := self._at_once.read_now(piece)) is not None:
+                return self._keep(piece, memoryview(data))
             self._coming.add(piece)
             self._wanted.append(piece)
             if not self._busy:
                 self._begin()
         return None
+
+    def _keep(self, piece: int, data: memoryview) -> memoryview:
+        self._cache[piece] = data
+        if len(self._cache) > self._capacity:
+            self._cache.popitem(last=False)
+        return data
+
+    def close(self) -> None:
+        """Close the files."""
+        self._storage.close()
+        self._at_once.close()
 
     def _begin(self) -> None:
         batch, self._wanted = self._wanted[:8], self._wanted[8:]
@@ -162,9 +177,7 @@ class PieceReader:
             if isinstance(data, StorageError):
                 self._failed(piece, data)
                 continue
-            self._cache[piece] = memoryview(data)
-            if len(self._cache) > self._capacity:
-                self._cache.popitem(last=False)
+            self._keep(piece, memoryview(data))
         if self._wanted:
             self._begin()
         self._ready()

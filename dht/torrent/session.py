@@ -124,7 +124,8 @@ class Session:
         self._writer = PieceWriter(
             self._storage, self._journal, self._executors[0], self._piece_checked, self._failed
         )
-        self._reader = PieceReader(self._storage, self._executors[1], self.touch, self._piece_lost)
+        reads = Storage(info, self.folder)
+        self._reader = PieceReader(reads, self._executors[1], self.touch, self._piece_lost)
         return have
 
     def _verify(self) -> bytearray:
@@ -352,3 +353,5 @@ class Session:
             self._journal.close()
         if self._storage is not None:
             self._storage.close()
+        if self._reader is not None:
+            self._reader.close()

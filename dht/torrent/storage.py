@@ -1,6 +1,7 @@
 """Content on disk: pieces in, pieces out, wherever the files' borders lie.
 
-All calls block; they are made in a thread (session.py). Files are made sparse at their full length
+All calls but `read_now` block, and are made in a thread (pieces.py). A Storage belongs to one
+thread: each has its own, and its own few open files. Files are made sparse at their full length
 when the first byte is written. Paths come from `metainfo.parse`, which lets none lead out of the
 folder; a symbolic link in the way is refused here, by the kernel (O_NOFOLLOW).
 """
@@ -101,6 +102,24 @@ class Storage:
             raise StorageError(f"{self.path(number)}: {error.strerror}") from None
         if len(data) != length:
             raise StorageError(f"{self.path(number)} ends at {start + len(data)}")
+        return data
+
+    def read_now(self, piece: int) -> bytearray | None:
+        """A piece, if the kernel has all of it in memory; None otherwise. Does not block."""
+        size = self.metainfo.shape.piece_size(piece)
+        data, at = bytearray(size), 0
+        for number, start, length in self.metainfo.extents(
+            piece * self.metainfo.piece_length, size
+        ):
+            if not self.metainfo.files[number].pad:
+                part = memoryview(data)[at : at + length]
+                try:
+                    read = os.preadv(self._file(number, write=False), [part], start, os.RWF_NOWAIT)
+                except (OSError, StorageError):
+                    return None  # whoever asks the slow way is told why
+                if read != length:
+                    return None
+            at += length
         return data
 
     def is_right(self, piece: int) -> bool:
