@@ -138,9 +138,13 @@ def create(
 
 
 @app.command()
-def info(torrent: Annotated[Path, typer.Argument(help="A .torrent.")], json: Json = False) -> None:
-    """What a .torrent says."""
-    _run(["info", str(torrent)], _describe, json_=json)
+def info(
+    torrent: Annotated[Path, typer.Argument(help="A .torrent.")],
+    scrape: Annotated[bool, typer.Option("--scrape", help="Ask its trackers, too.")] = False,
+    json: Json = False,
+) -> None:
+    """What a .torrent says, and who its trackers say is there."""
+    _run(["info", str(torrent), *_flags(scrape=scrape)], _describe, json_=json)
 
 
 def _describe(says: Says) -> None:
@@ -153,6 +157,9 @@ def _describe(says: Says) -> None:
         ("private", "yes" if says["private"] else "no"),
         ("magnet", says["magnet"]),
     ]
+    for found in says.get("swarm", ()):
+        counts = "{seeds} seeds, {leeches} peers, {completed} times completed"
+        rows.append((found["url"], found["trouble"] or counts.format(**found)))
     render.table(("", ""), rows)
 
 

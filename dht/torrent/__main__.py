@@ -20,7 +20,7 @@ import sys
 from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import uvloop
 
@@ -34,6 +34,8 @@ from dht.torrent.strategies import DEFAULT, STRATEGIES
 from dht.torrent.tracker import INTERVAL_S
 
 FOREVER = -1.0
+
+T = TypeVar("T")
 
 
 def main(arguments: list[str]) -> int:
@@ -76,6 +78,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     command = commands.add_parser("info", help="what a .torrent says")
     command.set_defaults(run=_info)
     command.add_argument("torrent", type=Path)
+    command.add_argument("--scrape", action="store_true", help="ask its trackers who is there")
 
     command = commands.add_parser("status", help="the roles that run here")
     command.set_defaults(run=_status)
@@ -146,7 +149,11 @@ def _create(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    _print({"event": "info", **_describe(options.torrent.read_bytes())})
+    data = options.torrent.read_bytes()
+    says = _describe(data)
+    if options.scrape:
+        says["swarm"] = _run(roles.scrape(options.home, parse(data)))
+    _print({"event": "info", **says})
     return roles.OK
 
 
@@ -187,7 +194,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def _run(work: Coroutine[Any, Any, int]) -> int:
+def _run(work: Coroutine[Any, Any, T]) -> T:
     return uvloop.run(work)
 
 

@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from dht.torrent.addresses import HOST, Address
-from dht.torrent.errors import BadTorrent, StorageError, TorrentError
+from dht.torrent.errors import BadTorrent, StorageError, TorrentError, TrackerError
 from dht.torrent.http import get as http_get
 from dht.torrent.link import TcpNet
 from dht.torrent.magnet import parse as parse_magnet
-from dht.torrent.metainfo import TORRENT_MAX, parse
+from dht.torrent.metainfo import TORRENT_MAX, Metainfo, parse
 from dht.torrent.netlink import over_netstack
 from dht.torrent.peer import Peer, Wanted
 from dht.torrent.tracker import Tracker
+from dht.torrent.tracker_client import TrackerClient
 from dht.torrent.tracker_server import TrackerServer, web_server
 from netstack.runtime.runtime import RealRuntime
 
@@ -165,6 +166,23 @@ async def source(text: str) -> Wanted:
     data = await http_get(text) if text.startswith("http:") else _read(Path(text))
     info = parse(data)
     return Wanted(info.info_hash, nowhere, info, info.tiers)
+
+
+async def scrape(home: Path, info: Metainfo) -> list[dict[str, Any]]:
+    """What each tracker of a torrent counts, or why it does not say."""
+    place = Place(home, "scrape")
+    client = TrackerClient(place.runtime)
+    found: list[dict[str, Any]] = []
+    try:
+        for url in (url for tier in info.tiers for url in tier):
+            try:
+                counts = await client.scrape(url, info.info_hash)
+                found.append({"url": url, **counts._asdict(), "trouble": ""})
+            except TrackerError as error:
+                found.append({"url": url, "trouble": str(error)})
+        return found
+    finally:
+        await place.close()
 
 
 async def run_peer(

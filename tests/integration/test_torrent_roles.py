@@ -45,6 +45,9 @@ def test_web_tracker_seeder_peers_and_a_peer_turns_seeder(roles, content, tmp_pa
     assert tree(tmp_path / "two" / content.name) == tree(content)
     says = tracker.wait_for("status", lambda says: says["seeds"] == 1 and not says["peers"])
     assert says["swarms"] == 1
+    _, (found,), _ = roles.run("info", torrent, "--scrape")
+    counts = {"seeds": 1, "completed": 2, "leeches": 0, "trouble": ""}
+    assert found["swarm"] == [{"url": tracker.ready[s], **counts} for s in ("http", "udp")]
     assert [end(role) for role in (first, web, tracker)] == [0, 0, 0]
     assert list((roles.home / "run").glob("*")) == []
 
