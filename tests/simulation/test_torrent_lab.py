@@ -8,9 +8,9 @@ from cluster.lab import torrent_strategies as lab
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_the_claims_hold(seed):
-    outcome = lab.strategies(seed)
+@pytest.mark.timeout(900)
+def test_the_claims_hold():
+    outcome = lab.strategies(1)
     assert outcome.holds, [check for check in outcome.checks if not check.holds]
     assert len(outcome.panels) == 2
 
