@@ -34,7 +34,10 @@ ROUNDS: Final = 3
 SIZE: Final = {"tcp": 256 << 20, "netstack": 64 << 20, "utp": 64 << 20}
 LEECHERS: Final = (1, 4)
 CAPPED_LEECHERS: Final = 4
-CAP: Final = 24e6  # bytes a second that the seed gives in the last case
+# Bytes a second that the seed gives in the last case, and of what: so few that the machine is not
+# what holds the swarm up.
+CAP: Final = 8e6
+CAPPED_SIZE: Final = 64 << 20
 PATIENCE_S: Final = 240.0
 
 # (ours, theirs) -> the least ratio, as this project has set itself.
@@ -56,10 +59,9 @@ def run(*, peers: bool, seconds: float = 3.0) -> Report:
                 for kind in kinds:
                     runs[kind].append(swarm(kind, home, torrents[_size(kind)], leechers))
             report.rows += _rows(leechers, runs, peers)
-        size = _size("ours tcp")
-        bound_s = fluid_bound_s(size, CAP, [float("inf")] * CAPPED_LEECHERS)
+        bound_s = fluid_bound_s(CAPPED_SIZE, CAP, [float("inf")] * CAPPED_LEECHERS)
         times = [
-            swarm("ours tcp", home, torrents[size], CAPPED_LEECHERS, CAP).seconds
+            swarm("ours tcp", home, torrents[CAPPED_SIZE], CAPPED_LEECHERS, CAP).seconds
             for _ in range(ROUNDS)
         ]
         case = f"1 to {CAPPED_LEECHERS}, seed capped at {CAP / 1e6:g} MB/s: time / fluid bound"
