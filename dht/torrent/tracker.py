@@ -73,11 +73,19 @@ class _Peer:
 @dataclass(slots=True)
 class _Swarm:
     peers: dict[Address, _Peer] = field(default_factory=dict)
+    seeds: int = 0
     completed: int = 0
 
-    @property
-    def seeds(self) -> int:
-        return sum(peer.seed for peer in self.peers.values())
+    def put(self, peer: _Peer) -> None:
+        """There it is."""
+        self.drop(peer.address)
+        self.peers[peer.address] = peer
+        self.seeds += peer.seed
+
+    def drop(self, address: Address) -> None:
+        """It is gone, if it was there."""
+        if (peer := self.peers.pop(address, None)) is not None:
+            self.seeds -= peer.seed
 
 
 class Tracker:
@@ -115,7 +123,7 @@ class Tracker:
                 raise TrackerError("this tracker has as many swarms as it takes")
             swarm = self._swarms[call.info_hash] = _Swarm()
         if call.event == "stopped":
-            swarm.peers.pop(call.address, None)
+            swarm.drop(call.address)
             if not swarm.peers:
                 del self._swarms[call.info_hash]
             return Found([], *self._count(swarm)[::2])
@@ -129,10 +137,12 @@ class Tracker:
             raise TrackerError("this swarm has as many peers as the tracker takes")
         if call.event == "completed" and not (known is not None and known.seed):
             swarm.completed += 1
-        swarm.peers[call.address] = _Peer(call.peer_id, call.address, call.left == 0, now)
+        swarm.put(_Peer(call.peer_id, call.address, call.left == 0, now))
 
     def _draw(self, swarm: _Swarm, call: Announce) -> list[tuple[bytes, Address]]:
         wanted = GIVEN if call.wanted < 0 else min(call.wanted, GIVEN_MAX)
+        if not wanted:
+            return []
         others = [
             peer
             for address, peer in swarm.peers.items()
@@ -149,8 +159,7 @@ class Tracker:
         }
 
     def _count(self, swarm: _Swarm) -> Scrape:
-        seeds = swarm.seeds
-        return Scrape(seeds, swarm.completed, len(swarm.peers) - seeds)
+        return Scrape(swarm.seeds, swarm.completed, len(swarm.peers) - swarm.seeds)
 
     def _sweep(self, now: float) -> None:
         """Forget who has not called for long: once an interval."""
@@ -160,6 +169,6 @@ class Tracker:
         for info_hash, swarm in list(self._swarms.items()):
             for address, peer in list(swarm.peers.items()):
                 if now - peer.heard > LIFE * self.interval_s:
-                    del swarm.peers[address]
+                    swarm.drop(address)
             if not swarm.peers:
                 del self._swarms[info_hash]
