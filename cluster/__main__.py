@@ -26,6 +26,7 @@ from cluster.cli import (
     nodes,
     repair,
     tools,
+    torrent,
     tunnel,
     verify,
 )
@@ -75,6 +76,7 @@ app.add_typer(ddp.app, name="ddp")
 mr.app.add_typer(mr_fs.app, name="fs")
 mr.app.command("graph")(mr_graph.graph)
 app.add_typer(mr.app, name="mr")
+app.add_typer(torrent.app, name="torrent")
 app.add_typer(certificates.app, name="cert")
 
 

@@ -17,6 +17,7 @@ BENCHES: Final = {
     "rpc": "cluster.bench.rpc",
     "raft": "cluster.bench.raft",
     "dht": "cluster.bench.dht",
+    "torrent": "cluster.bench.torrent",
     "mapreduce": "cluster.bench.mapreduce",
     "ddp": "cluster.bench.ddp",
 }

@@ -76,6 +76,11 @@ class ByteStream:
         state = "reset" if self.error else f"fin {' and '.join(ends)}" if ends else "open"
         return f"<ByteStream {self._stream.id} {state} buffered={self._stream.buffered}>"
 
+    @property
+    def address(self) -> Address:
+        """Where the other end is."""
+        return self._stream.peer.address
+
     async def read(self, most: int = 1 << 20) -> bytes:
         """What has arrived, at most `most` bytes; b"" at the end. Raises StreamReset."""
         try:

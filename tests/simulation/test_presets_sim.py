@@ -148,6 +148,14 @@ async def _delays(server, loop, delays, count):
 
 
 class TestByteStream:
+    def test_knows_where_its_other_end_is(self):
+        async def scenario(net):
+            here, there = await net.pair()
+            assert SERVER in (here.address, there.address)
+            assert here.address != there.address
+
+        run(scenario)
+
     def test_carries_bytes_in_order_once_over_a_bad_link(self):
         async def scenario(net):
             here, there = await net.pair()
