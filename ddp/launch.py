@@ -29,6 +29,7 @@ from ddp.frames import RANKS_MAX
 from ddp.group import TIMEOUT_S
 
 PR_SET_PDEATHSIG: Final = 1
+STDERR: Final = 2
 
 # A Python that imports numpy, on a machine that has other things to do.
 START_S: Final = 60.0
@@ -164,7 +165,7 @@ class Launch:
             child = subprocess.Popen(
                 [sys.executable, "-m", "ddp.rank", str(writing)],
                 stdin=subprocess.PIPE,
-                stdout=sys.stderr.fileno(),
+                stdout=STDERR,  # stdout is its parent's data
                 env=environment,
                 pass_fds=(writing,),
                 preexec_fn=before_exec,

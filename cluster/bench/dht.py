@@ -155,7 +155,9 @@ async def _serve_ours(count: int, home: Path) -> int:
 async def _load_ours(home: Path, seconds: float) -> dict[str, Any]:
     async with DhtClient.connect(home / "cluster.toml") as client:
         found = await measure(
-            lambda key: client.put(key, VALUE), lambda key: client.get(key), seconds
+            lambda key: client.put(key, VALUE, timeout_s=READY_S),
+            lambda key: client.get(key, timeout_s=READY_S),
+            seconds,
         )
         hops = [len((await client.lookup(b"look-up %d" % i)).hops) for i in range(200)]
     return {**found, "hops": hops}

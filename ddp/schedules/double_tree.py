@@ -41,7 +41,11 @@ class Tree:
     @property
     def height(self) -> int:
         """The largest depth."""
-        return max(self.depth(rank) for rank in range(len(self.parent)))
+        level, count = [self.parent.index(None)], -1
+        while level:
+            level = [child for rank in level for child in self.children[rank]]
+            count += 1
+        return count
 
 
 def in_order_tree(size: int) -> Tree:

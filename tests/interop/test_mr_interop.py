@@ -121,9 +121,17 @@ def test_ray_gives_the_same_bytes(work):
     shutil.which("java") is None, reason="no java: apt install default-jre-headless"
 )
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")
 def test_spark_gives_the_same_bytes(work, monkeypatch):
     root = Path(__file__).parents[2]
     monkeypatch.setenv("PYTHONPATH", f"{root}:{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
-    on_engine(work, "spark")
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
+    session = builder.getOrCreate()
+    try:
+        on_engine(work, "spark")
+    finally:
+        session.stop()

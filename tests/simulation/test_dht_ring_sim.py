@@ -89,7 +89,7 @@ def test_one_that_leaves_hands_its_keys_over_first():
     run(scenario, count=6)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_acknowledged_writes_survive_the_death_of_all_replicas_but_one(seed):
     async def scenario(ring: SimulatedRing):
         await ring.ideal()
@@ -117,16 +117,16 @@ def test_after_half_died_at_once_no_look_up_returns_a_wrong_owner():
             ring.world.crash(name)
         took = await ring.ideal()
         assert took < 30
-        for i in range(50):
+        for i in range(25):
             key = b"k%d" % i
             right = oracle.owner(ring.ring(), key_id(key))
             for mode in ("iterative", "recursive", "walk"):
                 assert (await client.lookup(key, mode=mode)).owner == right
 
-    run(scenario, count=8, settings={"successors": 8})
+    run(scenario, count=6, settings={"successors": 6})
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_two_halves_of_a_ring_become_one_again_and_the_newest_version_wins(seed):
     async def scenario(ring: SimulatedRing):
         await ring.ideal()
@@ -235,9 +235,15 @@ def test_an_owner_that_was_thought_dead_reads_nothing_old():
     run(scenario)
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_churn(seed):
-    churn(seed, rounds=8, count=6)
+def test_churn():
+    churn(0, rounds=6, count=5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_more_churn(seed):
+    churn(seed, rounds=20, count=7)
 
 
 @pytest.mark.slow
