@@ -48,7 +48,7 @@ def scrape(url, info_hash):
 @pytest.mark.parametrize("client", CLIENTS)
 class TestTheirs:
     def test_fetches_from_our_seed(self, swarms, content, tmp_path, client, tracker):
-        url = swarms.a_tracker(tracker)
+        url = swarms.a_tracker(tracker, content)
         torrent = swarms.torrent(content, url)
         (tmp_path / "out").mkdir()
         theirs = None
@@ -65,7 +65,7 @@ class TestTheirs:
         assert not says["trouble"]
 
     def test_seeds_to_ours(self, swarms, content, tmp_path, client, tracker):
-        url = swarms.a_tracker(tracker)
+        url = swarms.a_tracker(tracker, content)
         torrent = swarms.torrent(content, url)
         theirs = getattr(swarms, client)("seed", torrent, content.parent)
         options = {"peer": theirs.port} if client == "transmission" else {}
@@ -78,7 +78,7 @@ class TestTheirs:
 
 @pytest.mark.parametrize("tracker", TRACKERS)
 def test_ours_fetches_from_ours(swarms, content, tmp_path, tracker):
-    torrent = swarms.torrent(content, swarms.a_tracker(tracker))
+    torrent = swarms.torrent(content, swarms.a_tracker(tracker, content))
     swarms.seed(torrent, content)
     got = swarms.get(torrent, tmp_path / "out")
     got.wait_for("complete")
@@ -88,7 +88,7 @@ def test_ours_fetches_from_ours(swarms, content, tmp_path, tracker):
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_our_tracker_counts_them(swarms, content, client):
-    url = swarms.a_tracker("ours-http")
+    url = swarms.a_tracker("ours-http", content)
     torrent = swarms.torrent(content, url)
     getattr(swarms, client)("seed", torrent, content.parent)
     data = torrent.read_bytes()
@@ -101,7 +101,7 @@ def test_our_tracker_counts_them(swarms, content, client):
 
 class TestMagnetLinks:
     def test_libtorrent_gets_the_metadata_from_us(self, swarms, content, tmp_path):
-        url = swarms.a_tracker("ours-http")
+        url = swarms.a_tracker("ours-http", content)
         torrent = swarms.torrent(content, url)
         _, (says,), _ = swarms.run("info", torrent)
         swarms.seed(torrent, content)
@@ -111,7 +111,7 @@ class TestMagnetLinks:
 
     @pytest.mark.parametrize("client", ["libtorrent", "aria2"])
     def test_we_get_it_from_them(self, swarms, content, tmp_path, client):
-        url = swarms.a_tracker("ours-http")
+        url = swarms.a_tracker("ours-http", content)
         torrent = swarms.torrent(content, url)
         _, (says,), _ = swarms.run("info", torrent)
         getattr(swarms, client)("seed", torrent, content.parent)

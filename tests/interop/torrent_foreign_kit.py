@@ -68,16 +68,22 @@ class Swarms(Roles):
 
     # -- trackers
 
-    def a_tracker(self, kind):
-        """Its URL: `ours-http`, `ours-udp`, `opentracker-http`, `opentracker-udp`."""
+    def a_tracker(self, kind, content):
+        """Its URL: `ours-http`, `ours-udp`, `opentracker-http`, `opentracker-udp`.
+
+        Debian's opentracker takes only swarms that it has a list of.
+        """
         name, scheme = kind.split("-")
         if name == "ours":
             return self.tracker().ready[scheme]
         path, port = program("opentracker", "opentracker"), free_port()
-        folder = self.folder / "opentracker"
-        folder.mkdir()
-        folder.chmod(0o755)
-        self.foreign([path, "-i", HOST, "-p", port, "-P", port, "-d", folder], cwd=folder)
+        _, lines, _ = self.run("create", content, "--out", self.folder / "to-be-listed.torrent")
+        allowed = self.folder / "allowed"
+        allowed.write_text(lines[-1]["info_hash"] + "\n")
+        for parent in (allowed, *allowed.parents):
+            if parent.stat().st_uid == os.getuid():
+                parent.chmod(parent.stat().st_mode | 0o555)  # it becomes nobody before it reads
+        self.foreign([path, "-i", HOST, "-p", port, "-P", port, "-w", allowed])
         until(lambda: _listens(port), "opentracker")
         return f"{scheme}://{HOST}:{port}/announce"
 

@@ -11,10 +11,13 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from dht.torrent import bencode, picker
+from dht.torrent.creation import create
 from dht.torrent.errors import Malformed
+from dht.torrent.metainfo import parse_info
 from dht.torrent.picker import CHECKING, Ask, Picker
 from dht.torrent.shape import BLOCK
 from dht.torrent.simulation import Node
+from dht.torrent.storage import Storage
 from dht.torrent.swarm import Swarm
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -270,3 +273,33 @@ def test_a_decoder_that_takes_keys_in_any_order_is_caught(monkeypatch):
 def test_the_bounds_are_those_that_the_machine_knows():
     assert picker.ASKED_MAX == 2
     assert BLOCK == 16_384
+
+
+# -- the journal: what it names is not believed
+
+
+class BelievesItsJournal(Storage):
+    """What is named as written is taken for right."""
+
+    def is_right(self, piece):
+        return True
+
+
+def sees_damage(kind, folder):
+    """A byte was changed while nobody ran: that piece, and only that, is missing."""
+    (folder / "f").write_bytes(bytes(4 * BLOCK))
+    info = parse_info(create(folder / "f", piece_length=BLOCK))
+    with (folder / "f").open("r+b") as file:
+        file.seek(2 * BLOCK + 5)
+        file.write(b"x")
+    storage = kind(info, folder)
+    try:
+        assert storage.verify([0, 1, 2, 3]) == b"\1\1\0\1"
+    finally:
+        storage.close()
+
+
+def test_a_journal_that_is_believed_is_caught(tmp_path):
+    sees_damage(Storage, tmp_path)
+    with pytest.raises(AssertionError):
+        sees_damage(BelievesItsJournal, tmp_path)
