@@ -2,37 +2,60 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
+from typing import Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from cluster.cli import (
-    certificates,
     chaos,
-    ddp,
-    ddp_roofline,
-    ddp_train,
-    dht,
-    faults,
-    kv,
-    lab,
     lifecycle,
     logs,
     metrics,
-    mr,
-    mr_fs,
-    mr_graph,
     nodes,
     repair,
     tools,
-    torrent,
-    tunnel,
     verify,
 )
 from cluster.errors import INTERNAL, RingError
 
+# Groups of commands, and where they are: imported when one of them is asked for, since what a
+# group needs (numpy, the client of a service) would make every `ring status` wait.
+GROUPS: Final = {
+    "kv": "cluster.cli.kv:app",
+    "dht": "cluster.cli.dht:app",
+    "torrent": "cluster.cli.torrent:app",
+    "mr": "cluster.cli.mr:app",
+    "ddp": "cluster.cli.ddp:app",
+    "net": "cluster.cli.faults:net",
+    "disk": "cluster.cli.faults:disk",
+    "clock": "cluster.cli.faults:clock",
+    "cert": "cluster.cli.certificates:app",
+}
+
+
+class Groups(TyperGroup):
+    """The commands given to it, and GROUPS."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names, in the order of the help."""
+        return [name for name in super().list_commands(ctx) if name not in GROUPS] + list(GROUPS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command or group of that name, or None."""
+        if cmd_name in GROUPS and cmd_name not in self.commands:
+            module, _, name = GROUPS[cmd_name].partition(":")
+            group = typer.main.get_group(getattr(importlib.import_module(module), name))
+            group.name = cmd_name
+            self.commands[cmd_name] = group
+        return super().get_command(ctx, cmd_name)
+
+
 app = typer.Typer(
+    cls=Groups,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -63,21 +86,6 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 )
 for command in COMMANDS:
     app.command()(command)
-faults.net.command()(lab.lab)
-faults.net.add_typer(tunnel.app, name="tunnel")
-for command in (ddp_train.train, ddp_train.bubble, ddp_train.stale, ddp_roofline.roofline):
-    ddp.app.command()(command)
-app.add_typer(faults.net, name="net")
-app.add_typer(faults.disk, name="disk")
-app.add_typer(faults.clock, name="clock")
-app.add_typer(kv.app, name="kv")
-app.add_typer(dht.app, name="dht")
-app.add_typer(ddp.app, name="ddp")
-mr.app.add_typer(mr_fs.app, name="fs")
-mr.app.command("graph")(mr_graph.graph)
-app.add_typer(mr.app, name="mr")
-app.add_typer(torrent.app, name="torrent")
-app.add_typer(certificates.app, name="cert")
 
 
 def main() -> None:

@@ -16,9 +16,12 @@ from typing import Annotated, Any
 import typer
 
 from cluster import render
+from cluster.cli import ddp_roofline, ddp_train
 from cluster.errors import RingError, Unhealthy, Usage
 
 app = typer.Typer(no_args_is_help=True, help="Collectives (allreduce) and distributed training.")
+for command in (ddp_train.train, ddp_train.bubble, ddp_train.stale, ddp_roofline.roofline):
+    app.command()(command)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Ranks = Annotated[int, typer.Option("--ranks", "-P", help="Ranks, each a process.")]

@@ -9,6 +9,7 @@ import typer
 
 from cluster import render, topology
 from cluster.chaos.grudges import GRUDGES, Grudge, apart
+from cluster.cli import lab, tunnel
 from cluster.cli.nodes import Target, select, views
 from cluster.control import Control
 from cluster.errors import Unhealthy, Usage
@@ -18,6 +19,8 @@ from cluster.selectors import resolve
 net = typer.Typer(no_args_is_help=True, help="Faults of links between live nodes.")
 disk = typer.Typer(no_args_is_help=True, help="Faults of live nodes' disks.")
 clock = typer.Typer(no_args_is_help=True, help="Faults of live nodes' clocks.")
+net.command()(lab.lab)
+net.add_typer(tunnel.app, name="tunnel")
 
 
 def _apply(control: Control, changes: dict[str, Any]) -> dict[str, Any]:

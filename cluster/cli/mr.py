@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from cluster import quantities, render, topology
+from cluster.cli import mr_fs, mr_graph
 from cluster.control import running
 from cluster.errors import NotInTime, NotRunning, Unhealthy, Usage
 from mapreduce.client import (
@@ -29,6 +30,8 @@ from mapreduce.client import (
 )
 
 app = typer.Typer(no_args_is_help=True, help="MapReduce: jobs that finish whatever is killed.")
+app.add_typer(mr_fs.app, name="fs")
+app.command("graph")(mr_graph.graph)
 
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]

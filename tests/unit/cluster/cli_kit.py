@@ -15,6 +15,11 @@ from cluster.__main__ import app, main
 
 ROOT = Path(__file__).resolve().parents[3]
 
+# A command in a text, up to what cannot be part of it; "the ring is …" is one of peers.
+COMMAND = re.compile(
+    r"(?:^|[\s:;$(])(?<!the )(?<![aA] )(?<!Chord )ring ([a-z](?:(?!  |;|`|·|#|, | &| $).)*)"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -57,7 +62,7 @@ def commands() -> list[tuple[str, ...]]:
     def walk(command: Any, words: tuple[str, ...]) -> list[tuple[str, ...]]:
         if not hasattr(command, "commands"):
             return [words]
-        inner = command.commands.items()
+        inner = [(name, command.get_command(None, name)) for name in command.list_commands(None)]
         return [found for name, sub in inner for found in walk(sub, (*words, name))]
 
     return walk(get_command(app), ())
@@ -84,6 +89,6 @@ def lines_told_to_type() -> list[str]:
         texts += re.findall(r'"([^"\n]*\bring [a-z][^"\n]*)"', source.read_text())
     lines: set[str] = set()
     for text in texts:
-        found = re.findall(r"(?:^|[\s:;$(])ring ([a-z](?:(?!  |;|`|·|#| $).)*)", text)
+        found = COMMAND.findall(text)
         lines.update(line.strip().replace("{name}", "n1") for line in found)
     return sorted(line for line in lines if not set("{…|[") & set(line))

@@ -42,6 +42,15 @@ def test_each_command_has_help(ring, words):
     assert text[0][0].isalpha(), "it does not say what it does"
 
 
+def test_what_no_command_needs_is_not_imported_before_one_is_asked_for():
+    code = "import sys, cluster.__main__; print(*{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    services = {"raftd", "dht", "mapreduce", "ddp"}
+    heavy = {"numpy", "fsspec", "prometheus_client", "uvloop", *services}
+    assert "cluster" in done.stdout.split(), done
+    assert not heavy & set(done.stdout.split())
+
+
 def test_without_a_command_there_is_help_and_the_status_of_a_mistake(ring):
     done = ring()
     assert done.status == 2
