@@ -18,6 +18,9 @@ from netstack.runtime.config import ClusterConfig
 
 POLL_S = 0.05
 
+# What stands between two hints.
+BETWEEN = "  ·  "
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
@@ -59,9 +62,14 @@ def up(
     what = "healthy" if changed or fresh else "healthy already; nothing was changed"
     render.say(f"✓ {healthy} nodes {what} ({took:.1f} s)")
     render.show_status(status)
-    present = {node["service"] for node in status["nodes"]}
-    hints = [kind.hint for name, kind in SERVICES.items() if name in present and kind.hint]
-    render.say("  ·  ".join([f"try next   {hints[0]}", *hints[1:], "ring status"]))
+    render.say(f"try next   {_hints({node['service'] for node in status['nodes']})}")
+
+
+def _hints(present: set[str]) -> str:
+    """Commands to try: all that one service has, or the first of each of several."""
+    hints = [kind.hint.split(BETWEEN) for name, kind in SERVICES.items() if name in present]
+    chosen = [hint[:1] if len(present) > 1 else hint for hint in hints]
+    return BETWEEN.join([*(hint for some in chosen for hint in some if hint), "ring status"])
 
 
 def _topology(
