@@ -54,6 +54,7 @@ from raftd.results import (
     WatchBatch,
     WatchEvent,
 )
+from raftd.watch import SILENCE_S
 from security import keystore
 
 __all__ = [
@@ -254,9 +255,10 @@ class RaftClient(LeaderSeeker):
     ) -> AsyncGenerator[WatchBatch, None]:
         """Changes from `revision` on (0: from now), in order, each once, for ever.
 
-        A connection that ends is replaced, and so is a node that has lost its leader; the watch
-        goes on where it was. With `progress`, a batch without events says now and then up to which
-        revision there was nothing. Raises Refused("compacted") when the history it needs is gone.
+        A connection that ends is replaced, and so is a node that is silent or has lost its leader;
+        the watch goes on where it was. With `progress`, a batch without events says now and then
+        up to which revision there was nothing. Raises Refused("compacted") when the history it
+        needs is gone.
         """
         range_end = c.prefix_end(key) if prefix else range_end
         while True:
@@ -264,7 +266,8 @@ class RaftClient(LeaderSeeker):
             changes: list[WatchEvent] = []
             try:
                 body = [key, range_end, revision]
-                async for at, events, more in client.stream("kv.watch", body):
+                stream = client.stream("kv.watch", body, timeout_s=SILENCE_S)
+                async for at, events, more in stream:
                     changes += [_event(pair, previous) for pair, previous in events]
                     if more:
                         continue  # a revision is handed over whole

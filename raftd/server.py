@@ -41,7 +41,7 @@ from raftd.config import RaftSettings
 from raftd.model import KeyValue
 from raftd.replica import METHOD, DiskFull, LeadershipLost, Replica
 from raftd.store import Compacted, FutureRevision
-from raftd.watch import Event, WatchCompacted
+from raftd.watch import PROGRESS_S, Event, WatchCompacted
 from security.identity import Identity
 
 SERVICE = "raft"
@@ -51,9 +51,6 @@ ANSWER_BYTES_MAX = 4 * 1024 * 1024
 
 # Expired leases are looked for this often while this node leads.
 LEASE_TICK_S = 0.1
-
-# A watch that nothing happens to says this often how far it is, and that it is not forgotten.
-PROGRESS_S = 5.0
 
 # A membership change waits this long for a newcomer to catch up.
 MEMBERS_TIMEOUT_S = 30.0

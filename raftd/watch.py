@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from raftd.model import KeyValue
     from raftd.store import Store
 
+# A watch that nothing happens to is told this often how far it is. Longer than that without a word,
+# and its client asks another node: this one was killed, perhaps, and nobody answers in its place.
+PROGRESS_S: Final = 1.0
+SILENCE_S: Final = 2.5 * PROGRESS_S
+
 # Events that wait for a slow watcher in memory of its own.
 PENDING_MAX: Final = 10_000
 

@@ -8,7 +8,7 @@ import pytest
 from store_kit import run
 
 from raftd.client import Refused
-from raftd.server import PROGRESS_S
+from raftd.watch import PROGRESS_S, SILENCE_S
 
 
 def test_an_idle_watch_says_how_far_it_is():
@@ -34,7 +34,7 @@ def test_a_watch_that_missed_nothing_survives_a_compaction_of_what_it_did_not_wa
         client = await store.client()
         watching = client.watch(b"w", revision=1)
         coming = asyncio.ensure_future(anext(watching))
-        await asyncio.sleep(1)
+        await asyncio.sleep(PROGRESS_S / 2)
         for i in range(10):
             await client.put(b"a", b"%d" % i)
         if idle:
@@ -70,6 +70,23 @@ def test_a_watch_of_a_node_that_is_cut_off_moves_to_another():
             store.world.network.cut(other, alone)
         await client.put(b"w", b"elsewhere")
         batch = await asyncio.wait_for(coming, 3 * PROGRESS_S)
+        assert [event.pair.value for event in batch.events] == [b"elsewhere"]
+        await watching.aclose()
+
+    run(scenario)
+
+
+def test_a_watch_of_a_node_that_is_killed_for_good_moves_to_another():
+    """Nothing refuses in its place, and a watch has nothing to send: silence must be enough."""
+
+    async def scenario(store):
+        client, other = await store.client(), await store.client()
+        watching = client.watch(b"w")
+        coming = asyncio.ensure_future(anext(watching))
+        await asyncio.sleep(PROGRESS_S / 2)
+        store.world.crash(client._leader)
+        await other.put(b"w", b"elsewhere")
+        batch = await asyncio.wait_for(coming, SILENCE_S + 1)
         assert [event.pair.value for event in batch.events] == [b"elsewhere"]
         await watching.aclose()
 

@@ -19,7 +19,7 @@ from raftd import commands as c
 from raftd import watch
 from raftd.model import KeyValue
 from raftd.store import Store
-from raftd.watch import Batch, Event, WatchCompacted
+from raftd.watch import SILENCE_S, Batch, Event, WatchCompacted
 
 KEYS = [b"a", b"b", b"b/1", b"b/2", b"c"]
 KEY = st.sampled_from(KEYS)
@@ -334,8 +334,8 @@ class BreaksOff:
     def __init__(self, revision: int) -> None:
         self.revision, self.asked = revision, []
 
-    async def stream(self, method, body):
-        assert method == "kv.watch"
+    async def stream(self, method, body, *, timeout_s):
+        assert (method, timeout_s) == ("kv.watch", SILENCE_S)
         self.asked.append(body[2])
         yield [body[2] - 1 if body[2] else self.revision, [], False]
         if len(self.asked) == 1:
