@@ -24,6 +24,7 @@ from mapreduce.map_task import run_map, run_map_only
 from mapreduce.messages import MAP, Failure, Mission, Result
 from mapreduce.programs import Program
 from mapreduce.reduce_task import run_reduce
+from mapreduce.ring_urls import bytes_read_of
 
 TEMPORARY: Final = "_temporary"
 
@@ -57,7 +58,10 @@ def run_attempt(
     )
     began = time.monotonic()
     try:
+        before = bytes_read_of(task.input)
         runs = _run(mission, program, task)
+        for where, count in bytes_read_of(task.input).items():
+            task.own(f"{where}_bytes_read", count - before.get(where, 0))
     except Exception as error:
         return _result(mission, task, began, failure=_failure(error, task))
     return _result(mission, task, began, path=mission.out, runs=runs)

@@ -27,11 +27,13 @@ import sys
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+import fsspec
 import msgpack
 
 from mapreduce.attempt import run_attempt
 from mapreduce.messages import Failure, Mission, Result
 from mapreduce.programs import load
+from mapreduce.ring_urls import PROTOCOL
 from netstack.rpc.schema import decode, encode
 
 LENGTH: Final = struct.Struct("<I")
@@ -87,6 +89,8 @@ def _import_all() -> None:
 
     for module in (collections, json, re, np):
         assert module.__name__ in sys.modules
+    if PROTOCOL in fsspec.config.conf:
+        fsspec.get_filesystem_class(PROTOCOL)
 
 
 def _fork(control: socket.socket, descriptors: list[int]) -> None:

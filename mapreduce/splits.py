@@ -1,6 +1,7 @@
 """From inputs to splits, and from a split to its records.
 
-A split is (path, offset, length) of one file. Splits are cut at round offsets without looking; who
+A split is (path, offset, length) of one file. Splits are cut at round offsets, and where
+chunks end, without looking; who
 reads one finds the lines: *a line belongs to the split in which it begins*. So a split that does
 not begin a file drops the rest of a line that began before it, and reads on behind its end to the
 end of its last line. A gzip file is one split: nobody can begin in its middle.
@@ -39,12 +40,14 @@ class Locator(Protocol):
         """(offset, length, names of the workers that have it) of each chunk; none if unknown."""
 
 
-class Nowhere:
-    """Of local files: they are as near to one worker as to another."""
+class OfFileSystem:
+    """Asks the file system, if it can say. Local files are as near to one worker as to another."""
 
     def locate(self, path: str) -> Sequence[tuple[int, int, Sequence[str]]]:
-        """Nothing."""
-        return ()
+        """See Locator."""
+        fs, name = fsspec.core.url_to_fs(path)
+        locate = getattr(fs, "locate", None)
+        return locate(name) if locate is not None else ()
 
 
 @message
@@ -65,7 +68,7 @@ def open_input(path: str) -> BinaryIO:
 
 def plan(job: Job, locator: Locator | None = None) -> list[Split]:
     """The splits of a job's input, in the order of its files; raises BadJob."""
-    locator = locator or Nowhere()
+    locator = locator or OfFileSystem()
     splits: list[Split] = []
     for pattern in job.inputs:
         found = _files(pattern)
@@ -109,7 +112,8 @@ def _split_file(job: Job, path: str, size: int, locator: Locator) -> list[Split]
     chunks = locator.locate(path)
     if path.endswith(".gz") and size:
         return [Split(path, 0, -1, _hosts(chunks, 0, size))]
-    step = job.split_bytes
+    # No larger than a chunk, so that one worker may have all of a split.
+    step = min([job.split_bytes, *(length for _, length, _ in chunks[:1])])
     if job.record_bytes:
         if size % job.record_bytes:
             raise BadJob(f"{path} has {size} bytes: no whole records of {job.record_bytes}")

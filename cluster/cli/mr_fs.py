@@ -1,4 +1,8 @@
-"""`ring mr fs …`: files in the chunk store, from the command line."""
+"""`ring mr fs …`: files in the chunk store, from the command line.
+
+A path in the store is `ring://logs/monday` here as everywhere else; `logs/monday` will do, since
+here it is clear which side is meant.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,19 @@ app = typer.Typer(no_args_is_help=True, help="Files in the replicated chunk stor
 
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Remote = Annotated[str, typer.Argument(help="In the store.")]
+
+SCHEME = "ring://"
+
+
+def _in_store(path: str) -> str:
+    """A path as the store's own calls take it; a slash at its end stays."""
+    return path.removeprefix(SCHEME)
+
+
+Remote = Annotated[
+    str,
+    typer.Argument(parser=_in_store, metavar="PATH", help="In the store: logs/a, ring://logs/a."),
+]
 
 # How much of a local file is read at a time.
 READ_BYTES = 4 * 1024 * 1024
@@ -90,7 +106,7 @@ def put(
         return
     render.say(f"✓ {len(done)} files, {total:,} bytes ({total / took / 1e6:.1f} MB/s)")
     if done:
-        render.say(f"try next   ring mr fs stat {done[0][0]}")
+        render.say(f"try next   ring mr fs stat {SCHEME}{done[0][0].strip('/')}")
 
 
 async def _targets(store: ChunkStore, local: list[Path], path: str) -> list[tuple[Path, str]]:
@@ -182,7 +198,7 @@ async def _fetch(store: ChunkStore, path: str, local: Path, bar: _Progress) -> N
 
 
 @app.command()
-def ls(path: Annotated[str, typer.Argument()] = "", json: Json = False) -> None:
+def ls(path: Remote = "", json: Json = False) -> None:
     """What is in a folder: size, replicas, name; folders end in a slash."""
 
     async def go(store: ChunkStore) -> list[tuple[str, Any]]:
@@ -209,7 +225,9 @@ def ls(path: Annotated[str, typer.Argument()] = "", json: Json = False) -> None:
 
 @app.command()
 def rm(
-    paths: Annotated[list[str], typer.Argument()],
+    paths: Annotated[
+        list[str], typer.Argument(parser=_in_store, metavar="PATH…", help="In the store.")
+    ],
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders too.")] = False,
 ) -> None:
     """Remove files. Their chunks are deleted a while later."""

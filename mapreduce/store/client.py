@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -41,6 +42,7 @@ from mapreduce.store.links import ServerLinks
 from mapreduce.store.messages import ReadPiece
 from mapreduce.store.metadata import Metadata
 from mapreduce.store.model import ChunkRecord, Entry, clean_path
+from mapreduce.store.own_disk import OwnDisk
 from mapreduce.store.settings import ChunkSettings
 from mapreduce.store.writer import FileWriter
 from netstack.rpc.errors import RpcError
@@ -101,14 +103,25 @@ class ChunkStore:
         node: a started RpcNode to call from.
         raft: a session with the replicated store.
         settings: chunk size and replicas of new files.
+        own: the disk of a chunk server beside the caller; what lies there is read there.
+
+    `read_bytes` counts what was read "local", from that disk, and "remote", from servers.
     """
 
-    def __init__(self, node: RpcNode, raft: RaftClient, settings: ChunkSettings) -> None:
+    def __init__(
+        self,
+        node: RpcNode,
+        raft: RaftClient,
+        settings: ChunkSettings,
+        own: OwnDisk | None = None,
+    ) -> None:
         self.runtime = node.runtime
         self.metadata = Metadata(raft, node.runtime.clock.wall)
         self.links = ServerLinks(node, self.metadata)
         self.lease = WriterLease(node.runtime, self.metadata)
         self.settings = settings
+        self.read_bytes: Counter[str] = Counter()
+        self._own = own
 
     def __repr__(self) -> str:
         return f"<ChunkStore {self.links!r}>"
@@ -116,19 +129,23 @@ class ChunkStore:
     @classmethod
     @contextlib.asynccontextmanager
     async def connect(
-        cls, config: Path | str, *, identity: str = "cli"
+        cls, config: Path | str, *, identity: str = "cli", beside: str = ""
     ) -> AsyncIterator[ChunkStore]:
-        """A client of the cluster whose file is `config`; raises ConfigError or KeystoreError."""
+        """A client of the cluster whose file is `config`; raises ConfigError or KeystoreError.
+
+        beside: the chunk server whose disk this process may read.
+        """
         cluster = ClusterConfig.load(Path(config))
         members = {node.name: node.address for node in cluster.of_service("raft")}
         if not members:
             raise ConfigError("a chunk store keeps its metadata in raft nodes; there are none")
-        own = keystore.load_identity(cluster.home, identity)
+        keys = keystore.load_identity(cluster.home, identity)
         runtime = RealRuntime(identity, cluster.home / "nodes" / identity)
-        node = RpcNode(runtime, own, service="client", config=TransportConfig(suite=cluster.suite))
+        node = RpcNode(runtime, keys, service="client", config=TransportConfig(suite=cluster.suite))
         await node.start(("127.0.0.1", 0))
         raft = RaftClient(node, members)
-        store = cls(node, raft, ChunkSettings.of(cluster))
+        own = OwnDisk(beside, cluster.home / "nodes" / beside / "data") if beside else None
+        store = cls(node, raft, ChunkSettings.of(cluster), own)
         try:
             yield store
         finally:
@@ -213,6 +230,11 @@ class ChunkStore:
     async def _piece(self, record: ChunkRecord, offset: int, length: int) -> bytes:
         deadline = self.runtime.clock.now() + PATIENCE_S
         why: dict[str, str] = {}
+        if self._own is not None:
+            found_here = self._own.read(record, offset, length)
+            if found_here is not None:
+                self.read_bytes["local"] += length
+                return found_here
         while True:
             for name in self.links.in_order(record.nodes):
                 body = ReadPiece(record.chunk, record.version, offset, length)
@@ -222,6 +244,7 @@ class ChunkStore:
                     why[name] = error.message
                     continue
                 if len(data) == length:
+                    self.read_bytes["remote"] += length
                     return data
                 why[name] = f"it gave {len(data)} bytes of {length}"
             if self.runtime.clock.now() > deadline:
@@ -296,11 +319,11 @@ def _pieces(
 class SyncChunkStore:
     """The same calls without await, from any thread: they run on a loop of their own."""
 
-    def __init__(self, config: Path | str, *, identity: str = "cli") -> None:
+    def __init__(self, config: Path | str, *, identity: str = "cli", beside: str = "") -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._context = ChunkStore.connect(config, identity=identity)
+        self._context = ChunkStore.connect(config, identity=identity, beside=beside)
         try:
             self.asynchronous = self.run(self._context.__aenter__())
         except BaseException:
