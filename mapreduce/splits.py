@@ -12,17 +12,23 @@ Planning is done once, by whoever submits the job; the list of splits is part of
 from __future__ import annotations
 
 import gzip
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, Final, Protocol, cast
 
 import fsspec
+from fsspec.spec import AbstractBufferedFile
 
 from mapreduce.errors import BadJob, RecordTooLong
 from mapreduce.job import Job
+from mapreduce.ring_urls import PROTOCOL
 from netstack.rpc.schema import message
 
 # How much of a file is in memory at a time; a little less than what a second-level cache holds.
 CHUNK_BYTES: Final = 1024 * 1024
+
+# What is read of another chunk to find the end of a line: a block of the chunk store.
+AHEAD_BYTES: Final = 64 * 1024
 
 # One line may be as long as this.
 RECORD_BYTES_MAX: Final = 256 * 1024 * 1024
@@ -62,8 +68,13 @@ class Split:
 
 def open_input(path: str) -> BinaryIO:
     """A file by path or URL, decompressed if its name says so."""
-    file = cast("BinaryIO", fsspec.open(path, "rb").open())
-    return cast("BinaryIO", gzip.open(file)) if path.endswith(".gz") else file
+    fs, name = fsspec.core.url_to_fs(path)
+    # Of the chunk store nothing is read ahead: that would be of a chunk that lies elsewhere.
+    options = {"cache_type": "none"} if path.startswith(f"{PROTOCOL}://") else {}
+    file = fs.open(name, "rb", **options)
+    if isinstance(file, AbstractBufferedFile):
+        file = io.BufferedReader(file, AHEAD_BYTES)  # its own `readline` knows no limit
+    return cast("BinaryIO", gzip.open(file) if path.endswith(".gz") else file)
 
 
 def plan(job: Job, locator: Locator | None = None) -> list[Split]:
