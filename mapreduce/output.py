@@ -20,6 +20,7 @@ import fsspec
 
 from mapreduce.attempt import TEMPORARY
 from mapreduce.errors import BadJob
+from mapreduce.ring_urls import options_of_output
 
 SUCCESS: Final = "_SUCCESS"
 REPORT: Final = "_report.json"
@@ -72,9 +73,12 @@ class Output:
 
     def finish(self, report: dict[str, Any]) -> None:
         """Write the report and the mark, and clear away what losing attempts left."""
-        self._fs.pipe_file(f"{self._path}/{REPORT}", json.dumps(report, indent=1).encode())
+        options = options_of_output(self.url)
+        self._fs.pipe_file(
+            f"{self._path}/{REPORT}", json.dumps(report, indent=1).encode(), **options
+        )
         self.abandon()
-        self._fs.pipe_file(f"{self._path}/{SUCCESS}", b"")
+        self._fs.pipe_file(f"{self._path}/{SUCCESS}", b"", **options)
 
     def abandon(self) -> None:
         """Clear away what attempts left; parts stay."""

@@ -52,9 +52,23 @@ def leads_to(config: Path) -> Iterator[None]:
                     fsspec.filesystem(PROTOCOL, config=name).close()
 
 
+def is_ring(url: str) -> bool:
+    """Whether it leads to the chunk store."""
+    return url.startswith(f"{PROTOCOL}://")
+
+
+def options_of_output(url: str) -> dict[str, int]:
+    """For whoever writes a job's output: one replica will do while no other server lives.
+
+    It could be made again. So a job ends though one of two workers is dead; the store makes the
+    second replica when it can.
+    """
+    return {"least_replicas": 1} if is_ring(url) else {}
+
+
 def bytes_read_of(url: str) -> dict[str, int]:
     """Of a file system that tells: bytes that this process has read "local" and "remote"."""
-    if not url.startswith(f"{PROTOCOL}://"):
+    if not is_ring(url):
         return {}
     found: dict[str, int] = fsspec.filesystem(PROTOCOL).read_bytes_from()
     return found

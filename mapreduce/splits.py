@@ -21,7 +21,7 @@ from fsspec.spec import AbstractBufferedFile
 
 from mapreduce.errors import BadJob, RecordTooLong
 from mapreduce.job import Job
-from mapreduce.ring_urls import PROTOCOL
+from mapreduce.ring_urls import is_ring
 from netstack.rpc.schema import message
 
 # How much of a file is in memory at a time; a little less than what a second-level cache holds.
@@ -70,7 +70,7 @@ def open_input(path: str) -> BinaryIO:
     """A file by path or URL, decompressed if its name says so."""
     fs, name = fsspec.core.url_to_fs(path)
     # Of the chunk store nothing is read ahead: that would be of a chunk that lies elsewhere.
-    options = {"cache_type": "none"} if path.startswith(f"{PROTOCOL}://") else {}
+    options = {"cache_type": "none"} if is_ring(path) else {}
     file = fs.open(name, "rb", **options)
     if isinstance(file, AbstractBufferedFile):
         file = io.BufferedReader(file, AHEAD_BYTES)  # its own `readline` knows no limit

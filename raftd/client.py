@@ -22,8 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +36,7 @@ from netstack.rpc.node import RpcNode
 from netstack.runtime.config import ClusterConfig
 from netstack.runtime.endpoint import Address
 from netstack.runtime.runtime import RealRuntime
+from netstack.runtime.synchronous import Synchronous
 from netstack.transport.config import TransportConfig
 from raftd import commands as c
 from raftd.commands import DELETE, PUT, RANGE
@@ -308,89 +308,59 @@ def _event(pair: Any, previous: Any) -> WatchEvent:
     return WatchEvent(KeyValue._make(pair), _pair(previous))
 
 
-class SyncRaftClient:
-    """The same calls without await, from any thread: they run on a loop of their own."""
+class SyncRaftClient(Synchronous[RaftClient]):
+    """The same calls without await, from any thread."""
 
     def __init__(self, config: Path | str, *, identity: str = "cli") -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self._context = RaftClient.connect(config, identity=identity)
-        try:
-            self._client = self._run(self._context.__aenter__())
-        except BaseException:
-            self._stop_loop()
-            raise
-
-    def __enter__(self) -> SyncRaftClient:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().__init__(RaftClient.connect(config, identity=identity))
 
     def put(self, key: bytes, value: bytes, **options: Any) -> PutResult:
         """See RaftClient.put."""
-        return self._run(self._client.put(key, value, **options))
+        return self.run(self.asynchronous.put(key, value, **options))
 
     def get(self, key: bytes, **options: Any) -> KeyValue | None:
         """See RaftClient.get."""
-        return self._run(self._client.get(key, **options))
+        return self.run(self.asynchronous.get(key, **options))
 
     def range(self, key: bytes, range_end: bytes = b"", **options: Any) -> RangeResult:
         """See RaftClient.range."""
-        return self._run(self._client.range(key, range_end, **options))
+        return self.run(self.asynchronous.range(key, range_end, **options))
 
     def delete(self, key: bytes, range_end: bytes = b"", **options: Any) -> DeleteResult:
         """See RaftClient.delete."""
-        return self._run(self._client.delete(key, range_end, **options))
+        return self.run(self.asynchronous.delete(key, range_end, **options))
 
     def txn(self, compares: Any, then: Any, otherwise: Any = (), **options: Any) -> TxnResult:
         """See RaftClient.txn."""
-        return self._run(self._client.txn(compares, then, otherwise, **options))
+        return self.run(self.asynchronous.txn(compares, then, otherwise, **options))
 
     def compare_and_swap(
         self, key: bytes, expected: bytes | None, value: bytes, **options: Any
     ) -> bool:
         """See RaftClient.compare_and_swap."""
-        return self._run(self._client.compare_and_swap(key, expected, value, **options))
+        return self.run(self.asynchronous.compare_and_swap(key, expected, value, **options))
 
     def compact(self, revision: int, **options: Any) -> None:
         """See RaftClient.compact."""
-        self._run(self._client.compact(revision, **options))
+        self.run(self.asynchronous.compact(revision, **options))
 
     def lease_grant(self, ttl_s: int, **options: Any) -> int:
         """See RaftClient.lease_grant."""
-        return self._run(self._client.lease_grant(ttl_s, **options))
+        return self.run(self.asynchronous.lease_grant(ttl_s, **options))
 
     def lease_keep_alive(self, lease_id: int, **options: Any) -> int:
         """See RaftClient.lease_keep_alive."""
-        return self._run(self._client.lease_keep_alive(lease_id, **options))
+        return self.run(self.asynchronous.lease_keep_alive(lease_id, **options))
 
     def lease_revoke(self, lease_id: int, **options: Any) -> int:
         """See RaftClient.lease_revoke."""
-        return self._run(self._client.lease_revoke(lease_id, **options))
+        return self.run(self.asynchronous.lease_revoke(lease_id, **options))
 
     def watch(self, key: bytes, range_end: bytes = b"", **options: Any) -> Iterator[WatchBatch]:
         """See RaftClient.watch. Ends when the generator is closed."""
-        batches = self._client.watch(key, range_end, **options)
+        batches = self.asynchronous.watch(key, range_end, **options)
         try:
             while True:
-                yield self._run(anext(batches))
+                yield self.run(anext(batches))
         finally:
-            self._run(batches.aclose())
-
-    def close(self) -> None:
-        """End the session."""
-        self._run(self._context.__aexit__(None, None, None))
-        self._stop_loop()
-
-    def _run(self, call: Awaitable[T]) -> T:
-        async def run() -> T:
-            return await call
-
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
-
-    def _stop_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+            self.run(batches.aclose())

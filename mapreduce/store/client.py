@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -49,6 +48,7 @@ from netstack.rpc.errors import RpcError
 from netstack.rpc.node import RpcNode
 from netstack.runtime.config import ClusterConfig, ConfigError
 from netstack.runtime.runtime import RealRuntime
+from netstack.runtime.synchronous import Synchronous
 from netstack.transport.config import TransportConfig
 from raftd.client import RaftClient
 from security import keystore
@@ -169,8 +169,12 @@ class ChunkStore:
         replace: bool = True,
         chunk_bytes: int | None = None,
         replicas: int | None = None,
+        least_replicas: int | None = None,
     ) -> FileWriter:
-        """A writer of a new file; raises BadPath, and FileExists if it must not replace one."""
+        """A writer of a new file; raises BadPath, and FileExists if it must not replace one.
+
+        least_replicas: so many will do, while no more servers live; by default all of them.
+        """
         path = clean_path(path)
         if not path:
             raise NotAFile("the root is a folder")
@@ -186,7 +190,8 @@ class ChunkStore:
         file = self.runtime.entropy(8).hex()
         replicas = replicas or self.settings.replicas
         entry = Entry(file, 0, chunk_bytes, replicas, 0.0)
-        writer = FileWriter(self, path, entry, replace=replace)
+        least = min(least_replicas or replicas, replicas)
+        writer = FileWriter(self, path, entry, replace=replace, least=least)
         await writer.open()
         return writer
 
@@ -316,25 +321,11 @@ def _pieces(
     return found
 
 
-class SyncChunkStore:
-    """The same calls without await, from any thread: they run on a loop of their own."""
+class SyncChunkStore(Synchronous[ChunkStore]):
+    """The same calls without await, from any thread."""
 
     def __init__(self, config: Path | str, *, identity: str = "cli", beside: str = "") -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self._context = ChunkStore.connect(config, identity=identity, beside=beside)
-        try:
-            self.asynchronous = self.run(self._context.__aenter__())
-        except BaseException:
-            self._stop_loop()
-            raise
-
-    def __enter__(self) -> SyncChunkStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().__init__(ChunkStore.connect(config, identity=identity, beside=beside))
 
     def create(self, path: str, **options: Any) -> FileWriter:
         """See ChunkStore.create; hand the writer's calls to `run`."""
@@ -375,24 +366,6 @@ class SyncChunkStore:
     def rename(self, old: str, new: str) -> None:
         """See ChunkStore.rename."""
         self.run(self.asynchronous.rename(old, new))
-
-    def run(self, call: Awaitable[T]) -> T:
-        """Await something of this store, a writer's `append` for example."""
-
-        async def run() -> T:
-            return await call
-
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
-
-    def close(self) -> None:
-        """End the session."""
-        self.run(self._context.__aexit__(None, None, None))
-        self._stop_loop()
-
-    def _stop_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
 
 def file_system(config: Path | str) -> RingFileSystem:

@@ -30,6 +30,9 @@ from mapreduce.store.writer import FileWriter
 # What an open file reads ahead and gathers before it writes.
 BLOCK_BYTES = 4 * 1024 * 1024
 
+# Of ChunkStore.create, that `open` and `pipe_file` take too.
+OPTIONS = ("chunk_bytes", "replicas", "least_replicas")
+
 
 class RingFileSystem(AbstractFileSystem):  # type: ignore[misc]
     """Files in the chunk store of one cluster.
@@ -226,7 +229,7 @@ class RingFile(AbstractBufferedFile):  # type: ignore[misc]
             self.offset = 0
 
     def _initiate_upload(self) -> None:
-        options = {k: v for k, v in self.kwargs.items() if k in ("chunk_bytes", "replicas")}
+        options = {k: v for k, v in self.kwargs.items() if k in OPTIONS}
         self._writer = self.fs.store.create(self.path, replace=self.mode != "xb", **options)
 
     def _upload_chunk(self, final: bool = False) -> bool:

@@ -228,6 +228,24 @@ def test_with_too_few_servers_nothing_is_promised():
     run(scenario, servers=2)
 
 
+def test_who_can_do_with_less_gets_less_and_the_rest_later():
+    async def scenario(chunks):
+        store = await chunks.client()
+        chunks.world.crash("c1")
+        await store.put("f", DATA, least_replicas=1)
+        assert {found.nodes[0] for found in await store.locate("f")} == {"c2"}
+        assert all(len(found.nodes) == 1 for found in await store.locate("f"))
+        assert (await store.stat("f")).replicas == 2
+        chunks.world.restart("c1")
+        await chunks.healed(store)
+        assert all(len(found.nodes) == 2 for found in await store.locate("f"))
+        await asyncio.sleep(6)  # until it is no longer suspected
+        await store.put("g", DATA, least_replicas=1)
+        assert all(len(found.nodes) == 2 for found in await store.locate("g"))
+
+    run(scenario, servers=2)
+
+
 def test_a_full_disk_is_not_written_to():
     async def scenario(chunks):
         store = await chunks.client()
