@@ -21,6 +21,7 @@ import fsspec
 from mapreduce.attempt import TEMPORARY
 from mapreduce.errors import BadJob
 from mapreduce.ring_urls import options_of_output
+from netstack.runtime.config import ConfigError
 
 SUCCESS: Final = "_SUCCESS"
 REPORT: Final = "_report.json"
@@ -41,7 +42,7 @@ class Output:
         try:
             if self._fs.exists(self._path) and self._fs.ls(self._path):
                 raise BadJob(f"the output {self.url} exists; remove it, or name another folder")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ConfigError) as error:
             raise BadJob(f"the output {self.url} cannot be used: {error}") from None
 
     def begin(self) -> None:

@@ -23,6 +23,7 @@ from mapreduce.errors import BadJob, RecordTooLong
 from mapreduce.job import Job
 from mapreduce.ring_urls import is_ring
 from netstack.rpc.schema import message
+from netstack.runtime.config import ConfigError
 
 # How much of a file is in memory at a time; a little less than what a second-level cache holds.
 CHUNK_BYTES: Final = 1024 * 1024
@@ -111,7 +112,7 @@ def _files(pattern: str) -> list[tuple[str, int]]:
         return [
             (fs.unstrip_protocol(n) if "://" in pattern else n, fs.size(n)) for n in sorted(found)
         ]
-    except OSError as error:
+    except (OSError, ValueError, ConfigError) as error:
         raise BadJob(f"the input {pattern} cannot be read: {error}") from None
 
 

@@ -18,6 +18,7 @@ import typer
 from cluster import render, topology
 from cluster.control import running
 from cluster.errors import Conflict, NotInTime, NotRunning, Unhealthy, Usage
+from netstack.runtime.config import ConfigError
 
 if TYPE_CHECKING:
     from mapreduce.store.client import ChunkStore
@@ -58,7 +59,13 @@ def _run(use: Callable[[ChunkStore], Awaitable[T]]) -> T:
         return asyncio.run(go())
     except (store.FileExists, store.FolderNotEmpty) as error:
         raise Conflict(str(error)) from None
-    except (store.NoSuchFile, store.NotAFile, store.NotAFolder, store.BadPath) as error:
+    except (
+        store.NoSuchFile,
+        store.NotAFile,
+        store.NotAFolder,
+        store.BadPath,
+        ConfigError,
+    ) as error:
         raise Usage(str(error)) from None
     except store.MetadataDown as error:
         if not running(home):

@@ -42,7 +42,7 @@ from mapreduce.store.messages import ReadPiece
 from mapreduce.store.metadata import Metadata
 from mapreduce.store.model import ChunkRecord, Entry, clean_path
 from mapreduce.store.own_disk import OwnDisk
-from mapreduce.store.settings import ChunkSettings
+from mapreduce.store.settings import NO_RAFT, ChunkSettings
 from mapreduce.store.writer import FileWriter
 from netstack.rpc.errors import RpcError
 from netstack.rpc.node import RpcNode
@@ -138,7 +138,7 @@ class ChunkStore:
         cluster = ClusterConfig.load(Path(config))
         members = {node.name: node.address for node in cluster.of_service("raft")}
         if not members:
-            raise ConfigError("a chunk store keeps its metadata in raft nodes; there are none")
+            raise ConfigError(NO_RAFT)
         keys = keystore.load_identity(cluster.home, identity)
         runtime = RealRuntime(identity, cluster.home / "nodes" / identity)
         node = RpcNode(runtime, keys, service="client", config=TransportConfig(suite=cluster.suite))
