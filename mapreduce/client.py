@@ -269,8 +269,9 @@ async def run(
         if local:
             return run_local(prepare(job))
         if engine:
-            from mapreduce.engines import run_on
+            from mapreduce.engines import check_engine, run_on
 
+            check_engine(engine)
             return run_on(engine, prepare(job))
         async with MapReduceClient.connect(cluster) as client:
             spec = prepare(job, locator)
