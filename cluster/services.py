@@ -163,6 +163,6 @@ SERVICES: Final[dict[str, ServiceKind]] = {
             Column("CHUNKS", "chunks", number=True),
         ),
         brings={"mrmaster": 1},
-        hint="ring mr run wordcount README.md counts  ·  ring kill w1",
+        hint="ring mr run wordcount README.md counts  ·  ring mr jobs  ·  ring kill w1",
     ),
 }

@@ -337,9 +337,6 @@ class MasterCore:
         task.state, task.result = DONE, result
         task.worker, task.incarnation = worker.name, worker.incarnation
         job.durations[task.kind].setdefault(worker.name, []).append(result.seconds)
-        split = job.spec.splits[task.index] if task.kind == MAP else None
-        if split is not None and split.hosts:
-            job.counts["local" if worker.name in split.hosts else "remote"] += 1
         record = {
             "result": encode(result), "worker": worker.name, "incarnation": worker.incarnation,
         }  # fmt: skip

@@ -223,9 +223,12 @@ def test_tasks_go_where_their_split_lies():
     id = cores.master.submit(JobSpec(job, splits, []), cores.now)
     cores._do_master()
     assert cores.run(cores.ended(id))
-    counts = cores.master.jobs[id].counts
+    counts = cores.master.jobs[id].locality()
     assert counts["local"] + counts["remote"] == 9
     assert counts["local"] >= 7
+    cores.start_master()  # the next life knows it, too
+    assert cores.master.jobs[id].locality() == counts
+    assert cores.master.jobs[id].outcome(cores.now).tasks["local"] == counts["local"]
 
 
 def test_ended_jobs_are_forgotten_after_a_while():
