@@ -231,6 +231,17 @@ def test_tasks_go_where_their_split_lies():
     assert cores.master.jobs[id].outcome(cores.now).tasks["local"] == counts["local"]
 
 
+def test_a_job_is_as_old_as_its_last_result_when_the_master_is_back():
+    cores = ready()
+    id = cores.submit(maps=40)
+    assert cores.run(lambda: sum(task.done for task in cores.master.jobs[id].maps) >= 10)
+    cores.sleep(0.5)
+    age = cores.now - cores.master.jobs[id].began
+    cores.crash_master()
+    cores.start_master()
+    assert age / 2 < cores.now - cores.master.jobs[id].began <= age
+
+
 def test_ended_jobs_are_forgotten_after_a_while():
     cores = ready()
     for _ in range(60):
