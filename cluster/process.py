@@ -12,10 +12,12 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-PR_SET_PDEATHSIG: Final = 1
+from netstack.runtime.parent import die_with
+
 PR_SET_CHILD_SUBREAPER: Final = 36
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -42,13 +44,6 @@ class Process:
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         reading, writing = os.pipe()
-        supervisor = os.getpid()
-
-        def before_exec() -> None:
-            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != supervisor:
-                os._exit(1)  # it died in between, and the signal will not come
-
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **settings}
         environment["RING_READY_FD"] = str(writing)
         try:
@@ -61,7 +56,7 @@ class Process:
                     env=environment,
                     pass_fds=(writing,),
                     start_new_session=True,
-                    preexec_fn=before_exec,
+                    preexec_fn=partial(die_with, os.getpid()),
                 )
         except BaseException:
             os.close(reading)

@@ -160,8 +160,9 @@ SERVICES: Final[dict[str, ServiceKind]] = {
             Column("RUNNING", "running", number=True),
             Column("DONE", "done", number=True),
             Column("FETCHED MB", "fetched_mb", number=True),
+            Column("CHUNKS", "chunks", number=True),
         ),
         brings={"mrmaster": 1},
-        hint="ring mr run wordcount README.md counts  ·  ring kill w1",
+        hint="ring mr run wordcount README.md counts  ·  ring mr jobs  ·  ring kill w1",
     ),
 }

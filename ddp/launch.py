@@ -11,7 +11,6 @@ for the network are made for this launch alone, in a folder that goes with it.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import selectors
@@ -20,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -27,14 +27,12 @@ from typing import Any, Final
 from ddp.errors import BadCall, DdpError
 from ddp.frames import RANKS_MAX
 from ddp.group import TIMEOUT_S
+from netstack.runtime.parent import die_with
 
-PR_SET_PDEATHSIG: Final = 1
 STDERR: Final = 2
 
 # A Python that imports numpy, on a machine that has other things to do.
 START_S: Final = 60.0
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class LaunchFailed(DdpError):
@@ -152,13 +150,6 @@ class Launch:
 
     def _spawn(self) -> None:
         reading, writing = os.pipe()
-        parent = os.getpid()
-
-        def before_exec() -> None:
-            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:
-                os._exit(1)
-
         # One rank a core is the plan: a BLAS that starts a thread a core would undo it.
         environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **os.environ}
         try:
@@ -168,7 +159,7 @@ class Launch:
                 stdout=STDERR,  # stdout is its parent's data
                 env=environment,
                 pass_fds=(writing,),
-                preexec_fn=before_exec,
+                preexec_fn=partial(die_with, os.getpid()),
             )
         finally:
             os.close(writing)

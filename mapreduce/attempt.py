@@ -24,6 +24,8 @@ from mapreduce.map_task import run_map, run_map_only
 from mapreduce.messages import MAP, Failure, Mission, Result
 from mapreduce.programs import Program
 from mapreduce.reduce_task import run_reduce
+from mapreduce.ring_urls import bytes_read_of, options_of_output
+from mapreduce.store.errors import StoreError
 
 TEMPORARY: Final = "_temporary"
 
@@ -57,7 +59,10 @@ def run_attempt(
     )
     began = time.monotonic()
     try:
+        before = bytes_read_of(task.input)
         runs = _run(mission, program, task)
+        for where, count in bytes_read_of(task.input).items():
+            task.own(f"{where}_bytes_read", count - before.get(where, 0))
     except Exception as error:
         return _result(mission, task, began, failure=_failure(error, task))
     return _result(mission, task, began, path=mission.out, runs=runs)
@@ -89,7 +94,7 @@ def writing(path: str) -> Iterator[Callable[[bytes], object]]:
     fs.makedirs(name.rpartition("/")[0], exist_ok=True)
     waiting: list[bytes] = []
     size = 0
-    with fs.open(name, "wb") as file:
+    with fs.open(name, "wb", **options_of_output(path)) as file:
 
         def write(data: bytes) -> None:
             nonlocal size
@@ -131,7 +136,9 @@ def _failure(error: Exception, task: Task) -> Failure:
         kind, record = "disk", 0
     elif isinstance(error, FileNotFoundError) and not record:
         kind = "job"
-    text = "".join(traceback.format_exception(error))
+    elif isinstance(error, StoreError):
+        kind, record = "store", 0  # it was at a record, which is not to blame
+    text = "" if kind == "store" else "".join(traceback.format_exception(error))
     return Failure(
         kind=kind,
         message=f"{type(error).__name__}: {error}"[:2000],

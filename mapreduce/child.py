@@ -14,7 +14,6 @@ worker to read after the child was killed by whatever it was; writing to it cost
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import gc
 import mmap
@@ -27,15 +26,17 @@ import sys
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+import fsspec
 import msgpack
 
 from mapreduce.attempt import run_attempt
 from mapreduce.messages import Failure, Mission, Result
 from mapreduce.programs import load
+from mapreduce.ring_urls import PROTOCOL
 from netstack.rpc.schema import decode, encode
+from netstack.runtime.parent import die_with
 
 LENGTH: Final = struct.Struct("<I")
-PR_SET_PDEATHSIG: Final = 1
 
 # The progress file: three numbers, then text that says how it goes.
 NUMBERS: Final = 3
@@ -44,16 +45,9 @@ STATUS_BYTES: Final = 232
 PROGRESS_BYTES: Final = STATUS_AT + STATUS_BYTES
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel end this process when its parent ends; at once if that has happened."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
 def nursery(control_fd: int, parent: int) -> NoReturn:
     """Fork a child for each request, and tell how each ends, until the worker is gone."""
-    die_with_parent(parent)
+    die_with(parent)
     control = socket.socket(fileno=control_fd)
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -87,6 +81,8 @@ def _import_all() -> None:
 
     for module in (collections, json, re, np):
         assert module.__name__ in sys.modules
+    if PROTOCOL in fsspec.config.conf:
+        fsspec.get_filesystem_class(PROTOCOL)
 
 
 def _fork(control: socket.socket, descriptors: list[int]) -> None:
@@ -118,7 +114,7 @@ def _reap(control: socket.socket) -> None:
 def _child(task: socket.socket, log: int, parent: int) -> NoReturn:
     """One attempt."""
     os.setsid()
-    die_with_parent(parent)
+    die_with(parent)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.dup2(log, 1)

@@ -35,6 +35,7 @@ from mapreduce.local import Outcome, run_local
 from mapreduce.messages import MASTER_SERVICE, JobSpec
 from mapreduce.output import Output
 from mapreduce.programs import import_program, load
+from mapreduce.ring_urls import leads_to
 from mapreduce.splits import Locator, plan, sample
 from mapreduce.streaming import check_properties
 from netstack.rpc.errors import BadRequest, Failed, Forbidden, RpcError
@@ -263,15 +264,18 @@ async def run(
     Args:
         config: the cluster's file. local: in this process. engine: "dask", "ray" or "spark".
     """
-    if local:
-        return run_local(prepare(job))
-    if engine:
-        from mapreduce.engines import run_on
+    cluster = Path(config or _cluster_file())
+    with leads_to(cluster):
+        if local:
+            return run_local(prepare(job))
+        if engine:
+            from mapreduce.engines import check_engine, run_on
 
-        return run_on(engine, prepare(job))
-    async with MapReduceClient.connect(config or _cluster_file()) as client:
-        spec = prepare(job, locator)
-        return await client.wait(await client.submit(spec), watcher)
+            check_engine(engine)
+            return run_on(engine, prepare(job))
+        async with MapReduceClient.connect(cluster) as client:
+            spec = prepare(job, locator)
+            return await client.wait(await client.submit(spec), watcher)
 
 
 def run_sync(job: Job, **options: Any) -> Outcome:

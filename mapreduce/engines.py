@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,24 +29,26 @@ from mapreduce.output import Output
 from mapreduce.programs import load
 from netstack.rpc.schema import decode, encode
 
-ENGINES: Final = ("dask", "ray", "spark")
+# And the modules that must be there.
+ENGINES: Final = {"dask": "dask", "ray": "ray", "spark": "pyspark"}
 
 # One map's result: what it says of itself, and for each part the bytes of its runs.
 MapDone = tuple[dict[str, Any], list[bytes]]
 RunAll = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], list[Any]]
 
 
-def run_on(engine: str, spec: JobSpec) -> Outcome:
-    """Run a prepared job on an engine; raises BadJob, JobFailed."""
-    runners = {"dask": _dask, "ray": _ray, "spark": _spark}
-    if engine not in runners:
+def check_engine(engine: str) -> None:
+    """Before anything of a job is made; raises BadJob."""
+    if engine not in ENGINES:
         raise BadJob(f"there is no engine {engine!r}; there are: {', '.join(ENGINES)}")
-    try:
-        return runners[engine](spec)
-    except ImportError as error:
-        raise BadJob(
-            f"{engine} is not installed ({error}): pip install ringleader[{engine}]"
-        ) from None
+    if find_spec(ENGINES[engine]) is None:
+        raise BadJob(f"{engine} is not installed: pip install ringleader[{engine}]")
+
+
+def run_on(engine: str, spec: JobSpec) -> Outcome:
+    """Run a prepared job on an engine that is there; raises JobFailed."""
+    runners = {"dask": _dask, "ray": _ray, "spark": _spark}
+    return runners[engine](spec)
 
 
 def map_task(wire: dict[str, Any], index: int) -> MapDone:

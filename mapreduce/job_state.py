@@ -100,7 +100,7 @@ class JobState:
         self.failures: list[dict[str, Any]] = []
         self.durations: dict[str, dict[str, list[float]]] = {MAP: {}, REDUCE: {}}
         self.runs = {MAP: 0, REDUCE: 0}  # attempts that were begun
-        self.counts = {"backups": 0, "backups_won": 0, "lost": 0, "local": 0, "remote": 0}
+        self.counts = {"backups": 0, "backups_won": 0, "lost": 0}
         self.next_attempt = 0
         # Workers remember versions across lives of the master: those of a later life are larger.
         self._version = epoch << 32
@@ -156,6 +156,14 @@ class JobState:
             if a.ran_at is not None
         ]
 
+    def locality(self) -> dict[str, int]:
+        """Maps that were done where their split lies, and elsewhere; of what lies somewhere."""
+        found = {"local": 0, "remote": 0}
+        for task, split in zip(self.maps, self.spec.splits, strict=True):
+            if task.done and split.hosts:
+                found["local" if task.worker in split.hosts else "remote"] += 1
+        return found
+
     def record_keys(self) -> list[str]:
         """Of everything that is durable of it."""
         done = [f"job/{self.id}/{t.kind}/{t.index}" for t in self.tasks() if t.result or t.lost]
@@ -196,6 +204,7 @@ class JobState:
             "map_attempts": self.runs[MAP],
             "reduce_attempts": self.runs[REDUCE],
             **self.counts,
+            **self.locality(),
         }
         return outcome
 
@@ -248,4 +257,5 @@ class JobState:
             "failures": len(self.failures),
             "error": self.error,
             **self.counts,
+            **self.locality(),
         }

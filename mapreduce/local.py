@@ -9,6 +9,7 @@ for byte; what differs is everything that could go wrong there.
 from __future__ import annotations
 
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -66,6 +67,7 @@ def run_local(
     program = load(job)
     output = Output(job.output)
     outcome = Outcome("local", job.output)
+    began = time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="ring-mr-") as name:
             folder = Path(name)
@@ -83,6 +85,7 @@ def run_local(
     except BaseException:
         output.abandon()
         raise
+    outcome.seconds = time.monotonic() - began
     outcome.tasks = {MAP: len(spec.splits), REDUCE: job.reduces}
     output.finish(outcome.report())
     return outcome

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from typing import Any, Final
 
 from mapreduce.checkpoint import JournalState, RaftState, State, TooLarge, pack
@@ -21,6 +22,7 @@ from mapreduce.master_core import DEATH_S, MasterCore
 from mapreduce.messages import MASTER_SERVICE, WORKER_SERVICE, Beat, JobSpec
 from mapreduce.output import Output
 from mapreduce.outputs import Abandon, Commit, Ended, Event, Finish, Persist, Send
+from mapreduce.ring_urls import leads_to
 from netstack.rpc import frames
 from netstack.rpc.admin import offer_admin
 from netstack.rpc.connection import RpcConnection
@@ -62,6 +64,7 @@ class MasterService:
         self._changed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._writing = False
+        self._urls = ExitStack()
 
     def __repr__(self) -> str:
         return f"<MasterService {self.core!r}>"
@@ -75,6 +78,8 @@ class MasterService:
         await self.node.start(config.node(runtime.node).address)
         stores = {n.name: n.address for n in config.of_service("raft")}
         self._state = RaftState(RaftClient(self.node, stores)) if stores else JournalState(runtime)
+        if stores:
+            self._urls.enter_context(leads_to(config.home / "cluster.toml"))
         epoch, records = await self._state.claim()
         self._outputs = runtime.executor("output", brief=False)
         self.core = MasterCore(epoch, death_s=_death_s(config))
@@ -299,6 +304,7 @@ class MasterService:
         await self.node.close()
         self._state.close()
         self._outputs.close()
+        self._urls.close()
 
 
 def _death_s(config: ClusterConfig) -> float:

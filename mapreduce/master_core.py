@@ -135,6 +135,8 @@ class MasterCore:
             task = job.task(parts[2], int(parts[3]))
             if task is not None:
                 self._restore_task(task, value, now)
+                # It goes on where it was; how long nobody was there, nobody knows.
+                job.began = min(job.began, now - value.get("after", 0.0))
         for job in list(self.jobs.values()):
             if job.state == ACTIVE:
                 for task in job.maps:
@@ -337,11 +339,9 @@ class MasterCore:
         task.state, task.result = DONE, result
         task.worker, task.incarnation = worker.name, worker.incarnation
         job.durations[task.kind].setdefault(worker.name, []).append(result.seconds)
-        split = job.spec.splits[task.index] if task.kind == MAP else None
-        if split is not None and split.hosts:
-            job.counts["local" if worker.name in split.hosts else "remote"] += 1
         record = {
             "result": encode(result), "worker": worker.name, "incarnation": worker.incarnation,
+            "after": now - job.began,
         }  # fmt: skip
         sequence = self._persist({f"job/{job.id}/{task.kind}/{task.index}": record})
         self._unacknowledged[result.attempt] = sequence

@@ -41,6 +41,7 @@ class Failure:
           disk     the worker's disk is full        source   map output of `source` is damaged
           job      the program cannot be run at all lost     the worker is gone
           exited   a command or the process ended with a status
+          store    the chunk store could not read or write
     record: number, from 1, of the record or group it was at; 0: not known.
     """
 

@@ -20,6 +20,8 @@ import fsspec
 
 from mapreduce.attempt import TEMPORARY
 from mapreduce.errors import BadJob
+from mapreduce.ring_urls import options_of_output
+from netstack.runtime.config import ConfigError
 
 SUCCESS: Final = "_SUCCESS"
 REPORT: Final = "_report.json"
@@ -40,7 +42,7 @@ class Output:
         try:
             if self._fs.exists(self._path) and self._fs.ls(self._path):
                 raise BadJob(f"the output {self.url} exists; remove it, or name another folder")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ConfigError) as error:
             raise BadJob(f"the output {self.url} cannot be used: {error}") from None
 
     def begin(self) -> None:
@@ -72,9 +74,12 @@ class Output:
 
     def finish(self, report: dict[str, Any]) -> None:
         """Write the report and the mark, and clear away what losing attempts left."""
-        self._fs.pipe_file(f"{self._path}/{REPORT}", json.dumps(report, indent=1).encode())
+        options = options_of_output(self.url)
+        self._fs.pipe_file(
+            f"{self._path}/{REPORT}", json.dumps(report, indent=1).encode(), **options
+        )
         self.abandon()
-        self._fs.pipe_file(f"{self._path}/{SUCCESS}", b"")
+        self._fs.pipe_file(f"{self._path}/{SUCCESS}", b"", **options)
 
     def abandon(self) -> None:
         """Clear away what attempts left; parts stay."""

@@ -77,7 +77,7 @@ class _Child:
 class _Nursery:
     """The process that forks them."""
 
-    def __init__(self, on_death: Callable[[], None]) -> None:
+    def __init__(self, on_death: Callable[[], None], variables: dict[str, str]) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_death = on_death
         self._born: deque[_Child] = deque()
@@ -91,6 +91,7 @@ class _Nursery:
                 [*command, str(theirs.fileno()), str(os.getpid())],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
+                env={**os.environ, **variables},
             )
         self._loop.add_reader(self._control.fileno(), self._hear)
 
@@ -175,12 +176,16 @@ class ProcessPool:
     Args:
         folder: for the logs of children that wait.
         slots: attempts at a time; as many children wait, when warm.
+        variables: for the environment of children, beside this process's own.
     """
 
-    def __init__(self, folder: Path, slots: int, *, warm: bool = True) -> None:
+    def __init__(
+        self, folder: Path, slots: int, variables: dict[str, str], *, warm: bool = True
+    ) -> None:
         self._folder = folder
         self._slots = slots
         self._warm = warm
+        self._variables = variables
         self._nursery: _Nursery | None = None
         self._idle: deque[tuple[_Child, Path]] = deque()
         self._running: dict[str, tuple[_Child, Mission]] = {}
@@ -200,7 +205,7 @@ class ProcessPool:
 
     async def _a_nursery(self) -> _Nursery:
         if self._nursery is None:
-            self._nursery = _Nursery(self._nursery_died)
+            self._nursery = _Nursery(self._nursery_died, self._variables)
         await self._nursery.ready()
         return self._nursery
 
@@ -229,7 +234,7 @@ class ProcessPool:
         elif self._warm:
             child, log = self._fork(await self._a_nursery())
         else:
-            nursery = _Nursery(lambda: None)
+            nursery = _Nursery(lambda: None, self._variables)
             await nursery.ready()
             child, log = self._fork(nursery)
         child.bytes_max = mission.job.child_bytes_max

@@ -1,6 +1,7 @@
 """From inputs to splits, and from a split to its records.
 
-A split is (path, offset, length) of one file. Splits are cut at round offsets without looking; who
+A split is (path, offset, length) of one file. Splits are cut at round offsets, and where
+chunks end, without looking; who
 reads one finds the lines: *a line belongs to the split in which it begins*. So a split that does
 not begin a file drops the rest of a line that began before it, and reads on behind its end to the
 end of its last line. A gzip file is one split: nobody can begin in its middle.
@@ -11,17 +12,24 @@ Planning is done once, by whoever submits the job; the list of splits is part of
 from __future__ import annotations
 
 import gzip
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, Final, Protocol, cast
 
 import fsspec
+from fsspec.spec import AbstractBufferedFile
 
 from mapreduce.errors import BadJob, RecordTooLong
 from mapreduce.job import Job
+from mapreduce.ring_urls import is_ring
 from netstack.rpc.schema import message
+from netstack.runtime.config import ConfigError
 
 # How much of a file is in memory at a time; a little less than what a second-level cache holds.
 CHUNK_BYTES: Final = 1024 * 1024
+
+# What is read of another chunk to find the end of a line: a block of the chunk store.
+AHEAD_BYTES: Final = 64 * 1024
 
 # One line may be as long as this.
 RECORD_BYTES_MAX: Final = 256 * 1024 * 1024
@@ -39,12 +47,14 @@ class Locator(Protocol):
         """(offset, length, names of the workers that have it) of each chunk; none if unknown."""
 
 
-class Nowhere:
-    """Of local files: they are as near to one worker as to another."""
+class OfFileSystem:
+    """Asks the file system, if it can say. Local files are as near to one worker as to another."""
 
     def locate(self, path: str) -> Sequence[tuple[int, int, Sequence[str]]]:
-        """Nothing."""
-        return ()
+        """See Locator."""
+        fs, name = fsspec.core.url_to_fs(path)
+        locate = getattr(fs, "locate", None)
+        return locate(name) if locate is not None else ()
 
 
 @message
@@ -59,13 +69,18 @@ class Split:
 
 def open_input(path: str) -> BinaryIO:
     """A file by path or URL, decompressed if its name says so."""
-    file = cast("BinaryIO", fsspec.open(path, "rb").open())
-    return cast("BinaryIO", gzip.open(file)) if path.endswith(".gz") else file
+    fs, name = fsspec.core.url_to_fs(path)
+    # Of the chunk store nothing is read ahead: that would be of a chunk that lies elsewhere.
+    options = {"cache_type": "none"} if is_ring(path) else {}
+    file = fs.open(name, "rb", **options)
+    if isinstance(file, AbstractBufferedFile):
+        file = io.BufferedReader(file, AHEAD_BYTES)  # its own `readline` knows no limit
+    return cast("BinaryIO", gzip.open(file) if path.endswith(".gz") else file)
 
 
 def plan(job: Job, locator: Locator | None = None) -> list[Split]:
     """The splits of a job's input, in the order of its files; raises BadJob."""
-    locator = locator or Nowhere()
+    locator = locator or OfFileSystem()
     splits: list[Split] = []
     for pattern in job.inputs:
         found = _files(pattern)
@@ -97,7 +112,7 @@ def _files(pattern: str) -> list[tuple[str, int]]:
         return [
             (fs.unstrip_protocol(n) if "://" in pattern else n, fs.size(n)) for n in sorted(found)
         ]
-    except OSError as error:
+    except (OSError, ValueError, ConfigError) as error:
         raise BadJob(f"the input {pattern} cannot be read: {error}") from None
 
 
@@ -109,7 +124,8 @@ def _split_file(job: Job, path: str, size: int, locator: Locator) -> list[Split]
     chunks = locator.locate(path)
     if path.endswith(".gz") and size:
         return [Split(path, 0, -1, _hosts(chunks, 0, size))]
-    step = job.split_bytes
+    # No larger than a chunk, so that one worker may have all of a split.
+    step = min([job.split_bytes, *(length for _, length, _ in chunks[:1])])
     if job.record_bytes:
         if size % job.record_bytes:
             raise BadJob(f"{path} has {size} bytes: no whole records of {job.record_bytes}")

@@ -24,15 +24,14 @@ records are not skipped in streams.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import IO, Final
 
 from mapreduce.blocks import Pair
@@ -41,8 +40,8 @@ from mapreduce.errors import BadJob
 from mapreduce.job import Job
 from mapreduce.keys import hash_partition
 from mapreduce.programs import Groups, Program
+from netstack.runtime.parent import die_with
 
-PR_SET_PDEATHSIG: Final = 1
 READ_BYTES: Final = 256 * 1024
 STATUS = b"reporter:status:"
 COUNTER = b"reporter:counter:"
@@ -151,7 +150,7 @@ class StreamProgram(Program):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env={**os.environ, **environment(self.job, task)},
-                preexec_fn=_die_with_parent,
+                preexec_fn=partial(die_with, os.getpid()),
             )
         except OSError as error:
             raise CommandFailed(f"the {role} {command[0]!r} cannot be started: {error}") from None
@@ -223,10 +222,6 @@ def _partition_fields(properties: dict[str, str]) -> int:
     if not found:
         raise BadJob(f"the partitioner's options {text!r}: only -k1 and -k1,n are honoured")
     return int(found[1] or 1)
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _feed(stdin: IO[bytes], pieces: Iterable[bytes], failures: list[BaseException]) -> None:

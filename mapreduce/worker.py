@@ -3,6 +3,9 @@
     mr.orders   notify   the master's Orders
     mr.fetch    stream   {path, offset, length} -> pieces of a map's output, for a sibling's reduce
 
+Where the cluster has raft nodes the worker is a chunk server too (store/chunk_server.py): chunk.*
+on the same socket, replicas in `nodes/NAME/data`. So tasks can run where their input lies.
+
 Intermediate data lies in `nodes/NAME/scratch`, a folder a life. It is not synced: a worker that
 dies loses it, and its maps run again. Nothing in it is served but what lies in that folder.
 """
@@ -19,6 +22,9 @@ from typing import Any, BinaryIO, Final
 
 from mapreduce.messages import MASTER_SERVICE, WORKER_SERVICE, Orders
 from mapreduce.pool import Pool, ProcessPool
+from mapreduce.ring_urls import environment
+from mapreduce.store.chunk_server import ChunkServer
+from mapreduce.store.settings import ChunkSettings
 from mapreduce.worker_core import Fetch, Forget, Kill, Launch, WorkerCore
 from netstack.rpc import frames
 from netstack.rpc.admin import offer_admin
@@ -32,6 +38,7 @@ from netstack.runtime.config import ClusterConfig, ConfigError
 from netstack.runtime.endpoint import Address
 from netstack.runtime.runtime import Runtime
 from netstack.transport.config import TransportConfig
+from raftd.client import RaftClient
 from security.identity import Identity
 
 # A sign of life, and of how far everything is.
@@ -58,24 +65,25 @@ class Segment:
     length: int
 
 
-MakePool = Callable[[Path, int, bool], Pool]
+MakePool = Callable[[Path, int, bool, dict[str, str]], Pool]
 
 
-def _process_pool(folder: Path, slots: int, warm: bool) -> Pool:
-    return ProcessPool(folder, slots, warm=warm)
+def _process_pool(folder: Path, slots: int, warm: bool, variables: dict[str, str]) -> Pool:
+    return ProcessPool(folder, slots, variables, warm=warm)
 
 
 class WorkerService:
     """One worker.
 
     Args:
-        make_pool: (folder, slots, warm) -> Pool; the simulation has its own.
+        make_pool: (folder, slots, warm, environment) -> Pool; the simulation has its own.
     """
 
     def __init__(self, make_pool: MakePool = _process_pool) -> None:
         self.core: WorkerCore
         self.node: RpcNode
         self.pool: Pool
+        self.chunks: ChunkServer | None = None
         self._make_pool = make_pool
         self._runtime: Runtime
         self._addresses: dict[str, Address] = {}
@@ -85,6 +93,7 @@ class WorkerService:
         self._timer: asyncio.TimerHandle | None = None
         self._fetches: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._bytes_fetched = 0
+        self._raft: RaftClient
 
     def __repr__(self) -> str:
         return f"<WorkerService {self.core!r}>"
@@ -108,15 +117,32 @@ class WorkerService:
         service.add("mr.orders", self._orders, notify=True, allow={MASTER_SERVICE})
         service.add("mr.fetch", self._serve, request=Segment, allow={WORKER_SERVICE})
         offer_admin(self.node, self)
-        await self.node.start(config.node(runtime.node).address)
+        await self._start_node(config)
         self._files = runtime.executor("segments")
         self._addresses = {n.name: n.address for n in config.of_service(WORKER_SERVICE)}
         for node in config.of_service(MASTER_SERVICE):
             self.node.link(node.name, node.address, MASTER_SERVICE).on_up.append(self._news.set)
             self._masters.append(node.name)
-        self.pool = self._make_pool(scratch, slots, warm)
+        variables = environment(config.home / "cluster.toml", runtime.node) if self.chunks else {}
+        self.pool = self._make_pool(scratch, slots, warm, variables)
         await self.pool.start()
         runtime.spawn(self._beats(), "beats")
+
+    async def _start_node(self, config: ClusterConfig) -> None:
+        """Bind; with raft nodes, this one's disk holds chunks, beside what runs here."""
+        address = config.node(self._runtime.node).address
+        members = {node.name: node.address for node in config.of_service("raft")}
+        if not members:
+            await self.node.start(address)
+            return
+        settings = ChunkSettings.of(config)
+        self._raft = RaftClient(self.node, members)
+        self.chunks = ChunkServer(
+            self._runtime, self.node, self._raft, settings, service=WORKER_SERVICE
+        )
+        self.chunks.offer(self.node)
+        await self.node.start(address)
+        await self.chunks.start(address)
 
     # -- what others ask
 
@@ -271,18 +297,22 @@ class WorkerService:
         links = [self.node._links[name] for name in self._masters]
         connected = any(link.up for link in links)
         running = sum(held.phase == "running" for held in self.core.held.values())
+        chunks = self.chunks.status() if self.chunks is not None else {"trouble": ""}
         return {
+            **chunks,
             "role": "worker",
             "slots": self.core.slots,
             "running": running,
             "done": self.core.done,
             "fetched_mb": round(self._bytes_fetched / 1e6, 1),
-            "trouble": "" if connected or not links else "no master",
+            "trouble": chunks["trouble"] if connected or not links else "no master",
         }
 
     def metrics(self) -> dict[str, float]:
         """See netstack.runtime.daemon.Service."""
+        chunks = self.chunks.metrics() if self.chunks is not None else {}
         return {
+            **chunks,
             "ring_mr_attempts_total": float(self.core.done),
             "ring_mr_fetched_bytes_total": float(self._bytes_fetched),
             "ring_mr_running": float(len(self.core.held)),
@@ -300,6 +330,9 @@ class WorkerService:
         if self._timer is not None:
             self._timer.cancel()
         await self.pool.stop()
+        if self.chunks is not None:
+            await self.chunks.stop()
+            self._raft.close()
         await self.node.close()
         self._files.close()
         for root in self._roots:

@@ -33,9 +33,9 @@ from netstack.rpc.errors import (
     Forbidden,
     RpcError,
 )
-from netstack.rpc.synchronous import Synchronous
 from netstack.runtime.config import ClusterConfig
 from netstack.runtime.endpoint import Address
+from netstack.runtime.synchronous import Synchronous
 from raftd import commands as c
 from raftd.commands import DELETE, PUT, RANGE
 from raftd.leader_seeker import PAUSE_S, SERVICE, LeaderSeeker

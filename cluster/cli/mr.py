@@ -277,7 +277,8 @@ def _run(job: Job, json: bool, how: dict[str, Any]) -> None:
         return
     _show(outcome, sys.stderr)
     render.say(f"✓ {outcome.output} ({outcome.seconds:.1f} s)")
-    render.say(f"try next   head {outcome.output}/part-00000")
+    look = "ring mr fs get" if outcome.output.startswith("ring://") else "head"
+    render.say(f"try next   {look} {outcome.output}/part-00000")
 
 
 def _show(outcome: Outcome, out: Any) -> None:
@@ -285,6 +286,9 @@ def _show(outcome: Outcome, out: Any) -> None:
         print(group, file=out)
         for name, amount in counters.items():
             print(f"  {name:32} {amount:>14,}", file=out)
+    if near := outcome.tasks.get("local", 0) + outcome.tasks.get("remote", 0):
+        local = outcome.tasks["local"]
+        print(f"{local} of {near} maps ran where their input lies", file=out)
     for kind, index, record, text in outcome.skipped:
         print(f"skipped {kind} {index} record {record}: {text[:80]}", file=out)
 

@@ -1,4 +1,8 @@
-"""`ring mr fs …`: files in the chunk store, from the command line."""
+"""`ring mr fs …`: files in the chunk store, from the command line.
+
+A path in the store is `ring://logs/monday` here as everywhere else; `logs/monday` will do, since
+here it is clear which side is meant.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ import typer
 from cluster import render, topology
 from cluster.control import running
 from cluster.errors import Conflict, NotInTime, NotRunning, Unhealthy, Usage
+from netstack.runtime.config import ConfigError
 
 if TYPE_CHECKING:
     from mapreduce.store.client import ChunkStore
@@ -22,7 +27,19 @@ app = typer.Typer(no_args_is_help=True, help="Files in the replicated chunk stor
 
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Remote = Annotated[str, typer.Argument(help="In the store.")]
+
+SCHEME = "ring://"
+
+
+def _in_store(path: str) -> str:
+    """A path as the store's own calls take it; a slash at its end stays."""
+    return path.removeprefix(SCHEME)
+
+
+Remote = Annotated[
+    str,
+    typer.Argument(parser=_in_store, metavar="PATH", help="In the store: logs/a, ring://logs/a."),
+]
 
 # How much of a local file is read at a time.
 READ_BYTES = 4 * 1024 * 1024
@@ -42,7 +59,13 @@ def _run(use: Callable[[ChunkStore], Awaitable[T]]) -> T:
         return asyncio.run(go())
     except (store.FileExists, store.FolderNotEmpty) as error:
         raise Conflict(str(error)) from None
-    except (store.NoSuchFile, store.NotAFile, store.NotAFolder, store.BadPath) as error:
+    except (
+        store.NoSuchFile,
+        store.NotAFile,
+        store.NotAFolder,
+        store.BadPath,
+        ConfigError,
+    ) as error:
         raise Usage(str(error)) from None
     except store.MetadataDown as error:
         if not running(home):
@@ -90,7 +113,7 @@ def put(
         return
     render.say(f"✓ {len(done)} files, {total:,} bytes ({total / took / 1e6:.1f} MB/s)")
     if done:
-        render.say(f"try next   ring mr fs stat {done[0][0]}")
+        render.say(f"try next   ring mr fs stat {SCHEME}{done[0][0].strip('/')}")
 
 
 async def _targets(store: ChunkStore, local: list[Path], path: str) -> list[tuple[Path, str]]:
@@ -182,7 +205,7 @@ async def _fetch(store: ChunkStore, path: str, local: Path, bar: _Progress) -> N
 
 
 @app.command()
-def ls(path: Annotated[str, typer.Argument()] = "", json: Json = False) -> None:
+def ls(path: Remote = "", json: Json = False) -> None:
     """What is in a folder: size, replicas, name; folders end in a slash."""
 
     async def go(store: ChunkStore) -> list[tuple[str, Any]]:
@@ -209,7 +232,9 @@ def ls(path: Annotated[str, typer.Argument()] = "", json: Json = False) -> None:
 
 @app.command()
 def rm(
-    paths: Annotated[list[str], typer.Argument()],
+    paths: Annotated[
+        list[str], typer.Argument(parser=_in_store, metavar="PATH…", help="In the store.")
+    ],
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders too.")] = False,
 ) -> None:
     """Remove files. Their chunks are deleted a while later."""

@@ -11,13 +11,14 @@ command, however that ends. The cluster need not run. Ordinary BitTorrent client
 
 from __future__ import annotations
 
-import ctypes
 import json
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,7 @@ import typer
 
 from cluster import render, topology
 from cluster.errors import Conflict, NotInTime, RingError, Usage
-from cluster.process import PR_SET_PDEATHSIG
+from netstack.runtime.parent import die_with
 
 app = typer.Typer(no_args_is_help=True, help="BitTorrent: share files among many, on this machine.")
 
@@ -38,14 +39,7 @@ Over = Annotated[str, typer.Option(help="tcp, or netstack: encrypted, among our 
 
 ERRORS: dict[int, type[RingError]] = {2: Usage, 4: NotInTime, 5: Conflict}
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
 Says = dict[str, Any]
-
-
-def _end_with_us() -> None:
-    """In the child: when the command dies, however it does, the role is asked to end."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager
@@ -58,7 +52,7 @@ def _role(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=_end_with_us,
+        preexec_fn=partial(die_with, os.getpid(), signal.SIGTERM),  # asked to end, not killed
     )
     before = {
         number: signal.signal(number, lambda number, _: child.send_signal(number))

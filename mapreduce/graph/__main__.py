@@ -8,7 +8,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["child"]:
         from mapreduce.graph.child import main as child
 
-        child(int(sys.argv[2]))
+        child(int(sys.argv[2]), int(sys.argv[3]))
     else:
         from mapreduce.graph.wire import SERVICE
         from mapreduce.graph.worker import GraphService

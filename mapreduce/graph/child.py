@@ -15,7 +15,6 @@ worker decodes nothing twice.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -29,10 +28,9 @@ import msgpack
 
 from mapreduce.graph.graphs import run_step
 from mapreduce.graph.wire import dumps, loads, unpacked_step
+from netstack.runtime.parent import die_with
 
 FUNCTION, RUN, DONE, FAILED, FORGET = range(5)
-
-PR_SET_PDEATHSIG: Final = 1
 
 # Decoded values that are kept; each is an input that need not be decoded again.
 KEPT_MAX: Final = 256
@@ -122,9 +120,9 @@ def _packed_error(error: BaseException) -> bytes:
     return b""
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, parent: int) -> None:
     """Serve the worker at the other end of the socket until it is gone."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with(parent)
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker's to handle
     connection = socket.socket(fileno=descriptor)

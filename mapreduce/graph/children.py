@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -65,8 +66,9 @@ class ChildProcess:
         self._loop = asyncio.get_running_loop()
         self._over = False
         with theirs:
+            command = [sys.executable, "-m", "mapreduce.graph", "child"]
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "mapreduce.graph", "child", str(theirs.fileno())],
+                [*command, str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )

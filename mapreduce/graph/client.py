@@ -12,10 +12,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +36,7 @@ from netstack.rpc.node import RpcNode
 from netstack.runtime.config import ClusterConfig, ConfigError
 from netstack.runtime.endpoint import Address
 from netstack.runtime.runtime import RealRuntime
+from netstack.runtime.synchronous import Synchronous
 from netstack.transport.config import TransportConfig
 from security import keystore
 
@@ -153,25 +152,11 @@ def _in_place(keys: Any, found: dict[str, Any]) -> Any:
     return found[key_name(keys)]
 
 
-class SyncGraphClient:
-    """The same calls without await, from any thread: they run on a loop of their own."""
+class SyncGraphClient(Synchronous[GraphClient]):
+    """The same calls without await, from any thread."""
 
     def __init__(self, config: Path | str, *, identity: str = "cli") -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self._context = GraphClient.connect(config, identity=identity)
-        try:
-            self.asynchronous = self._run(self._context.__aenter__())
-        except BaseException:
-            self._stop_loop()
-            raise
-
-    def __enter__(self) -> SyncGraphClient:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().__init__(GraphClient.connect(config, identity=identity))
 
     @property
     def report(self) -> Report:
@@ -180,28 +165,12 @@ class SyncGraphClient:
 
     def compute(self, *values: Delayed, fusion: bool = True) -> Any:
         """See GraphClient.compute."""
-        return self._run(self.asynchronous.compute(*values, fusion=fusion))
+        return self.run(self.asynchronous.compute(*values, fusion=fusion))
 
     def get(self, dsk: Mapping[Any, Any], keys: Any, **options: Any) -> Any:
         """See GraphClient.get."""
-        return self._run(self.asynchronous.get(dsk, keys, **options))
+        return self.run(self.asynchronous.get(dsk, keys, **options))
 
     def values(self, graph: Graph, names: Sequence[str], *, fusion: bool = True) -> dict[str, Any]:
         """See GraphClient.values."""
-        return self._run(self.asynchronous.values(graph, names, fusion=fusion))
-
-    def close(self) -> None:
-        """End the connections."""
-        self._run(self._context.__aexit__(None, None, None))
-        self._stop_loop()
-
-    def _run(self, call: Awaitable[T]) -> T:
-        async def run() -> T:
-            return await call
-
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
-
-    def _stop_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        return self.run(self.asynchronous.values(graph, names, fusion=fusion))

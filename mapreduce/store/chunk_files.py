@@ -137,7 +137,7 @@ class ChunkFiles:
             part.file.sync()
             self._disk.failpoint("chunks.finish.before-rename")
             part.file.close()
-            self._disk.rename(part.path, f"{WHOLE}/{_name(chunk)}")
+            self._disk.rename(part.path, chunk_path(chunk))
         except OSError:
             self.drop_part(chunk)
             raise
@@ -197,7 +197,7 @@ class ChunkFiles:
         """The data from a block on up to `end`, a block's end or the chunk's."""
         begin = first * BLOCK_BYTES
         try:
-            with self._disk.open(f"{WHOLE}/{_name(sums.chunk)}") as file:
+            with self._disk.open(chunk_path(sums.chunk)) as file:
                 data = file.read_at(begin, end - begin)
             if len(data) != end - begin:
                 raise Damaged(f"{sums.chunk} is shorter than it was")
@@ -213,9 +213,14 @@ class ChunkFiles:
     def delete(self, chunk: str) -> None:
         """Remove a whole chunk; raises OSError."""
         with contextlib.suppress(FileNotFoundError):
-            self._disk.remove(f"{WHOLE}/{_name(chunk)}")
+            self._disk.remove(chunk_path(chunk))
         self.held.pop(chunk, None)
         self.damaged.discard(chunk)
+
+
+def chunk_path(chunk: str) -> str:
+    """Where on its disk a whole chunk lies."""
+    return f"{WHOLE}/{_name(chunk)}"
 
 
 def _name(chunk: str) -> str:

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
-from collections.abc import AsyncIterator, Awaitable
+from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -41,12 +41,14 @@ from mapreduce.store.links import ServerLinks
 from mapreduce.store.messages import ReadPiece
 from mapreduce.store.metadata import Metadata
 from mapreduce.store.model import ChunkRecord, Entry, clean_path
-from mapreduce.store.settings import ChunkSettings
+from mapreduce.store.own_disk import OwnDisk
+from mapreduce.store.settings import NO_RAFT, ChunkSettings
 from mapreduce.store.writer import FileWriter
 from netstack.rpc.errors import RpcError
 from netstack.rpc.node import RpcNode
 from netstack.runtime.config import ClusterConfig, ConfigError
 from netstack.runtime.runtime import RealRuntime
+from netstack.runtime.synchronous import Synchronous
 from netstack.transport.config import TransportConfig
 from raftd.client import RaftClient
 from security import keystore
@@ -101,14 +103,25 @@ class ChunkStore:
         node: a started RpcNode to call from.
         raft: a session with the replicated store.
         settings: chunk size and replicas of new files.
+        own: the disk of a chunk server beside the caller; what lies there is read there.
+
+    `read_bytes` counts what was read "local", from that disk, and "remote", from servers.
     """
 
-    def __init__(self, node: RpcNode, raft: RaftClient, settings: ChunkSettings) -> None:
+    def __init__(
+        self,
+        node: RpcNode,
+        raft: RaftClient,
+        settings: ChunkSettings,
+        own: OwnDisk | None = None,
+    ) -> None:
         self.runtime = node.runtime
         self.metadata = Metadata(raft, node.runtime.clock.wall)
         self.links = ServerLinks(node, self.metadata)
         self.lease = WriterLease(node.runtime, self.metadata)
         self.settings = settings
+        self.read_bytes: Counter[str] = Counter()
+        self._own = own
 
     def __repr__(self) -> str:
         return f"<ChunkStore {self.links!r}>"
@@ -116,19 +129,23 @@ class ChunkStore:
     @classmethod
     @contextlib.asynccontextmanager
     async def connect(
-        cls, config: Path | str, *, identity: str = "cli"
+        cls, config: Path | str, *, identity: str = "cli", beside: str = ""
     ) -> AsyncIterator[ChunkStore]:
-        """A client of the cluster whose file is `config`; raises ConfigError or KeystoreError."""
+        """A client of the cluster whose file is `config`; raises ConfigError or KeystoreError.
+
+        beside: the chunk server whose disk this process may read.
+        """
         cluster = ClusterConfig.load(Path(config))
         members = {node.name: node.address for node in cluster.of_service("raft")}
         if not members:
-            raise ConfigError("a chunk store keeps its metadata in raft nodes; there are none")
-        own = keystore.load_identity(cluster.home, identity)
+            raise ConfigError(NO_RAFT)
+        keys = keystore.load_identity(cluster.home, identity)
         runtime = RealRuntime(identity, cluster.home / "nodes" / identity)
-        node = RpcNode(runtime, own, service="client", config=TransportConfig(suite=cluster.suite))
+        node = RpcNode(runtime, keys, service="client", config=TransportConfig(suite=cluster.suite))
         await node.start(("127.0.0.1", 0))
         raft = RaftClient(node, members)
-        store = cls(node, raft, ChunkSettings.of(cluster))
+        own = OwnDisk(beside, cluster.home / "nodes" / beside / "data") if beside else None
+        store = cls(node, raft, ChunkSettings.of(cluster), own)
         try:
             yield store
         finally:
@@ -152,8 +169,12 @@ class ChunkStore:
         replace: bool = True,
         chunk_bytes: int | None = None,
         replicas: int | None = None,
+        least_replicas: int | None = None,
     ) -> FileWriter:
-        """A writer of a new file; raises BadPath, and FileExists if it must not replace one."""
+        """A writer of a new file; raises BadPath, and FileExists if it must not replace one.
+
+        least_replicas: so many will do, while no more servers live; by default all of them.
+        """
         path = clean_path(path)
         if not path:
             raise NotAFile("the root is a folder")
@@ -169,7 +190,8 @@ class ChunkStore:
         file = self.runtime.entropy(8).hex()
         replicas = replicas or self.settings.replicas
         entry = Entry(file, 0, chunk_bytes, replicas, 0.0)
-        writer = FileWriter(self, path, entry, replace=replace)
+        least = min(least_replicas or replicas, replicas)
+        writer = FileWriter(self, path, entry, replace=replace, least=least)
         await writer.open()
         return writer
 
@@ -213,6 +235,11 @@ class ChunkStore:
     async def _piece(self, record: ChunkRecord, offset: int, length: int) -> bytes:
         deadline = self.runtime.clock.now() + PATIENCE_S
         why: dict[str, str] = {}
+        if self._own is not None:
+            found_here = self._own.read(record, offset, length)
+            if found_here is not None:
+                self.read_bytes["local"] += length
+                return found_here
         while True:
             for name in self.links.in_order(record.nodes):
                 body = ReadPiece(record.chunk, record.version, offset, length)
@@ -222,6 +249,7 @@ class ChunkStore:
                     why[name] = error.message
                     continue
                 if len(data) == length:
+                    self.read_bytes["remote"] += length
                     return data
                 why[name] = f"it gave {len(data)} bytes of {length}"
             if self.runtime.clock.now() > deadline:
@@ -293,25 +321,11 @@ def _pieces(
     return found
 
 
-class SyncChunkStore:
-    """The same calls without await, from any thread: they run on a loop of their own."""
+class SyncChunkStore(Synchronous[ChunkStore]):
+    """The same calls without await, from any thread."""
 
-    def __init__(self, config: Path | str, *, identity: str = "cli") -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self._context = ChunkStore.connect(config, identity=identity)
-        try:
-            self.asynchronous = self.run(self._context.__aenter__())
-        except BaseException:
-            self._stop_loop()
-            raise
-
-    def __enter__(self) -> SyncChunkStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __init__(self, config: Path | str, *, identity: str = "cli", beside: str = "") -> None:
+        super().__init__(ChunkStore.connect(config, identity=identity, beside=beside))
 
     def create(self, path: str, **options: Any) -> FileWriter:
         """See ChunkStore.create; hand the writer's calls to `run`."""
@@ -352,24 +366,6 @@ class SyncChunkStore:
     def rename(self, old: str, new: str) -> None:
         """See ChunkStore.rename."""
         self.run(self.asynchronous.rename(old, new))
-
-    def run(self, call: Awaitable[T]) -> T:
-        """Await something of this store, a writer's `append` for example."""
-
-        async def run() -> T:
-            return await call
-
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
-
-    def close(self) -> None:
-        """End the session."""
-        self.run(self._context.__aexit__(None, None, None))
-        self._stop_loop()
-
-    def _stop_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
 
 def file_system(config: Path | str) -> RingFileSystem:

@@ -37,7 +37,9 @@ class Fetcher:
         return f"<Fetcher of {self._server.runtime.node} clients={len(self._clients)}>"
 
     async def call(self, name: str, method: str, body: Any, timeout_s: float) -> Any:
-        """Ask a server that lives; raises RpcError."""
+        """Ask a server that lives, which may be this one; raises RpcError."""
+        if name == self._server.runtime.node:
+            return await self._server.ask_itself(method, body)
         record = self._server.servers.get(name)
         if record is None:
             raise Unavailable(f"{name} is not known here, or is dead")

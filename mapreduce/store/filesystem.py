@@ -23,12 +23,15 @@ from typing import Any, ClassVar
 
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
-from mapreduce.store.client import NotAFile, NotAFolder, StoreError, SyncChunkStore
+from mapreduce.store.client import NotAFile, NotAFolder, Range, StoreError, SyncChunkStore
 from mapreduce.store.model import Entry
 from mapreduce.store.writer import FileWriter
 
 # What an open file reads ahead and gathers before it writes.
 BLOCK_BYTES = 4 * 1024 * 1024
+
+# Of ChunkStore.create, that `open` and `pipe_file` take too.
+OPTIONS = ("chunk_bytes", "replicas", "least_replicas")
 
 
 class RingFileSystem(AbstractFileSystem):  # type: ignore[misc]
@@ -36,15 +39,17 @@ class RingFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     Args:
         config: the cluster's file; None: that of $RING_HOME, or of `.ring` here.
+        beside: the chunk server whose disk this process may read, if there is one beside it.
     """
 
     protocol: ClassVar[str] = "ring"
     root_marker: ClassVar[str] = ""
 
-    def __init__(self, config: str | None = None, **options: Any) -> None:
+    def __init__(self, config: str | None = None, beside: str = "", **options: Any) -> None:
         super().__init__(**options)
         home = Path(os.environ.get("RING_HOME") or ".ring")
         self.config = str(Path(config or home / "cluster.toml").absolute())
+        self._beside = beside
         self._connected: tuple[int, SyncChunkStore] | None = None
         self._connecting = threading.Lock()
 
@@ -56,7 +61,7 @@ class RingFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """This process's connection."""
         with self._connecting:
             if self._connected is None or self._connected[0] != os.getpid():
-                self._connected = (os.getpid(), SyncChunkStore(self.config))
+                self._connected = (os.getpid(), SyncChunkStore(self.config, beside=self._beside))
             return self._connected[1]
 
     def close(self) -> None:
@@ -104,7 +109,18 @@ class RingFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """Of an id that no two files share: equal only for the same contents."""
         return int(self.info(path)["file"] or "0", 16)
 
+    def locate(self, path: str) -> list[Range]:
+        """Where the chunks of a file are: (offset, length, names of servers) each."""
+        return self.store.locate(self._strip_protocol(path))
+
     # -- reading
+
+    def read_bytes_from(self) -> dict[str, int]:
+        """How much this process has read so far: "local" and "remote" bytes."""
+        connected = self._connected
+        if connected is None or connected[0] != os.getpid():
+            return {}
+        return dict(connected[1].asynchronous.read_bytes)
 
     def cat_file(
         self, path: str, start: int | None = None, end: int | None = None, **_: Any
@@ -213,7 +229,7 @@ class RingFile(AbstractBufferedFile):  # type: ignore[misc]
             self.offset = 0
 
     def _initiate_upload(self) -> None:
-        options = {k: v for k, v in self.kwargs.items() if k in ("chunk_bytes", "replicas")}
+        options = {k: v for k, v in self.kwargs.items() if k in OPTIONS}
         self._writer = self.fs.store.create(self.path, replace=self.mode != "xb", **options)
 
     def _upload_chunk(self, final: bool = False) -> bool:

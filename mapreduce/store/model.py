@@ -23,6 +23,8 @@ import msgpack
 
 from mapreduce.store.errors import BadPath
 
+SCHEME: Final = "ring://"
+
 ENTRIES: Final = b"fs/n/"
 OPEN: Final = b"fs/o/"
 WRITERS: Final = b"fs/w/"
@@ -148,8 +150,8 @@ class ServerRecord:
 
 
 def clean_path(path: str) -> str:
-    """`path` without slashes at its ends; "" is the root. Raises BadPath."""
-    path = path.strip("/")
+    """`path` without `ring://` and slashes at its ends; "" is the root. Raises BadPath."""
+    path = path.removeprefix(SCHEME).strip("/")
     if len(path.encode("utf-8", "surrogateescape")) > PATH_BYTES_MAX:
         raise BadPath(f"a path has {PATH_BYTES_MAX} bytes at the most: {path[:40]!r}…")
     for part in path.split("/") if path else ():

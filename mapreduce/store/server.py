@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from mapreduce.store.chunk_server import ChunkServer
-from mapreduce.store.settings import ChunkSettings
+from mapreduce.store.settings import NO_RAFT, ChunkSettings
 from netstack.rpc.admin import offer_admin
 from netstack.rpc.node import RpcNode
 from netstack.runtime.config import ClusterConfig, ConfigError
@@ -32,7 +32,7 @@ class ChunkService:
         """Bind, learn what is on the disk, and join."""
         members = {node.name: node.address for node in config.of_service("raft")}
         if not members:
-            raise ConfigError("a chunk store keeps its metadata in raft nodes; there are none")
+            raise ConfigError(NO_RAFT)
         settings = ChunkSettings.of(config)
         transport = TransportConfig(suite=config.suite)
         self.node = RpcNode(runtime, identity, service=SERVICE, config=transport)

@@ -10,6 +10,8 @@ from netstack.runtime.config import ClusterConfig, ConfigError
 
 MEBIBYTE = 1024 * 1024
 
+NO_RAFT = "a chunk store keeps its metadata in raft nodes, and there are none; do: ring up chunks=3"
+
 
 @dataclass(frozen=True, slots=True)
 class ChunkSettings:

@@ -47,13 +47,17 @@ class FileWriter:
         path: its name once it is sealed, clean.
         entry: chunk size and replicas; the size is counted here.
         replace: whether a file of that name is replaced.
+        least: replicas that will do while no more servers live; the healer makes up for the rest.
     """
 
-    def __init__(self, store: ChunkStore, path: str, entry: Entry, *, replace: bool) -> None:
+    def __init__(
+        self, store: ChunkStore, path: str, entry: Entry, *, replace: bool, least: int
+    ) -> None:
         self._store = store
         self._path = path
         self._entry = entry
         self._replace = replace
+        self._least = least
         self._buffer = bytearray()
         self._index = 0
         self._size = 0
@@ -142,7 +146,8 @@ class FileWriter:
         for attempt in range(TRIES_MAX):
             if attempt:
                 await asyncio.sleep(PAUSE_S)
-            nodes = await self._place(len(data), failed)
+            least = self._least if attempt else self._entry.replicas
+            nodes = await self._place(len(data), failed, least)
             if nodes is None:
                 failed.clear()  # those that failed before are all there is
                 continue
@@ -160,12 +165,14 @@ class FileWriter:
         live = sorted(await self._store.links.servers(fresh=True))
         reasons = "".join(f"; {name}: {text}" for name, text in sorted(why.items()))
         raise NoRoom(
-            f"a chunk of {self._path!r} needs {self._entry.replicas} chunk servers with room, "
+            f"a chunk of {self._path!r} needs {self._least} chunk servers with room, "
             f"and those that live are {', '.join(live) or 'none'}{reasons}; see: ring status"
         )
 
-    async def _place(self, size: int, failed: Collection[str]) -> tuple[str, ...] | None:
-        """Where the replicas go; None if there are too few servers with room."""
+    async def _place(
+        self, size: int, failed: Collection[str], least: int
+    ) -> tuple[str, ...] | None:
+        """Where the replicas go; None if fewer than `least` servers have room."""
         servers = await self._store.links.servers(fresh=bool(failed))
         chosen = placement.choose(
             servers.values(),
@@ -174,7 +181,7 @@ class FileWriter:
             exclude={*failed, *self._store.links.suspects()},
             rng=self._store.runtime.rng,
         )
-        if len(chosen) < self._entry.replicas:
+        if len(chosen) < least:
             return None
         return model.packed_names(server.name for server in chosen)
 

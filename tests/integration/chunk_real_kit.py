@@ -19,12 +19,12 @@ SETTINGS = {
 }
 
 
-def make_ring(home: Path, servers: int = 3, **settings) -> Ring:
-    """`ring up` with a `[chunks]` table."""
+def make_ring(home: Path, servers: int = 3, kind: str = "chunks", **settings) -> Ring:
+    """`ring up` with a `[chunks]` table; kind: of the nodes that are chunk servers."""
     import dataclasses
 
     config = topology.create(
-        home, {"raft": 3, "chunks": servers}, any_port=True, power_cut=bool(settings)
+        home, {"raft": 3, kind: servers}, any_port=True, power_cut=bool(settings.get("power_cut"))
     )
     table = {**SETTINGS, **settings}
     topology.write(home, dataclasses.replace(config, settings={**config.settings, "chunks": table}))

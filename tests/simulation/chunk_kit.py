@@ -6,9 +6,12 @@ import asyncio
 import random
 from pathlib import Path
 
+from mr_sim_kit import InlinePool
+
 from mapreduce.store.client import ChunkStore
 from mapreduce.store.server import ChunkService
 from mapreduce.store.settings import ChunkSettings
+from mapreduce.worker import WorkerService
 from netstack.rpc.node import RpcNode
 from netstack.runtime.config import ClusterConfig, NodeConfig
 from netstack.runtime.simulation.world import EPOCH, World
@@ -31,17 +34,25 @@ SETTINGS = {
 
 
 class Chunks:
-    """The nodes of a store in a world; `servers` chunk servers c1, c2, …"""
+    """The nodes of a store in a world; `servers` chunk servers c1, c2, …
 
-    def __init__(self, world: World, servers: int = 4, **settings) -> None:
+    home: a folder, in which case they are MapReduce workers.
+    """
+
+    def __init__(
+        self, world: World, servers: int = 4, home: Path | None = None, **settings
+    ) -> None:
         self.world = world
+        self._kind = "mapreduce" if home else "chunks"
         self.names = tuple(f"c{i}" for i in range(1, servers + 1))
-        self.services: dict[str, ChunkService] = {}
+        self.services: dict[str, ChunkService | WorkerService] = {}
         self.settings = {**SETTINGS, **settings}
         nodes = [NodeConfig(n, "raft", "127.0.0.1", 7400 + int(n[1:])) for n in RAFT]
-        nodes += [NodeConfig(n, "chunks", "127.0.0.1", 7500 + int(n[1:])) for n in self.names]
+        nodes += [NodeConfig(n, self._kind, "127.0.0.1", 7500 + int(n[1:])) for n in self.names]
         tables = {"chunks": self.settings, "raft": {"power_cut": True, "bootstrap": list(RAFT)}}
-        self.config = ClusterConfig("sim", "sim", "AESGCM", 7400, tuple(nodes), tables, Path())
+        self.config = ClusterConfig(
+            "sim", "sim", "AESGCM", 7400, tuple(nodes), tables, home or Path()
+        )
         entropy = random.Random("chunks").randbytes
         authority = Authority.create("sim", now=EPOCH, entropy=entropy)
         roles = {node.name: node.service for node in nodes} | {"client": "client"}
@@ -54,11 +65,15 @@ class Chunks:
             world.restart(node.name)
 
     async def _start(self, runtime) -> None:
-        kind = ChunkService if runtime.node in self.names else RaftService
-        service = kind()
-        if kind is ChunkService:
+        service = self._server() if runtime.node in self.names else RaftService()
+        if runtime.node in self.names:
             self.services[runtime.node] = service
         await service.start(runtime, self._identities[runtime.node], self.config)
+
+    def _server(self) -> ChunkService | WorkerService:
+        if self._kind == "chunks":
+            return ChunkService()
+        return WorkerService(lambda *_: InlinePool(random.Random(1)))
 
     async def client(self, name: str = "client") -> ChunkStore:
         """A client, once all chunk servers live."""

@@ -85,7 +85,7 @@ class SimulatedCluster:
             service = MasterService()
         else:
             dice = random.Random(f"{self.world.seed}/{name}")
-            service = WorkerService(lambda folder, slots, warm: InlinePool(dice))
+            service = WorkerService(lambda folder, slots, warm, variables: InlinePool(dice))
         await service.start(runtime, self._identities[name], self.config)
         return service
 

@@ -155,7 +155,7 @@ def test_a_dead_server_s_chunks_are_copied_and_its_own_are_garbage_when_it_retur
         dead = before[0].nodes[0]
         chunks.world.crash(dead)
         await chunks.until(lambda live: dead not in live, store)
-        await chunks.healed(store)
+        await chunks.healed(store, patience_s=30)
         assert all(dead not in record.nodes for record in await store.metadata.chunks())
         chunks.world.restart(dead)
         await asyncio.sleep(10)
@@ -226,6 +226,73 @@ def test_with_too_few_servers_nothing_is_promised():
         await store.put("f", DATA)
 
     run(scenario, servers=2)
+
+
+def test_who_can_do_with_less_gets_less_and_the_rest_later():
+    async def scenario(chunks):
+        store = await chunks.client()
+        chunks.world.crash("c1")
+        await store.put("f", DATA, least_replicas=1)
+        assert {found.nodes[0] for found in await store.locate("f")} == {"c2"}
+        assert all(len(found.nodes) == 1 for found in await store.locate("f"))
+        assert (await store.stat("f")).replicas == 2
+        chunks.world.restart("c1")
+        await chunks.healed(store)
+        assert all(len(found.nodes) == 2 for found in await store.locate("f"))
+        await asyncio.sleep(6)  # until it is no longer suspected
+        await store.put("g", DATA, least_replicas=1)
+        assert all(len(found.nodes) == 2 for found in await store.locate("g"))
+
+    run(scenario, servers=2)
+
+
+def test_the_healer_has_only_itself_to_send_to():
+    """Of three servers one is the healer and one is dead; the healer verifies and clones, too."""
+
+    async def scenario(chunks):
+        store = await chunks.client()
+        for _ in range(20):
+            await store.put("f", DATA[: 64 * KIB], replace=True)
+            [found] = await store.locate("f")
+            healers = [n for n, s in chunks.services.items() if s.chunks.health is not None]
+            if healers and healers[0] not in found.nodes:
+                break
+            await asyncio.sleep(0.5)
+        else:
+            raise AssertionError("the healer held it each time")
+        dead, holder = found.nodes
+        chunks.world.crash(dead)
+        await chunks.until(lambda live: dead not in live, store)
+        await chunks.healed(store, patience_s=30)
+        assert {*(await store.locate("f"))[0].nodes} == {healers[0], holder}
+
+    run(scenario, servers=3)
+
+
+def test_workers_are_servers_too(tmp_path):
+    """What runs jobs keeps chunks, heals them, and finds them again when it is restarted."""
+
+    async def scenario(chunks):
+        store = await chunks.client()
+        await store.put("f", DATA)
+        first = (await store.locate("f"))[0]
+        assert set(first.nodes) <= {"c1", "c2", "c3"}
+        victim = first.nodes[0]
+        said = chunks.services[victim].status()
+        assert (said["role"], said["trouble"]) == ("worker", "")
+        assert said["chunks"] >= 1
+        chunks.world.crash(victim)
+        assert await store.read("f") == DATA
+        await chunks.until(lambda live: victim not in live, store)
+        await chunks.healed(store)
+        assert victim not in (await store.locate("f"))[0].nodes
+        chunks.world.restart(victim)
+        await chunks.until(lambda live: victim in live, store)
+        assert chunks.services[victim].metrics()["ring_chunks_held"] >= 1
+        await store.put("g", DATA, replicas=3)
+        assert all(victim in found.nodes for found in await store.locate("g"))
+
+    run(scenario, servers=3, home=tmp_path)
 
 
 def test_a_full_disk_is_not_written_to():

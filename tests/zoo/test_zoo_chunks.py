@@ -15,6 +15,7 @@ from mapreduce.store.chunk_server import ChunkServer
 from mapreduce.store.healer import Healer
 from mapreduce.store.metadata import Metadata
 from mapreduce.store.writer import FileWriter
+from netstack.rpc.errors import Unavailable
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "unit" / "chunks"), str(TESTS / "simulation")]
@@ -116,6 +117,11 @@ def middle_bit(place):
     files.test_no_bit_flips_unseen(place, "middle")
 
 
+async def dials_itself(self, method, body):
+    """The healer is a server as any other."""
+    raise Unavailable("no connection to itself")
+
+
 FLIPPED = sim.test_a_flipped_bit_is_found_served_from_elsewhere_and_repaired
 SEALED = sim.test_when_it_is_sealed_all_its_replicas_are_on_their_disks
 ZOO = [
@@ -157,6 +163,12 @@ ZOO = [
         Healer,
         "_unlist",
         sim.test_nobody_is_taken_off_a_record_while_the_others_copies_are_not_good,
+    ),
+    (
+        dials_itself,
+        ChunkServer,
+        "ask_itself",
+        sim.test_the_healer_has_only_itself_to_send_to,
     ),
     (seals_without_its_lease, Metadata, "_txn", slept_through_its_lease),
     (

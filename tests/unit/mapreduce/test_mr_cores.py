@@ -223,9 +223,23 @@ def test_tasks_go_where_their_split_lies():
     id = cores.master.submit(JobSpec(job, splits, []), cores.now)
     cores._do_master()
     assert cores.run(cores.ended(id))
-    counts = cores.master.jobs[id].counts
+    counts = cores.master.jobs[id].locality()
     assert counts["local"] + counts["remote"] == 9
     assert counts["local"] >= 7
+    cores.start_master()  # the next life knows it, too
+    assert cores.master.jobs[id].locality() == counts
+    assert cores.master.jobs[id].outcome(cores.now).tasks["local"] == counts["local"]
+
+
+def test_a_job_is_as_old_as_its_last_result_when_the_master_is_back():
+    cores = ready()
+    id = cores.submit(maps=40)
+    assert cores.run(lambda: sum(task.done for task in cores.master.jobs[id].maps) >= 10)
+    cores.sleep(0.5)
+    age = cores.now - cores.master.jobs[id].began
+    cores.crash_master()
+    cores.start_master()
+    assert age / 2 < cores.now - cores.master.jobs[id].began <= age
 
 
 def test_ended_jobs_are_forgotten_after_a_while():

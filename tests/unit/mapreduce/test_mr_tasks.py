@@ -385,6 +385,22 @@ def test_a_job_crosses_the_wire_whole(tmp_path):
     assert repr(made) == "<Job wordcount reduces=2 inputs=1>"
 
 
+LOST = """
+from mapreduce.store.errors import ChunkLost
+def map(line, task):
+    raise ChunkLost("nobody can give chunk 7 now")
+"""
+
+
+def test_what_the_store_cannot_do_is_no_records_fault(tmp_path):
+    """Else a good record would be skipped because a server was away twice."""
+    mine = job(tmp_path, b"a\nb\n", program(tmp_path, LOST), on_error="skip")
+    with pytest.raises(JobFailed, match="5 attempts failed: ChunkLost") as caught:
+        run(mine)
+    said = {(f["kind"], f["record"], f["traceback"]) for f in caught.value.failures}
+    assert said == {("store", 0, "")}
+
+
 def test_a_full_disk_is_named(tmp_path, monkeypatch):
     def full(self, mode="r", *rest):
         if "w" in mode and "local-map" in str(self):

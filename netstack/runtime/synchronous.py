@@ -1,12 +1,10 @@
-"""A client's calls without await: they run on a loop of their own, in a thread of its own.
+"""An asynchronous client for callers that do not await: it runs on a loop of its own, in a thread.
 
-    class SyncStore(Synchronous[Store]):
-        def get(self, key: bytes) -> bytes:
-            return self.run(self.asynchronous.get(key))
+    class SyncRaftClient(Synchronous[RaftClient]):
+        def get(self, key): return self.run(self.asynchronous.get(key))
 
-    with SyncStore(Store.connect(config)) as store: ...
-
-It may be used from any thread, several at once; the calls are then under way together.
+Its calls may come from any thread. A process that forks has no such thread in the child: make a
+new one there.
 """
 
 from __future__ import annotations
@@ -15,14 +13,18 @@ import asyncio
 import threading
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 C = TypeVar("C")
 T = TypeVar("T")
 
 
 class Synchronous(Generic[C]):
-    """The synchronous face of what `context` yields; raises what entering it does."""
+    """One client, entered here and left by `close`.
+
+    Args:
+        context: makes the client; what it raises is raised here.
+    """
 
     def __init__(self, context: AbstractAsyncContextManager[C]) -> None:
         self._loop = asyncio.new_event_loop()
@@ -35,28 +37,34 @@ class Synchronous(Generic[C]):
             self._stop_loop()
             raise
 
-    def __enter__(self) -> Self:
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.asynchronous!r}>"
+
+    def __enter__(self: S) -> S:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Leave the context, and end the thread."""
-        try:
-            self.run(self._context.__aexit__(None, None, None))
-        finally:
-            self._stop_loop()
-
     def run(self, call: Awaitable[T]) -> T:
-        """Wait for something of the loop's."""
+        """Await something of this client on its loop; its result, or its error raised."""
 
         async def run() -> T:
             return await call
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
 
+    def close(self) -> None:
+        """Leave the client, end the loop."""
+        try:
+            self.run(self._context.__aexit__(None, None, None))
+        finally:
+            self._stop_loop()
+
     def _stop_loop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+S = TypeVar("S", bound=Synchronous[Any])
