@@ -65,11 +65,18 @@ class Seeker:
         return answer
 
     def entrances(self) -> list[Contact]:
-        """Whom to begin with: in random order, those who were silent lately last."""
+        """Whom to begin with: in random order, those who were silent lately last.
+
+        If all of the cluster file were, it may be old: then those heard of since come first.
+        """
         known = list(self._start)
         self._runtime.rng.shuffle(known)
-        now = self._now()
-        return sorted(known, key=lambda c: now - self._silent.get(c.name, -1e9) < SILENT_S)
+        if all(map(self._was_silent, known)):
+            known += self.ranges.contacts()
+        return sorted(known, key=self._was_silent)
+
+    def _was_silent(self, peer: Contact) -> bool:
+        return self._now() - self._silent.get(peer.name, -1e9) < SILENT_S
 
     # -- look-ups
 
@@ -99,10 +106,9 @@ class Seeker:
     async def _follow(self, lookup: Lookup, walk: bool, deadline: float) -> None:
         target = wire.pack_id(lookup.target)
         while (peer := lookup.next()) is not None and self._now() < deadline:
-            silent = self._now() - self._silent.get(peer.name, -1e9) < SILENT_S
             try:
                 # One who was silent just now gets less time to answer.
-                limit_s = HOP_S / 2 if silent else HOP_S
+                limit_s = HOP_S / 2 if self._was_silent(peer) else HOP_S
                 answer = await self._call(peer, "chord.step", [peer.vnode, target, walk], limit_s)
                 lookup.answered(peer, wire.read_route(answer))
             except RpcError:
