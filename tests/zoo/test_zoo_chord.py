@@ -21,7 +21,7 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "unit" / "dht"), str(TESTS / "simulation"), str(TESTS / "zoo")]
 
 bugs = importlib.import_module("chord_bugs")
-rehearsal_kit = importlib.import_module("ring_kit")
+rehearsal_kit = importlib.import_module("rehearsal_kit")
 dht_kit = importlib.import_module("dht_kit")
 
 FIRST = (3, 13, 23, 33, 43, 53)
@@ -261,7 +261,7 @@ def test_the_oracle_knows_an_ideal_ring_and_a_broken_one():
     assert oracle.flaws(ring.ring(), 2) == []
     assert oracle.violations(ring.ring(), 2) == []
     node = ring.nodes[3]
-    node.succ = [rehearsal_kit.contact(33), ring_kit.contact(43)]
+    node.succ = [rehearsal_kit.contact(33), rehearsal_kit.contact(43)]
     assert oracle.flaws(ring.ring(), 2)
     assert len(oracle.principals(ring.ring())) == 4
     for other in (13, 33):
