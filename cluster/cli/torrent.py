@@ -92,6 +92,9 @@ def _run(arguments: list[str], show: Callable[[Says], None], *, json_: bool) -> 
                 show(json.loads(line))
         why = child.stderr.read().strip().removeprefix("torrent: ")
         status = child.wait()
+    if status < 0:
+        name = signal.Signals(-status).name
+        raise RingError(f"its process was ended by {name}; the same command goes on from there")
     if status:
         error = ERRORS.get(status, RingError)
         raise error(why or "stopped before all was there; the same command goes on from here")
@@ -133,8 +136,10 @@ def create(
         if says["event"] == "created":
             _describe(says)
             folder = path.resolve().parent
+            where = "" if folder == Path.cwd() else f" --from {folder}"
+            way = "" if says["trackers"] else " --ring"
             render.say(f"✓ {says['file']}")
-            render.say(f"try next   ring torrent seed {says['file']} --from {folder}")
+            render.say(f"try next   ring torrent seed {says['file']}{where}{way}")
 
     flags = _flags(out=out, tracker=tracker, piece_length=piece_length, private=private)
     _run(["create", str(path), *flags, *_flags(comment=comment)], show, json_=json)
@@ -154,16 +159,20 @@ def _describe(says: Says) -> None:
     rows = [
         ("name", says["name"]),
         ("info-hash", says["info_hash"]),
-        ("size", f"{_bytes(says['bytes'])} in {len(says['files'])} files"),
+        ("size", f"{_bytes(says['bytes'])} in {_files(len(says['files']))}"),
         ("pieces", f"{says['pieces']} of {says['piece_length'] >> 10} KiB"),
         ("trackers", " | ".join(", ".join(tier) for tier in says["trackers"]) or "none"),
         ("private", "yes" if says["private"] else "no"),
         ("magnet", says["magnet"]),
     ]
     for found in says.get("swarm", ()):
-        counts = "{seeds} seeds, {leeches} peers, {completed} times completed"
+        counts = "{seeds} seeds, {leeches} peers, {completed} completed"
         rows.append((found["url"], found["trouble"] or counts.format(**found)))
     render.table(("", ""), rows)
+
+
+def _files(count: int) -> str:
+    return "one file" if count == 1 else f"{count} files"
 
 
 @app.command()

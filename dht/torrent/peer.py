@@ -29,7 +29,7 @@ from netstack.runtime.runtime import Runtime
 
 RING_S: Final = 30.0  # between two looks into the ring, a fifth of an entry's life
 RING_RETRY_S: Final = 3.0  # after one that failed: a ring heals in seconds
-STOP_S: Final = 2.0  # that telling the tracker of our end may take
+STOP_S: Final = 3.0  # that telling tracker and ring of our end may take
 PRIVATE: Final = "this torrent is private: its peers come from its trackers, not from the ring"
 ALPHABET: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 
