@@ -28,7 +28,7 @@ from dht.torrent.tracker_client import TrackerClient
 from netstack.runtime.runtime import Runtime
 
 RING_S: Final = 30.0  # between two looks into the ring, a fifth of an entry's life
-RING_RETRY_S: Final = 3.0  # after one that failed: a ring heals in seconds
+RING_FIRST_S: Final = 2.0  # after a look that failed; if nobody was found, twice as long each time
 STOP_S: Final = 3.0  # that telling tracker and ring of our end may take
 PRIVATE: Final = "this torrent is private: its peers come from its trackers, not from the ring"
 ALPHABET: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -141,17 +141,20 @@ class Peer:
     async def _look_into(self, ring: RingDirectory) -> None:
         info_hash, here = self.wanted.info_hash, self.session.address
         clock, rng = self._runtime.clock, self._runtime.rng
+        pause_s = RING_FIRST_S / 2
         while not self.session.swarm.private:  # a magnet link does not say that beforehand
-            pause_s, self.ring_trouble = RING_S, ""
+            pause_s = min(2 * pause_s, RING_S)
             try:
                 await ring.announce(info_hash, here, clock.wall())
                 found = [peer for peer in await ring.find(info_hash, clock.wall()) if peer != here]
-                self.in_ring = len(found)
+                self.in_ring, self.ring_trouble = len(found), ""
                 self.session.learn(found)
+                if found:
+                    pause_s = RING_S
             except TrackerError as error:
                 self.ring_trouble = str(error)
+                pause_s = RING_FIRST_S
                 self._runtime.events.emit("ring.failed", error=str(error))
-                pause_s = RING_RETRY_S
             # Many who started together do not come back together.
             await asyncio.sleep(pause_s * rng.uniform(0.75, 1.25))
         self.ring_trouble = PRIVATE

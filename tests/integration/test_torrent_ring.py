@@ -72,17 +72,17 @@ def test_the_swarm_goes_on_without_its_tracker_and_without_two_peers_of_the_ring
     assert (HOST, first.port) in found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(6 * PATIENCE_S)
 def test_what_people_type(ring, roles, tmp_path):
     (tmp_path / "source").mkdir()
     content = make_content(tmp_path / "source", size=1 << 16)
     torrent, to = roles.torrent(content), tmp_path / "out"
     get = ("torrent", "get", str(torrent), "--ring", "--to", str(to))
-    assert "ring up dht=5" in ring(*get, status=6).stderr
+    assert "`ring up` makes one" in ring(*get, status=6).stderr
     ring.up("raft=1")
     assert "ring up dht=5" in ring(*get, status=6).stderr
     ring.up("dht=3")
-    torrent = roles.torrent(content)
     seed = roles.seed(torrent, content, ring=ring.home / "cluster.toml")
     assert "is complete" in ring(*get).stderr
     assert tree(to / content.name) == tree(content)
