@@ -137,21 +137,14 @@ def worker_reports(config: Path) -> dict[str, dict[str, Any]]:
 async def _ask_all(
     config: Path, method: str, body: Any, timeout_s: float, only: list[str] | None = None
 ) -> dict[str, Any]:
+    from netstack.rpc.caller import caller
     from netstack.rpc.errors import RpcError
-    from netstack.rpc.node import RpcNode
     from netstack.runtime.config import ClusterConfig
-    from netstack.runtime.runtime import RealRuntime
-    from netstack.transport.config import TransportConfig
-    from security import keystore
 
     cluster = ClusterConfig.load(config)
     workers = cluster.of_service("ddp")
     if not workers:
         raise BadCall("this cluster has no ddp workers; do: ring up ddp=4")
-    runtime = RealRuntime("cli", cluster.home / "nodes" / "cli")
-    identity = keystore.load_identity(cluster.home, "cli")
-    node = RpcNode(runtime, identity, service="client", config=TransportConfig(suite=cluster.suite))
-    await node.start(("127.0.0.1", 0))
     found: dict[str, Any] = {}
 
     async def ask(name: str, client: Any) -> None:
@@ -160,14 +153,11 @@ async def _ask_all(
         except RpcError as error:
             found[name] = error
 
-    try:
+    async with caller(cluster, "cli") as node:
         clients = {
             w.name: node.client(w.address, "ddp", w.name)
             for w in workers
             if only is None or w.name in only
         }
         await asyncio.gather(*(ask(name, client) for name, client in clients.items()))
-    finally:
-        await node.close()
-        runtime.close()
     return {name: found[name] for name in sorted(found)}

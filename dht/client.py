@@ -46,13 +46,18 @@ from dht.results import (
     Stored,
     Unsure,
 )
-from dht.seeker import ATTEMPT_S, PAUSE_S, Seeker
-from netstack.rpc.errors import BadRequest, Failed, Forbidden, Indefinite, RpcError
-from netstack.rpc.node import RpcNode
+from dht.seeker import ATTEMPT_S, PAUSE_S, READ_S, Seeker
+from netstack.rpc.caller import caller
+from netstack.rpc.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    Failed,
+    Forbidden,
+    Indefinite,
+    RpcError,
+    Unavailable,
+)
 from netstack.runtime.config import ClusterConfig
-from netstack.runtime.runtime import RealRuntime
-from netstack.transport.config import TransportConfig
-from security import keystore
 
 __all__ = [
     "Conflict",
@@ -107,17 +112,8 @@ class DhtClient(Seeker):
         Raises ConfigError or KeystoreError. Does not wait for the cluster: the first call does.
         """
         cluster = ClusterConfig.load(File(config))
-        own = keystore.load_identity(cluster.home, identity)
-        runtime = RealRuntime(identity, cluster.home / "nodes" / identity)
-        node = RpcNode(runtime, own, service="client", config=TransportConfig(suite=cluster.suite))
-        await node.start(("127.0.0.1", 0))
-        client = cls(node, {n.name: n.address for n in cluster.of_service(SERVICE)})
-        try:
-            yield client
-        finally:
-            await node.close()
-            await runtime.cancel_tasks()
-            runtime.close()
+        async with caller(cluster, identity) as node:
+            yield cls(node, {n.name: n.address for n in cluster.of_service(SERVICE)})
 
     # -- keys
 
@@ -242,14 +238,15 @@ class DhtClient(Seeker):
         """
         target, deadline = key_id(key), self._now() + timeout_s
         pause_s, maybe = PAUSE_S[0], ""
+        attempt_s = ATTEMPT_S if write else READ_S
         hint: Contact | None = None
         why: object = "no owner was reached in time"
         unsure = False
         while (left_s := deadline - self._now()) > 0:
             try:
                 at = hint or await self.owner_of(target, deadline)
-                limit_s = min(left_s, ATTEMPT_S)
-                return at, await self._call(at, method, [at.vnode, *body], limit_s, once=write)
+                limit_s = min(left_s, attempt_s)
+                return at, await self._ask(at, method, [at.vnode, *body], limit_s, write)
             except NotReached as error:
                 why = error
                 break
@@ -267,7 +264,8 @@ class DhtClient(Seeker):
                 raise Refused(str(error)) from None
             except RpcError as error:
                 why, hint = error, None
-                self.ranges.forget(at)
+                self.ranges.forget_process(at.name)
+                attempt_s = _longer(attempt_s, error)
                 if write and isinstance(error, Indefinite):
                     maybe = str(error)
                     if not again:
@@ -278,6 +276,13 @@ class DhtClient(Seeker):
         if maybe:
             raise OutcomeUnknown(f"it may have been written: {maybe}")
         raise (Unsure if unsure else NotReached)(str(why))
+
+    async def _ask(
+        self, at: Contact, method: str, body: list[Any], limit_s: float, write: bool
+    ) -> Any:
+        if self._is_mute(at):
+            raise Unavailable(f"{at.name} does not answer, and nobody else owns the key yet")
+        return await self._call(at, method, body, limit_s, once=write)
 
     # -- large values
 
@@ -327,6 +332,12 @@ class DhtClient(Seeker):
 
         with contextlib.suppress(DhtError):  # they cost room, nothing else
             await _some_at_once(partial(drop, i) for i in range(count))
+
+
+def _longer(attempt_s: float, error: RpcError) -> float:
+    """How long to wait for the next owner: this one may have been slow, and not dead."""
+    ran_out = isinstance(error, DeadlineExceeded)
+    return min(2 * attempt_s, ATTEMPT_S) if ran_out else attempt_s
 
 
 async def _some_at_once(calls: Iterable[Callable[[], Awaitable[Any]]]) -> None:

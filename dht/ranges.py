@@ -42,6 +42,11 @@ class Ranges:
         """It is not, or cannot be reached."""
         self._lows.pop(owner.id, None)
 
+    def forget_process(self, name: str) -> None:
+        """It is silent, with all its identifiers."""
+        for high in [high for high, (_, owner) in self._lows.items() if owner.name == name]:
+            del self._lows[high]
+
     def contacts(self) -> list[Contact]:
         """All owners known."""
         return [owner for _, owner in self._lows.values()]

@@ -16,17 +16,21 @@ from dht.config import SERVICE
 from dht.ranges import Ranges
 from dht.results import NotReached, Path
 from netstack.rpc.client import RpcClient
-from netstack.rpc.errors import BadRequest, Failed, RpcError
+from netstack.rpc.errors import BadRequest, DeadlineExceeded, Failed, RpcError
 from netstack.rpc.node import RpcNode
 from netstack.runtime.endpoint import Address
 
 # One hop's limit, one request's to an owner, and the pause before the next attempt: the ring needs
-# a moment to heal, and a look-up that fails at once should not be made a thousand times.
+# a moment to heal, and a look-up that fails at once should not be made a thousand times. A read can
+# be asked again without harm, so the first waits for an owner that may have died no longer than an
+# owner takes that asks its replicas; each next one waits twice as long. An owner that has let a
+# call run out is not asked again for SILENT_S: if it is dead, others will own its keys by then.
 HOP_S: Final = 0.6
+READ_S: Final = 1.0
 ATTEMPT_S: Final = 3.0
 PAUSE_S: Final = (0.01, 0.3)
 
-# A peer that did not answer is asked last for so long.
+# In a look-up, a peer that did not answer is asked last for so long.
 SILENT_S: Final = 1.5
 
 
@@ -45,6 +49,7 @@ class Seeker:
         self._now = node.runtime.clock.now
         self._clients: dict[str, RpcClient] = {}
         self._silent: dict[str, float] = {}
+        self._mute: dict[str, float] = {}
         self._start = [contact_of(name, *at, 0) for name, at in members.items()]
 
     async def _call(
@@ -59,17 +64,31 @@ class Seeker:
         except RpcError as error:
             if not isinstance(error, (Failed, BadRequest)):
                 self._silent[to.name] = self._now()
+            if isinstance(error, DeadlineExceeded):
+                self._mute[to.name] = self._now()
             raise
         if self._silent:
             self._silent.pop(to.name, None)
+            self._mute.pop(to.name, None)
         return answer
 
     def entrances(self) -> list[Contact]:
-        """Whom to begin with: in random order, those who were silent lately last."""
+        """Whom to begin with: in random order, those who were silent lately last.
+
+        If all of the cluster file were, it may be old: then those heard of since come first.
+        """
         known = list(self._start)
         self._runtime.rng.shuffle(known)
-        now = self._now()
-        return sorted(known, key=lambda c: now - self._silent.get(c.name, -1e9) < SILENT_S)
+        if all(map(self._was_silent, known)):
+            known += self.ranges.contacts()
+        return sorted(known, key=self._was_silent)
+
+    def _is_mute(self, peer: Contact) -> bool:
+        """Whether it let a call run out just now, and has answered none since."""
+        return self._now() - self._mute.get(peer.name, -1e9) < SILENT_S
+
+    def _was_silent(self, peer: Contact) -> bool:
+        return self._now() - self._silent.get(peer.name, -1e9) < SILENT_S
 
     # -- look-ups
 
@@ -99,10 +118,9 @@ class Seeker:
     async def _follow(self, lookup: Lookup, walk: bool, deadline: float) -> None:
         target = wire.pack_id(lookup.target)
         while (peer := lookup.next()) is not None and self._now() < deadline:
-            silent = self._now() - self._silent.get(peer.name, -1e9) < SILENT_S
             try:
                 # One who was silent just now gets less time to answer.
-                limit_s = HOP_S / 2 if silent else HOP_S
+                limit_s = HOP_S / 2 if self._was_silent(peer) else HOP_S
                 answer = await self._call(peer, "chord.step", [peer.vnode, target, walk], limit_s)
                 lookup.answered(peer, wire.read_route(answer))
             except RpcError:

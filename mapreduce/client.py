@@ -38,13 +38,11 @@ from mapreduce.programs import import_program, load
 from mapreduce.ring_urls import leads_to
 from mapreduce.splits import Locator, plan, sample
 from mapreduce.streaming import check_properties
+from netstack.rpc.caller import caller
 from netstack.rpc.errors import BadRequest, Failed, Forbidden, RpcError
 from netstack.rpc.node import RpcNode
 from netstack.rpc.schema import encode
 from netstack.runtime.config import ClusterConfig
-from netstack.runtime.runtime import RealRuntime
-from netstack.transport.config import TransportConfig
-from security import keystore
 
 __all__ = [
     "BadJob",
@@ -159,16 +157,8 @@ class MapReduceClient:
     ) -> AsyncIterator[MapReduceClient]:
         """A client of the cluster whose file is `config`; raises ConfigError or KeystoreError."""
         cluster = ClusterConfig.load(Path(config))
-        own = keystore.load_identity(cluster.home, identity)
-        runtime = RealRuntime(identity, cluster.home / "nodes" / identity)
-        transport = TransportConfig(suite=cluster.suite)
-        node = RpcNode(runtime, own, service="client", config=transport)
-        await node.start(("127.0.0.1", 0))
-        try:
+        async with caller(cluster, identity) as node:
             yield cls(node, cluster)
-        finally:
-            await node.close()
-            runtime.close()
 
     async def submit(self, spec: JobSpec) -> str:
         """Hand over a prepared job; its id, once the master will remember it."""

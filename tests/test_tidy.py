@@ -114,6 +114,7 @@ SHELLS = {
     "dht/chord/repair.py",
     "dht/chord/writer.py",
     "dht/torrent/__main__.py",
+    "dht/torrent/chord_ring.py",
     "dht/torrent/creation.py",
     "dht/torrent/http.py",
     "dht/torrent/journal.py",

@@ -53,7 +53,7 @@ def kill(
     ] = False,
 ) -> None:
     """SIGKILL; the node stays down until `ring restart`."""
-    hint = "ring status  ·  ring kv get greeting  ·  ring restart all"
+    hint = "ring status  ·  ring restart all"
     if not host:
         _act("kill", target, "killed", hint)
         return

@@ -6,7 +6,8 @@
     ring torrent get BIG.torrent --to inbox    fetch it, and give meanwhile
 
 Each role is a process of its own (`python -m dht.torrent`) in the foreground: it ends with this
-command, however that ends. The cluster need not run. Ordinary BitTorrent clients may take part.
+command, however that ends. The cluster need not run, but for `--ring`: then peers find one another
+in its Chord ring, with or without a tracker. Ordinary BitTorrent clients may take part.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from typing import Annotated, Any
 import typer
 
 from cluster import render, topology
-from cluster.errors import Conflict, NotInTime, RingError, Usage
+from cluster.control import running
+from cluster.errors import Conflict, NotInTime, NotRunning, RingError, Usage
 from netstack.runtime.parent import die_with
 
 app = typer.Typer(no_args_is_help=True, help="BitTorrent: share files among many, on this machine.")
@@ -35,6 +37,7 @@ Source = Annotated[str, typer.Argument(help="A .torrent, its http:// URL, or a m
 Port = Annotated[int, typer.Option(help="To listen on; 0: a free one.", min=0, max=65_535)]
 Peers = Annotated[list[str] | None, typer.Option("--peer", help="Call it: PORT. Several may be.")]
 Limit = Annotated[float, typer.Option(help="KB/s given to all peers together; 0: no limit.")]
+Ring = Annotated[bool, typer.Option("--ring", help="Find peers in this cluster's ring, too.")]
 Over = Annotated[str, typer.Option(help="tcp, or netstack: encrypted, among our own peers.")]
 
 ERRORS: dict[int, type[RingError]] = {2: Usage, 4: NotInTime, 5: Conflict}
@@ -83,6 +86,9 @@ def _run(arguments: list[str], show: Callable[[Says], None], *, json_: bool) -> 
                 show(json.loads(line))
         why = child.stderr.read().strip().removeprefix("torrent: ")
         status = child.wait()
+    if status < 0:
+        name = signal.Signals(-status).name
+        raise RingError(f"its process was ended by {name}; the same command goes on from there")
     if status:
         error = ERRORS.get(status, RingError)
         raise error(why or "stopped before all was there; the same command goes on from here")
@@ -124,8 +130,10 @@ def create(
         if says["event"] == "created":
             _describe(says)
             folder = path.resolve().parent
+            where = "" if folder == Path.cwd() else f" --from {folder}"
+            way = "" if says["trackers"] else " --ring"
             render.say(f"✓ {says['file']}")
-            render.say(f"try next   ring torrent seed {says['file']} --from {folder}")
+            render.say(f"try next   ring torrent seed {says['file']}{where}{way}")
 
     flags = _flags(out=out, tracker=tracker, piece_length=piece_length, private=private)
     _run(["create", str(path), *flags, *_flags(comment=comment)], show, json_=json)
@@ -145,16 +153,20 @@ def _describe(says: Says) -> None:
     rows = [
         ("name", says["name"]),
         ("info-hash", says["info_hash"]),
-        ("size", f"{_bytes(says['bytes'])} in {len(says['files'])} files"),
+        ("size", f"{_bytes(says['bytes'])} in {_files(len(says['files']))}"),
         ("pieces", f"{says['pieces']} of {says['piece_length'] >> 10} KiB"),
         ("trackers", " | ".join(", ".join(tier) for tier in says["trackers"]) or "none"),
         ("private", "yes" if says["private"] else "no"),
         ("magnet", says["magnet"]),
     ]
     for found in says.get("swarm", ()):
-        counts = "{seeds} seeds, {leeches} peers, {completed} times completed"
+        counts = "{seeds} seeds, {leeches} peers, {completed} completed"
         rows.append((found["url"], found["trouble"] or counts.format(**found)))
     render.table(("", ""), rows)
+
+
+def _files(count: int) -> str:
+    return "one file" if count == 1 else f"{count} files"
 
 
 @app.command()
@@ -199,17 +211,20 @@ def seed(
     peer: Peers = None,
     upload_limit: Limit = 0,
     over: Over = "tcp",
+    ring: Ring = False,
     json: Json = False,
 ) -> None:
     """Give what is complete, until stopped."""
     flags = _flags(peer=peer, upload_limit=upload_limit * 1000, over=_over(over), port=port)
+    flags += _flags(ring=_ring(ring))
 
     with _bar(json) as bar:
 
         def show(says: Says) -> None:
             if says["event"] == "ready":
                 render.say(f"✓ seeding {says['name']} at {says['address']}")
-                render.say(f"try next   ring torrent get {torrent} --to inbox")
+                way = " --ring" if ring else ""
+                render.say(f"try next   ring torrent get {torrent}{way} --to inbox")
             elif says["event"] == "end":
                 render.say(f"✓ stopped; {_bytes(says['uploaded'])} given")
             bar(says)
@@ -231,11 +246,12 @@ def get(
     peer: Peers = None,
     upload_limit: Limit = 0,
     over: Over = "tcp",
+    ring: Ring = False,
     json: Json = False,
 ) -> None:
     """Fetch, and give meanwhile; started again, it goes on from where it was."""
     flags = _flags(peer=peer, upload_limit=upload_limit * 1000, over=_over(over), port=port)
-    flags += _flags(strategy=strategy, stay=stay, seed=seed, timeout=timeout)
+    flags += _flags(strategy=strategy, stay=stay, seed=seed, timeout=timeout, ring=_ring(ring))
 
     with _bar(json) as bar:
 
@@ -258,6 +274,18 @@ def _over(name: str) -> str:
     if name not in ("tcp", "netstack"):
         raise Usage(f"--over is tcp or netstack, not {name!r}")
     return name
+
+
+def _ring(wanted: bool) -> str:
+    """The file of the cluster whose ring is asked; raises NotRunning, ConfigError."""
+    if not wanted:
+        return ""
+    home = topology.home()
+    if not topology.load(home).of_service("dht"):
+        raise NotRunning("this cluster has no peers of a ring; start some with: ring up dht=5")
+    if not running(home):
+        raise NotRunning(f"no cluster is running in {home}; start one with: ring up dht=5")
+    return str(home / "cluster.toml")
 
 
 @contextmanager

@@ -81,11 +81,19 @@ def flaws(ring: Ring, successors: int) -> list[str]:
         view = ring[node]
         wanted = tuple(order[(i + k) % count] for k in range(1, min(successors, count - 1) + 1))
         before = order[i - 1] if count > 1 else None
-        if tuple(c for c in view.succ if c.real) != wanted:
-            found.append(f"{node!r}: its successors should be {wanted}, not {view.succ}")
+        reals = tuple(c for c in view.succ if c.real)
+        if reals != wanted:
+            found.append(f"{node!r}: {_first_difference(wanted, reals)}")
         if view.pred != before:
             found.append(f"{node!r}: its predecessor should be {before!r}, not {view.pred!r}")
     return found
+
+
+def _first_difference(wanted: tuple[Contact, ...], found: tuple[Contact, ...]) -> str:
+    """From there on the rest is shifted, and says nothing new."""
+    pairs = itertools.zip_longest(wanted, found)
+    number, (right, wrong) = next((n, p) for n, p in enumerate(pairs, 1) if p[0] != p[1])
+    return f"its successor {number} should be {right or 'nobody'!r}, not {wrong or 'nobody'!r}"
 
 
 def owner(ring: Ring, target: int) -> Contact:

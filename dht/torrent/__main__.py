@@ -99,6 +99,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     peer.add_argument("--peer", action="append", default=[], help="PORT, or 127.0.0.1:PORT")
     peer.add_argument("--upload-limit", type=float, default=0.0, help="bytes a second (none)")
     peer.add_argument("--over", choices=("tcp", "netstack"), default="tcp")
+    peer.add_argument(
+        "--ring", type=Path, metavar="FILE", help="find peers in the ring of this cluster.toml, too"
+    )
 
     command = commands.add_parser("seed", parents=[peer], help="give what is complete")
     command.set_defaults(run=_seed)
@@ -235,6 +238,7 @@ async def _peer(
         wanted,
         port=options.port,
         netstack=options.over == "netstack",
+        ring=options.ring,
         stay_s=stay_s,
         timeout_s=timeout_s,
     )

@@ -1,16 +1,20 @@
 """Where peers are found: trackers, and without any of them a ring that keeps keys and values.
 
-The ring is whatever has this small protocol (our Chord peers do): versions, and a put that fails
-if the version is not the expected one. Under the key of a swarm lies a list of its peers, each with
-the time until which it is good:
+The ring is whatever has this small protocol (`chord_ring.py` is the one that is used): versions,
+and a put that fails if the version is not the expected one. Under the key of a swarm lies a list of
+its peers, each with the time until which it is good:
 
-    key     SHA-1("torrent:" + info-hash + slot)         SLOTS of them, by the peer's port, so that
-    value   bencode [[6 bytes address, until], …]        many peers do not all rewrite one value
+    key     torrent/INFO-HASH/SLOT                    SLOTS of them, by the peer's port, so that
+    value   bencode [[6 bytes address, until], …]     many peers do not all rewrite one value
+
+Who announces reads the list, puts itself in, and replaces the version that it has read; if somebody
+else was first, it begins again. So of two who announce at once neither loses the other. A list has
+PEERS_MAX entries at most, the latest; who is alive announces again long before LIFE_S, so what a
+killed peer leaves is gone after that, and the whole list with its last peer.
 """
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final, Protocol
 
 from dht.torrent.addresses import COMPACT, Address, pack, unpack_all
@@ -29,8 +33,11 @@ class Ring(Protocol):
     async def get(self, key: bytes) -> tuple[bytes, int]:
         """(value, version); (b"", 0) if there is none. Raises OSError if it cannot be known."""
 
-    async def put(self, key: bytes, value: bytes, version: int) -> bool:
-        """Replace that version; False if it is not the latest any more. Raises OSError."""
+    async def put(self, key: bytes, value: bytes, version: int, life_s: float) -> bool:
+        """Replace that version, for `life_s`; False: look again what is there. Raises OSError.
+
+        False is said if the version is not the latest any more, or nobody knows.
+        """
 
 
 class RingDirectory:
@@ -59,32 +66,36 @@ class RingDirectory:
             for _ in range(TRIES):
                 value, version = await self._ring.get(key)
                 peers = _read(value, now)
-                peers.pop(address, None)
+                if peers.pop(address, 0) == until:
+                    return  # it is so already
                 if until:
                     peers[address] = until
                 latest = sorted(peers.items(), key=lambda peer: -peer[1])[:PEERS_MAX]
                 new = encode([[pack(where), end] for where, end in latest])
-                if await self._ring.put(key, new, version):
+                if await self._ring.put(key, new, version, LIFE_S):
                     return
         except OSError as error:
             raise TrackerError(f"the ring: {error}") from None
         raise TrackerError(f"the ring: others wrote first, {TRIES} times in a row")
 
     async def find(self, info_hash: bytes, now: float) -> list[Address]:
-        """The peers of a swarm; raises TrackerError."""
+        """The peers of a swarm, as far as lists can be read; raises TrackerError if none can."""
         found: list[Address] = []
-        try:
-            for slot in range(SLOTS):
+        failure: OSError | None = None
+        for slot in range(SLOTS):
+            try:
                 value, _ = await self._ring.get(_key(info_hash, slot))
-                found += _read(value, now)
-        except OSError as error:
-            raise TrackerError(f"the ring: {error}") from None
+            except OSError as error:
+                failure = error
+                continue
+            found += _read(value, now)
+        if failure is not None and not found:
+            raise TrackerError(f"the ring: {failure}")
         return found
 
 
 def _key(info_hash: bytes, slot: int) -> bytes:
-    text = b"torrent:" + info_hash + bytes((slot,))
-    return hashlib.sha1(text, usedforsecurity=False).digest()
+    return f"torrent/{info_hash.hex()}/{slot}".encode()
 
 
 def _read(value: bytes, now: float) -> dict[Address, int]:
@@ -98,7 +109,7 @@ def _read(value: bytes, now: float) -> dict[Address, int]:
         if not isinstance(entry, list) or len(entry) != 2:
             continue
         where, until = entry
-        good = isinstance(until, int) and until > now
+        good = isinstance(until, int) and now < until <= now + 2 * LIFE_S
         if good and isinstance(where, bytes) and len(where) == COMPACT.size:
             found[unpack_all(where)[0]] = until
     return found

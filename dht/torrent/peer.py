@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,8 +27,10 @@ from dht.torrent.tracker import Announce
 from dht.torrent.tracker_client import TrackerClient
 from netstack.runtime.runtime import Runtime
 
-RING_S: Final = 30.0  # between two looks into the ring
-STOP_S: Final = 2.0  # that telling the tracker of our end may take
+RING_S: Final = 30.0  # between two looks into the ring, a fifth of an entry's life
+RING_FIRST_S: Final = 2.0  # after a look that failed; if nobody was found, twice as long each time
+STOP_S: Final = 3.0  # that telling tracker and ring of our end may take
+PRIVATE: Final = "this torrent is private: its peers come from its trackers, not from the ring"
 ALPHABET: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -62,9 +64,12 @@ class Peer:
     ) -> None:
         self.wanted = wanted
         self.trouble = ""  # why the trackers know nothing of us
+        self.ring_trouble = ""  # why the ring does not
+        self.in_ring = 0  # peers that it named last
         self.session = Session(runtime, wanted.folder, over, writes=wanted.writes)
         self._runtime = runtime
         self._ring = ring
+        self._looks: asyncio.Task[Any] | None = None
         self._client = TrackerClient(runtime)
         self._announcer: Announcer | None = None
         self._calls = asyncio.Event()
@@ -92,7 +97,7 @@ class Peer:
         if not complete:
             self._runtime.spawn(self._tell_completed(self._announcer), "the end of the download")
         if self._ring is not None:
-            self._runtime.spawn(self._look_into(self._ring), "looks into the ring")
+            self._looks = self._runtime.spawn(self._look_into(self._ring), "looks into the ring")
 
     async def _call_trackers(self, announcer: Announcer) -> None:
         clock = self._runtime.clock
@@ -134,15 +139,25 @@ class Peer:
         self._calls.set()
 
     async def _look_into(self, ring: RingDirectory) -> None:
-        info_hash, clock = self.wanted.info_hash, self._runtime.clock
-        while True:
-            if not self.session.swarm.private:
-                try:
-                    await ring.announce(info_hash, self.session.address, clock.wall())
-                    self.session.learn(await ring.find(info_hash, clock.wall()))
-                except TrackerError as error:
-                    self.trouble = str(error)
-            await asyncio.sleep(RING_S)
+        info_hash, here = self.wanted.info_hash, self.session.address
+        clock, rng = self._runtime.clock, self._runtime.rng
+        pause_s = RING_FIRST_S / 2
+        while not self.session.swarm.private:  # a magnet link does not say that beforehand
+            pause_s = min(2 * pause_s, RING_S)
+            try:
+                await ring.announce(info_hash, here, clock.wall())
+                found = [peer for peer in await ring.find(info_hash, clock.wall()) if peer != here]
+                self.in_ring, self.ring_trouble = len(found), ""
+                self.session.learn(found)
+                if found:
+                    pause_s = RING_S
+            except TrackerError as error:
+                self.ring_trouble = str(error)
+                pause_s = RING_FIRST_S
+                self._runtime.events.emit("ring.failed", error=str(error))
+            # Many who started together do not come back together.
+            await asyncio.sleep(pause_s * rng.uniform(0.75, 1.25))
+        self.ring_trouble = PRIVATE
 
     def status(self) -> dict[str, Any]:
         """What it says of itself: a flat map."""
@@ -150,7 +165,7 @@ class Peer:
         info, remotes = swarm.info, list(swarm.remotes.values())
         have = info.piece_count - swarm.picker.left if info and swarm.picker else 0
         return {
-            "trouble": str(session.failure or "") or self.trouble,
+            "trouble": str(session.failure or "") or self._troubles(),
             "role": "seeder" if swarm.complete else "peer",
             "name": info.name if info else "",
             "info_hash": swarm.info_hash.hex(),
@@ -162,6 +177,7 @@ class Peer:
             "resumed": session.resumed,
             "peers": sum(remote.connection.open for remote in remotes),
             "seeds": sum(remote.is_seed for remote in remotes),
+            "in_ring": self.in_ring,
             "down_rate": round(sum(remote.gives.now(now) for remote in remotes)),
             "up_rate": round(sum(remote.takes.now(now) for remote in remotes)),
             "downloaded": swarm.downloaded,
@@ -170,18 +186,28 @@ class Peer:
             "banned": swarm.banned,
         }
 
+    def _troubles(self) -> str:
+        return "; ".join(trouble for trouble in (self.trouble, self.ring_trouble) if trouble)
+
     async def close(self) -> None:
         """Leave: tell the tracker and the ring, then end all connections."""
-        with contextlib.suppress(TrackerError, TimeoutError):  # it will forget us
-            async with asyncio.timeout(STOP_S):
-                await self._say_goodbye()
+        if self._looks is not None:
+            self._looks.cancel()
+        await asyncio.gather(self._say(self._leave_tracker()), self._say(self._leave_ring()))
         await self.session.close()
 
-    async def _say_goodbye(self) -> None:
+    async def _say(self, goodbye: Coroutine[Any, Any, None]) -> None:
+        """Within STOP_S; who did not hear it will forget us."""
+        with contextlib.suppress(TrackerError, TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                await goodbye
+
+    async def _leave_tracker(self) -> None:
         call = self._announcer.stop() if self._announcer is not None else None
         if call is not None:
             await self._client.announce(call.url, self._announce(call))
-        if self._ring is not None and self._announcer is not None:
-            await self._ring.withdraw(
-                self.wanted.info_hash, self.session.address, self._runtime.clock.wall()
-            )
+
+    async def _leave_ring(self) -> None:
+        if self._ring is not None and self._looks is not None:
+            here, now = self.session.address, self._runtime.clock.wall()
+            await self._ring.withdraw(self.wanted.info_hash, here, now)

@@ -15,17 +15,19 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
 from dht.torrent.addresses import HOST, Address
+from dht.torrent.chord_ring import directory
 from dht.torrent.errors import BadTorrent, StorageError, TorrentError, TrackerError
 from dht.torrent.http import get as http_get
 from dht.torrent.link import TcpNet
 from dht.torrent.magnet import parse as parse_magnet
 from dht.torrent.metainfo import TORRENT_MAX, Metainfo, parse
 from dht.torrent.netlink import over_netstack
-from dht.torrent.peer import Peer, Wanted
+from dht.torrent.peer import PRIVATE, Peer, Wanted
 from dht.torrent.tracker import Tracker
 from dht.torrent.tracker_client import TrackerClient
 from dht.torrent.tracker_server import TrackerServer, web_server
@@ -191,19 +193,26 @@ async def run_peer(
     *,
     port: int,
     netstack: bool,
+    ring: Path | None,
     stay_s: float,
     timeout_s: float,
 ) -> int:
-    """Seed, or fetch and then seed for `stay_s`; the exit status."""
+    """Seed, or fetch and then seed for `stay_s`; the exit status.
+
+    ring: the file of a cluster, in whose ring peers are found too.
+    """
+    if ring is not None and wanted.metainfo is not None and wanted.metainfo.private:
+        raise BadTorrent(f"{PRIVATE}; leave --ring out")
     role = "get" if wanted.writes else "seed"
     place = Place(home, f"{role}-{wanted.info_hash.hex()[:8]}")
     try:
         over = over_netstack(place.runtime, home) if netstack else TcpNet
-        peer = Peer(place.runtime, wanted, over)
-        try:
-            return await _peer(place, peer, port, stay_s, timeout_s)
-        finally:
-            await peer.close()
+        async with directory(ring) if ring is not None else nullcontext() as found_in:
+            peer = Peer(place.runtime, wanted, over, found_in)
+            try:
+                return await _peer(place, peer, port, stay_s, timeout_s)
+            finally:
+                await peer.close()
     finally:
         await place.close()
 

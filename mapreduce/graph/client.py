@@ -31,14 +31,12 @@ from mapreduce.graph.fusion import fuse
 from mapreduce.graph.graphs import Graph, evaluate, key_name
 from mapreduce.graph.run import GraphRun, Report
 from mapreduce.graph.wire import SERVICE
+from netstack.rpc.caller import caller
 from netstack.rpc.client import RpcClient
 from netstack.rpc.node import RpcNode
 from netstack.runtime.config import ClusterConfig, ConfigError
 from netstack.runtime.endpoint import Address
-from netstack.runtime.runtime import RealRuntime
 from netstack.runtime.synchronous import Synchronous
-from netstack.transport.config import TransportConfig
-from security import keystore
 
 __all__ = [
     "CycleFound",
@@ -93,16 +91,8 @@ class GraphClient:
         workers = {node.name: node.address for node in cluster.of_service(SERVICE)}
         if not workers:
             raise ConfigError("the cluster has no workers of graphs; add some: ring up graph=2")
-        own = keystore.load_identity(cluster.home, identity)
-        runtime = RealRuntime(identity, cluster.home / "nodes" / identity)
-        node = RpcNode(runtime, own, service="client", config=TransportConfig(suite=cluster.suite))
-        await node.start(("127.0.0.1", 0))
-        try:
+        async with caller(cluster, identity) as node:
             yield cls(node, workers)
-        finally:
-            await node.close()
-            await runtime.cancel_tasks()
-            runtime.close()
 
     @property
     def report(self) -> Report:

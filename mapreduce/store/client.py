@@ -44,14 +44,12 @@ from mapreduce.store.model import ChunkRecord, Entry, clean_path
 from mapreduce.store.own_disk import OwnDisk
 from mapreduce.store.settings import NO_RAFT, ChunkSettings
 from mapreduce.store.writer import FileWriter
+from netstack.rpc.caller import caller
 from netstack.rpc.errors import RpcError
 from netstack.rpc.node import RpcNode
 from netstack.runtime.config import ClusterConfig, ConfigError
-from netstack.runtime.runtime import RealRuntime
 from netstack.runtime.synchronous import Synchronous
-from netstack.transport.config import TransportConfig
 from raftd.client import RaftClient
-from security import keystore
 
 if TYPE_CHECKING:
     from mapreduce.store.filesystem import RingFileSystem
@@ -139,21 +137,15 @@ class ChunkStore:
         members = {node.name: node.address for node in cluster.of_service("raft")}
         if not members:
             raise ConfigError(NO_RAFT)
-        keys = keystore.load_identity(cluster.home, identity)
-        runtime = RealRuntime(identity, cluster.home / "nodes" / identity)
-        node = RpcNode(runtime, keys, service="client", config=TransportConfig(suite=cluster.suite))
-        await node.start(("127.0.0.1", 0))
-        raft = RaftClient(node, members)
         own = OwnDisk(beside, cluster.home / "nodes" / beside / "data") if beside else None
-        store = cls(node, raft, ChunkSettings.of(cluster), own)
-        try:
-            yield store
-        finally:
-            await store.close()
-            raft.close()
-            await node.close()
-            await runtime.cancel_tasks()
-            runtime.close()
+        async with caller(cluster, identity) as node:
+            raft = RaftClient(node, members)
+            store = cls(node, raft, ChunkSettings.of(cluster), own)
+            try:
+                yield store
+            finally:
+                await store.close()
+                raft.close()
 
     async def close(self) -> None:
         """Give up what is still being written, and the connections; the node is the caller's."""

@@ -247,3 +247,26 @@ async def test_a_full_disk_refuses_writes_and_recovers(ring, client):
         service._runtime.faults.apply({"disk": {"full": False}})
     await client.put(b"key", b"three")
     assert (await client.get(b"key")).value == b"three"
+
+
+@with_ring()
+async def test_a_client_asks_a_dead_owner_once_and_not_once_a_range(ring, client):
+    """It knew all its ranges; they are forgotten together, and a hint to it is not followed."""
+    keys = [b"k%d" % i for i in range(24)]
+    owned = {}
+    for key in keys:
+        owned.setdefault((await client.put(key, b"v")).owner.name, []).append(key)
+    victim = max(owned, key=lambda name: len(owned[name]))
+    assert len(owned[victim]) > 2
+    ring.world.crash(victim)
+    asked = []
+    call = client._call
+
+    async def noted(to, method, body, timeout_s, **options):
+        asked.append((to.name, method))
+        return await call(to, method, body, timeout_s, **options)
+
+    client._call = noted
+    for key in owned[victim]:
+        assert (await client.get(key)).value == b"v"
+    assert asked.count((victim, "dht.get")) == 1

@@ -21,7 +21,7 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "unit" / "dht"), str(TESTS / "simulation"), str(TESTS / "zoo")]
 
 bugs = importlib.import_module("chord_bugs")
-ring_kit = importlib.import_module("ring_kit")
+rehearsal_kit = importlib.import_module("rehearsal_kit")
 dht_kit = importlib.import_module("dht_kit")
 
 FIRST = (3, 13, 23, 33, 43, 53)
@@ -33,7 +33,7 @@ FIRST = (3, 13, 23, 33, 43, 53)
 def schedules(kind: type[ChordNode], *, seeds: int = 40, steps: int = 300) -> None:
     """The invariant after every step of some random schedules."""
     for seed in range(seeds):
-        ring = ring_kit.Rehearsal(bits=6, successors=2, seed=seed, kind=kind)
+        ring = rehearsal_kit.Rehearsal(bits=6, successors=2, seed=seed, kind=kind)
         ring.bootstrap(*FIRST)
         for _ in range(steps):
             ring.chance(9)
@@ -43,7 +43,7 @@ def schedules(kind: type[ChordNode], *, seeds: int = 40, steps: int = 300) -> No
 
 def joins_and_look_ups(kind: type[ChordNode]) -> None:
     """Newcomers are found by everybody, and every key at the node that owns it."""
-    ring = ring_kit.Rehearsal(bits=6, successors=2, kind=kind, judged=False)
+    ring = rehearsal_kit.Rehearsal(bits=6, successors=2, kind=kind, judged=False)
     ring.bootstrap(*FIRST)
     for number, through in ((58, 3), (8, 33), (28, 53)):
         ring.join(number, through)
@@ -62,17 +62,17 @@ def joins_and_look_ups(kind: type[ChordNode]) -> None:
 
 def rectifies(kind: type[ChordNode]) -> None:
     """A predecessor that lives stays, whoever else comes along from behind it."""
-    ring = ring_kit.Rehearsal(bits=6, successors=2, kind=kind, judged=False)
+    ring = rehearsal_kit.Rehearsal(bits=6, successors=2, kind=kind, judged=False)
     ring.bootstrap(*FIRST)
-    ring.nodes[33].rectify(ring_kit.contact(13), 0.0)
+    ring.nodes[33].rectify(rehearsal_kit.contact(13), 0.0)
     ring.collect(ring.nodes[33])
     ring.quiet()
-    assert ring.nodes[33].pred == ring_kit.contact(23)
+    assert ring.nodes[33].pred == rehearsal_kit.contact(23)
 
 
 def partitions(kind: type[ChordNode]) -> None:
     """Cut in two, and whole again."""
-    ring = ring_kit.Rehearsal(bits=7, successors=2, seed=1, kind=kind, judged=False)
+    ring = rehearsal_kit.Rehearsal(bits=7, successors=2, seed=1, kind=kind, judged=False)
     ring.bootstrap(*range(0, 120, 10))
     ring.cuts = {n: n // 10 % 2 for n in ring.nodes}
     ring.turn(12)
@@ -256,14 +256,14 @@ def test_one_that_does_not_sync_is_caught(monkeypatch):
 
 
 def test_the_oracle_knows_an_ideal_ring_and_a_broken_one():
-    ring = ring_kit.Rehearsal(bits=6, successors=2)
+    ring = rehearsal_kit.Rehearsal(bits=6, successors=2)
     ring.bootstrap(*FIRST)
     assert oracle.flaws(ring.ring(), 2) == []
     assert oracle.violations(ring.ring(), 2) == []
     node = ring.nodes[3]
-    node.succ = [ring_kit.contact(33), ring_kit.contact(43)]
+    node.succ = [rehearsal_kit.contact(33), rehearsal_kit.contact(43)]
     assert oracle.flaws(ring.ring(), 2)
     assert len(oracle.principals(ring.ring())) == 4
     for other in (13, 33):
-        ring.nodes[other].succ = [ring_kit.contact(n) for n in (53, 3)]
+        ring.nodes[other].succ = [rehearsal_kit.contact(n) for n in (53, 3)]
     assert "principals" in oracle.violations(ring.ring(), 2)[0]

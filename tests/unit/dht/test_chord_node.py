@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from ring_kit import Rehearsal, contact
+from rehearsal_kit import Rehearsal, contact
 
 from dht.chord.lookup import HOPS_MAX, Lookup, Route
 from dht.chord.node import BrokenNode, ChordNode, NotMember

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from ring_kit import Rehearsal, contact
+from rehearsal_kit import Rehearsal, contact
 
 SMALL = {"bits": 6, "successors": 2}
 FIRST = (3, 13, 23, 33, 43, 53)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dht.chord.ring import SIZE, Contact
+from dht.chord.ring import SIZE, Contact, contact_of
 from dht.config import DhtSettings, contacts_of
 from dht.ranges import Ranges
 from netstack.runtime.config import ClusterConfig, ConfigError
@@ -73,3 +73,15 @@ def test_ranges_know_owners_over_zero_too():
     ranges.forget(ten)
     assert ranges.owner(0) is None
     assert repr(ranges) == "<Ranges 1>"
+
+
+def test_a_silent_process_is_forgotten_with_all_its_ranges():
+    ranges = Ranges()
+    ours = [contact_of("d1", "127.0.0.1", 7001, vnode) for vnode in range(3)]
+    other = contact_of("d2", "127.0.0.1", 7002, 0)
+    for contact in (*ours, other):
+        ranges.learn(contact.id - 2, contact)
+    ranges.forget_process("d1")
+    assert ranges.contacts() == [other]
+    assert ranges.owner(ours[0].id) is None
+    assert ranges.owner(other.id) == other

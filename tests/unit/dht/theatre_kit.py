@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from ring_kit import Rehearsal
+from rehearsal_kit import Rehearsal
 
 
 class Theatre:

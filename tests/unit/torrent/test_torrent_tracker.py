@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import struct
 from itertools import pairwise
@@ -12,7 +13,8 @@ from dht.torrent import metadata, pex, tracker_udp
 from dht.torrent.addresses import pack_all, parse_address, unpack_all
 from dht.torrent.announcer import RETRY_S, Announcer
 from dht.torrent.bencode import decode, encode
-from dht.torrent.directory import LIFE_S, RingDirectory
+from dht.torrent.directory import LIFE_S, SLOTS, RingDirectory
+from dht.torrent.directory import PEERS_MAX as PEERS_OF_A_SLOT
 from dht.torrent.errors import ProtocolViolation, TorrentError, TrackerError
 from dht.torrent.http import where
 from dht.torrent.shape import BLOCK
@@ -34,6 +36,9 @@ from dht.torrent.tracker_udp import SLOT_S, UdpTracker
 
 HASH = bytes(range(20))
 HERE = "127.0.0.1"
+
+# An entry of a ring's list that would never go away.
+FOREVER = encode([[pack_all([(HERE, 5000)]), 10**18]])
 
 
 def call(port, left=1, event="", wanted=-1, info_hash=HASH):
@@ -326,9 +331,11 @@ class FakeRing:
         self.busy = busy
 
     async def get(self, key):
-        return self.values.get(key, (b"", 0))
+        found = self.values.get(key, (b"", 0))
+        await asyncio.sleep(0)  # meanwhile others write
+        return found
 
-    async def put(self, key, value, version):
+    async def put(self, key, value, version, life_s):
         if self.busy:
             self.busy -= 1
             old, number = self.values.get(key, (b"", 0))
@@ -363,12 +370,79 @@ class TestRing:
         with pytest.raises(TrackerError, match="wrote first"):
             await RingDirectory(FakeRing(busy=99)).announce(HASH, (HERE, 5000), 0.0)
 
+    async def test_a_hundred_who_announce_at_once_lose_nobody(self):
+        """Each reads before any writes; who loses the race a few times comes back later."""
+        ring, left = RingDirectory(FakeRing()), {(HERE, port) for port in range(5000, 5100)}
+        while left:
+            waiting = sorted(left)
+            said = await asyncio.gather(
+                *(ring.announce(HASH, peer, 0.0) for peer in waiting), return_exceptions=True
+            )
+            assert {type(error) for error in said} <= {type(None), TrackerError}
+            left -= {peer for peer, error in zip(waiting, said, strict=True) if error is None}
+        assert len(await ring.find(HASH, 0.0)) == 100
+
+    async def test_a_list_is_bounded_and_keeps_who_came_last(self):
+        fake = FakeRing()
+        ring = RingDirectory(fake)
+        for number in range(2 * PEERS_OF_A_SLOT):
+            await ring.announce(HASH, (HERE, 5000 + SLOTS * number), float(number))
+        found = await ring.find(HASH, 0.0 + 2 * PEERS_OF_A_SLOT)
+        last = 5000 + SLOTS * (2 * PEERS_OF_A_SLOT - 1)
+        assert len(found) == PEERS_OF_A_SLOT
+        assert max(found) == (HERE, last)
+        assert max(len(value) for value, _ in fake.values.values()) < 2000
+
+    async def test_a_write_that_nobody_answered_is_looked_up_and_not_done_twice(self):
+        class Mute(FakeRing):
+            """Writes, and does not say so."""
+
+            writes = 0
+
+            async def put(self, key, value, version, life_s):
+                self.writes += 1
+                await super().put(key, value, version, life_s)
+                return False
+
+        fake = Mute()
+        await RingDirectory(fake).announce(HASH, (HERE, 5000), 0.0)
+        assert fake.writes == 1
+
+    async def test_what_can_be_read_is_found(self):
+        class Torn(FakeRing):
+            """Some of the lists cannot be read."""
+
+            torn = ()
+
+            async def get(self, key):
+                if key in self.torn:
+                    raise OSError("nobody who holds it answers")
+                return await super().get(key)
+
+        fake = Torn()
+        ring = RingDirectory(fake)
+        await ring.announce(HASH, (HERE, 5000), 0.0)
+        await ring.announce(HASH, (HERE, 5001), 0.0)
+        one, other = fake.values
+        fake.torn = (other,)
+        assert len(await ring.find(HASH, 0.0)) == 1
+        fake.torn = (one, other)
+        with pytest.raises(TrackerError, match="nobody who holds it"):
+            await ring.find(HASH, 0.0)
+
     async def test_what_others_put_there_is_not_trusted(self):
         fake = FakeRing()
         ring = RingDirectory(fake)
         await ring.announce(HASH, (HERE, 5000), 0.0)
         for key in list(fake.values):
-            for junk in (b"junk", b"de", b"l1:xe", b"ll1:x1:yee", encode([[b"short", 10**9]])):
+            for junk in (
+                b"junk",
+                b"de",
+                b"l1:xe",
+                b"ll1:x1:yee",
+                encode([[b"short", 100]]),
+                FOREVER,
+            ):
                 fake.values[key] = (junk, 1)
                 assert await ring.find(HASH, 0.0) == []
 
