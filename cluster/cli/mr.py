@@ -277,8 +277,9 @@ def _run(job: Job, json: bool, how: dict[str, Any]) -> None:
         return
     _show(outcome, sys.stderr)
     render.say(f"✓ {outcome.output} ({outcome.seconds:.1f} s)")
-    look = "ring mr fs get" if outcome.output.startswith("ring://") else "head"
-    render.say(f"try next   {look} {outcome.output}/part-00000")
+    part = f"{outcome.output}/part-00000"
+    look = f"ring mr fs get {part}" if part.startswith("ring://") else f"head {part}"
+    render.say(f"try next   {look}")
 
 
 def _show(outcome: Outcome, out: Any) -> None:

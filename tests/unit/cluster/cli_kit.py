@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 # A command in a text, up to what cannot be part of it; "the ring is …" is one of peers.
 COMMAND = re.compile(
-    r"(?:^|[\s:;$(])(?<!the )(?<![aA] )(?<!Chord )ring ([a-z](?:(?!  |;|`|·|#|, | &| $).)*)"
+    r"(?:^|[\s:;$(])(?<!the )(?<![aA] )(?<!whose )(?<!Chord )"
+    r"ring ([a-z](?:(?!  |;|`|·|#|, | &| $).)*)"
 )
 
 
@@ -79,6 +82,22 @@ def parse(line: str) -> dict[str, Any]:
     return dict(context.params)
 
 
+def strings(tree: ast.AST) -> Iterator[str]:
+    """The lines of all strings of a program; n1 where a name is put in, {…} for all else."""
+    inner = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            inner.update(node.values)
+            parts = [v.value if isinstance(v, ast.Constant) else _put_in(v) for v in node.values]
+            yield from "".join(map(str, parts)).splitlines()
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in inner:
+            yield from node.value.splitlines()
+
+
+def _put_in(value: ast.expr) -> str:
+    return "n1" if ast.unparse(value) in ("{name}", "f'{name}'") else "{…}"
+
+
 def lines_told_to_type() -> list[str]:
     """What the documentation's examples and the program's own hints tell people to type."""
     texts: list[str] = []
@@ -86,9 +105,9 @@ def lines_told_to_type() -> list[str]:
         for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.M | re.S):
             texts += block.splitlines()
     for source in (ROOT / "cluster").rglob("*.py"):
-        texts += re.findall(r'"([^"\n]*\bring [a-z][^"\n]*)"', source.read_text())
+        texts += strings(ast.parse(source.read_text()))
     lines: set[str] = set()
     for text in texts:
         found = COMMAND.findall(text)
-        lines.update(line.strip().replace("{name}", "n1") for line in found)
+        lines.update(line.strip() for line in found)
     return sorted(line for line in lines if not set("{…|[") & set(line))
