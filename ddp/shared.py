@@ -23,10 +23,11 @@ Calls make progress while somebody waits for one, and, once `start` was used, in
 from __future__ import annotations
 
 import os
+import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ddp.call import Call
@@ -56,6 +57,9 @@ WINDOW_BYTES: Final = 1 << 20
 
 SHARDED: Final = "sharded-server"
 EXCHANGE: Final = "recursive-doubling"
+
+# Where a segment is to be found: process and descriptor.
+_PLACE: Final = struct.Struct("!qi")
 
 # Turns of a wait between looks at the clock, at deaths and at reasons.
 TURNS_BETWEEN_LOOKS: Final = 64
@@ -193,6 +197,12 @@ class SharedFabric(Fabric):
             for segment in self._segments:
                 segment.close()
         self._deaths.close()
+
+    def split(
+        self, members: Sequence[int], number: int, exchange: Callable[[bytes], list[bytes]]
+    ) -> Fabric:
+        """See Fabric."""
+        return share(list(members).index(self.engine.rank), members, self.engine.epoch, exchange)
 
     def report(self, rank: int, why: str) -> None:
         """Somebody else, from any thread, says that `rank` is dead."""
@@ -426,3 +436,22 @@ class SharedFabric(Fabric):
             combine(call.op, call.dtype, sums, part, sums)
         if call.op == "mean":
             divide(call.dtype, sums, len(parts))
+
+
+def share(
+    rank: int, members: Sequence[int], epoch: int, exchange: Callable[[bytes], list[bytes]]
+) -> SharedFabric:
+    """Rank `rank` of a new fabric between `members`, who are all of this host.
+
+    `exchange` gives the bytes of all ranks, of which the members are some. Before anybody may close
+    the fabric, all must have come back from here.
+    """
+    segment = Segment.make(len(members), WINDOW_BYTES)
+    try:
+        mine = segment.where
+        places = [_PLACE.unpack(d) for d in exchange(_PLACE.pack(mine.pid, mine.descriptor))]
+        where = [Where(places[m][0], places[m][1], mine.host) for m in members]
+        return SharedFabric(Engine(rank, len(members), epoch), segment, where)
+    except BaseException:
+        segment.close()
+        raise
