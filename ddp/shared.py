@@ -72,6 +72,8 @@ CALLS_KEPT: Final = 256
 
 # Turns that give way to other processes before a wait begins to sleep, and for how long it does.
 TURNS_AWAKE: Final = 20_000
+# The same where ranks outnumber cores: who stays awake there keeps those from work it waits for.
+TURNS_AWAKE_CROWDED: Final = 200
 SLEEP_S: Final = 50e-6
 
 
@@ -110,7 +112,9 @@ class SharedFabric(Fabric):
         self._closed = False
         self._said: dict[Call, bytes] = {}
         # A turn without giving way is worth it only where everybody has a core.
-        self._turns_alone = TURNS_ALONE if engine.size <= len(os.sched_getaffinity(0)) else 0
+        roomy = engine.size <= len(os.sched_getaffinity(0))
+        self._turns_alone = TURNS_ALONE if roomy else 0
+        self._turns_awake = TURNS_AWAKE if roomy else TURNS_AWAKE_CROWDED
         self._ending: DdpError | None = None
         self._reported: deque[tuple[int, str]] = deque()
 
@@ -269,7 +273,7 @@ class SharedFabric(Fabric):
             self._look()
         if turns < self._turns_alone:
             return
-        if turns < TURNS_AWAKE:
+        if turns < self._turns_awake:
             os.sched_yield()
         else:
             time.sleep(SLEEP_S)
