@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,14 @@ from ddp.elements import FLOATS, OPS, TYPES, check_reduction
 from ddp.errors import BadCall, DdpError, RankLost
 from ddp.group import Group
 from ddp.launch import Launch, LaunchFailed
-from ddp.local import make_local
+from ddp.local import run_local
 from ddp.perf import merge as perf_rows
-from ddp.recorder import chrome_trace
+from ddp.recorder import Record, chrome_trace
 from ddp.schedules.catalogue import ALLREDUCE, schedule_of
 from ddp.schedules.checker import prove
 from ddp.schedules.costs import table, tree_bounds
+from ddp.training.errors import TrainingError
+from ddp.training.run import train
 
 __all__ = [
     "ALLREDUCE",
@@ -34,12 +35,14 @@ __all__ = [
     "Group",
     "Launch",
     "LaunchFailed",
+    "TrainingError",
     "check_reduction",
     "chrome_trace",
     "cost_table",
     "perf_rows",
     "prove_schedule",
     "run_on_workers",
+    "train",
     "worker_reports",
 ]
 
@@ -66,18 +69,11 @@ def cost_table(ranks: int, elements: int) -> list[dict[str, Any]]:
 
 
 def _cost_row(algorithm: str, ranks: int, elements: int) -> dict[str, Any]:
-    groups = make_local(ranks)
-    data = [np.ones(elements, np.float32) for _ in groups]
+    def run(group: Group) -> Record:
+        group.allreduce(np.ones(elements, np.float32), algorithm=algorithm)
+        return group.fabric.engine.recorder.records[-1]
 
-    def run(group: Group) -> None:
-        group.allreduce(data[group.rank], algorithm=algorithm)
-
-    threads = [threading.Thread(target=run, args=(group,)) for group in groups]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    records = [group.fabric.engine.recorder.records[-1] for group in groups]
+    records = run_local(ranks, run)
     sent = [record.sent / (4 * elements) for record in records]
     row: dict[str, Any] = {
         "algorithm": algorithm,

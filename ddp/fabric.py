@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ddp.call import Call
@@ -56,6 +57,17 @@ class Fabric(ABC):
     @abstractmethod
     def close(self, error: DdpError | None = None) -> None:
         """End the group on this side. Frees everything; may be called twice."""
+
+    @abstractmethod
+    def split(
+        self, members: Sequence[int], number: int, exchange: Callable[[bytes], list[bytes]]
+    ) -> Fabric:
+        """Another of the same kind between some of its ranks, in this order.
+
+        Args:
+            number: how often this one was split before, which is the same on all ranks.
+            exchange: gives all ranks' bytes; all ranks call it, or none does.
+        """
 
     def choices(self) -> tuple[str, ...]:
         """Algorithms from which `auto` may choose."""

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -65,6 +65,7 @@ class Group:
     def __init__(self, fabric: Fabric, *, timeout_s: float = TIMEOUT_S) -> None:
         self.fabric = fabric
         self.timeout_s = timeout_s
+        self._parts: list[Group] = []
 
     def __repr__(self) -> str:
         return f"<Group rank={self.rank}/{self.size} epoch={self.epoch} over {self.fabric.name}>"
@@ -243,6 +244,34 @@ class Group:
         work = self.fabric.receive(vector, name, src, _tag(tag), self._limit(timeout_s))
         return Waiting.of(work, self.fabric).finally_give(finish)
 
+    # -- groups of some
+
+    def exchange(self, data: bytes) -> list[bytes]:
+        """Everybody's bytes, of any length, in the order of ranks."""
+        lengths = self.all_gather(np.array([len(data)]))
+        room = int(lengths.max())
+        padded = np.frombuffer(data.ljust(room, b"\0"), np.uint8)
+        found = self.all_gather(padded).reshape(self.size, room)
+        return [row[:n].tobytes() for row, n in zip(found, lengths.tolist(), strict=True)]
+
+    def split(self, members: Sequence[int]) -> Group:
+        """The group of some of these ranks, numbered in this order, over the same kind of fabric.
+
+        All ranks call it, each with a list that it is in itself; those in one list give the same.
+        The part ends with this group at the latest: `close` closes it. A rank that dies is missed
+        in each group that it is in.
+        """
+        chosen = list(members)
+        known = all(0 <= member < self.size for member in chosen)
+        if not known or len(set(chosen)) != len(chosen) or self.rank not in chosen:
+            raise BadCall(f"{chosen} are no ranks of {self.size} with rank {self.rank} among them")
+        part = Group(
+            self.fabric.split(chosen, len(self._parts), self.exchange), timeout_s=self.timeout_s
+        )
+        self._parts.append(part)
+        self.barrier()  # nobody may be done with it and gone before all have found it
+        return part
+
     # -- about it
 
     def explain(self, nbytes: int) -> str:
@@ -257,7 +286,9 @@ class Group:
         return self.fabric.why()
 
     def close(self) -> None:
-        """End the group here; others that still want something of it are told."""
+        """End the group here, and its parts; others that still want something of it are told."""
+        for part in self._parts:
+            part.close()
         self.fabric.close()
 
     # -- inside

@@ -4,8 +4,9 @@
         results = launch.results()          # one a rank, in their order
 
 The target is `module:function`, called in each process as function(group, **arguments); arguments
-and results are plain JSON. Ranks die with whoever launched them, however that ends; identities
-for the network are made for this launch alone, in a folder that goes with it.
+and results are plain JSON. If the function is a generator, what it yields is told at once
+(`events`), and what it returns is the result. Ranks die with whoever launched them, however that
+ends; identities for the network are made for this launch alone, in a folder that goes with it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from ddp.errors import BadCall, DdpError
+from ddp.errors import BadCall, DdpError, GroupClosed, RankLost
 from ddp.frames import RANKS_MAX
 from ddp.group import TIMEOUT_S
 from netstack.runtime.parent import die_with
@@ -36,7 +38,14 @@ START_S: Final = 60.0
 
 
 class LaunchFailed(DdpError):
-    """A rank ended without a result, or with an error; the message names it."""
+    """A rank ended without a result, or with an error; the message names it.
+
+    `kind` is the name of the error's class, `text` what it said.
+    """
+
+    def __init__(self, rank: int, kind: str, text: str) -> None:
+        super().__init__(f"rank {rank}: {kind}: {text}")
+        self.kind, self.text = kind, text
 
 
 class Launch:
@@ -65,6 +74,7 @@ class Launch:
         self._children: list[subprocess.Popen[bytes]] = []
         self._pipes: list[int] = []
         self._lines: list[bytes] = [b""] * size
+        self._ends: dict[int, dict[str, Any]] = {}
         home = ""
         try:
             if transport == "network":
@@ -115,21 +125,39 @@ class Launch:
         """Send a signal to one rank."""
         self._children[rank].send_signal(number)
 
+    def events(self, timeout_s: float = 3600.0) -> Iterator[tuple[int, Any]]:
+        """(rank, what it yielded) as it comes, until all have ended; then ask `results`."""
+        left = [rank for rank in range(self.size) if rank not in self._ends]
+        for rank, line in self._heard(left, timeout_s):
+            if "event" in line:
+                yield rank, line["event"]
+            else:
+                self._ends[rank] = line
+
     def results(self, timeout_s: float = 3600.0) -> list[Any]:
-        """What all have returned; raises LaunchFailed."""
+        """What all have returned; raises LaunchFailed.
+
+        The error is that of a rank that failed by itself, if there is one: the others tell only
+        that it has gone.
+        """
         lines = self.outcomes(timeout_s)
-        for rank, line in enumerate(lines):
-            if "error" in line:
-                raise LaunchFailed(f"rank {rank}: {line['kind']}: {line['error']}")
+        failed = [(rank, line) for rank, line in enumerate(lines) if "error" in line]
+        failed.sort(key=lambda each: each[1]["kind"] in (RankLost.__name__, GroupClosed.__name__))
+        for rank, line in failed:
+            raise LaunchFailed(rank, line["kind"], line["error"])
         return [line["result"] for line in lines]
 
     def outcomes(self, timeout_s: float = 3600.0) -> list[dict[str, Any]]:
         """A map for each rank: its `result`, or the `kind` and text of its `error`."""
-        return self._gather(timeout_s, dead_too=True)
+        for _ in self.events(timeout_s):
+            pass
+        return [self._ends[rank] for rank in range(self.size)]
 
     def outcome_of(self, rank: int, timeout_s: float) -> dict[str, Any]:
         """That of one rank, whatever becomes of the others."""
-        return self._gather(timeout_s, [rank], dead_too=True)[0]
+        for _, line in self._heard([rank], timeout_s):
+            self._ends[rank] = line
+        return self._ends[rank]
 
     def close(self) -> None:
         """End all that still runs."""
@@ -168,11 +196,12 @@ class Launch:
 
     def _begun(self) -> list[dict[str, Any]]:
         """The first line of each, with its card; raises LaunchFailed for one that has none."""
-        lines = self._gather(START_S)
-        for rank, line in enumerate(lines):
+        lines: dict[int, dict[str, Any]] = {}
+        for rank, line in self._heard(range(self.size), START_S):
             if "error" in line:
-                raise LaunchFailed(f"rank {rank}: {line['kind']}: {line['error']}")
-        return lines
+                raise LaunchFailed(rank, line["kind"], line["error"])
+            lines[rank] = line
+        return [lines[rank] for rank in range(self.size)]
 
     def _write(self, rank: int, what: Any) -> None:
         stdin = self._children[rank].stdin
@@ -181,36 +210,31 @@ class Launch:
             stdin.write(json.dumps(what).encode() + b"\n")
             stdin.flush()
 
-    def _gather(
-        self, timeout_s: float, which: list[int] | None = None, *, dead_too: bool = False
-    ) -> list[dict[str, Any]]:
-        """One line of each rank."""
-        found: dict[int, dict[str, Any]] = {}
-        which = list(range(self.size)) if which is None else which
-        deadline = time.monotonic() + timeout_s
+    def _heard(
+        self, which: Iterable[int], timeout_s: float
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """What these ranks say: events, and of each at last its card, its result, or its death."""
+        waiting, deadline = set(which), time.monotonic() + timeout_s
         with selectors.DefaultSelector() as selector:
-            for rank in which:
+            for rank in waiting:
                 selector.register(self._pipes[rank], selectors.EVENT_READ, rank)
-            while len(found) < len(which):
+            while waiting:
                 ready = selector.select(max(0.0, deadline - time.monotonic()))
                 if not ready:
-                    late = [str(r) for r in which if r not in found]
-                    raise LaunchFailed(f"nothing from rank {', '.join(late)} in {timeout_s:g} s")
+                    raise LaunchFailed(min(waiting), "Late", f"no word from it in {timeout_s:g} s")
                 for key, _ in ready:
-                    rank = key.data
-                    data = os.read(self._pipes[rank], 1 << 20)
-                    self._lines[rank] += data
-                    line, end, rest = self._lines[rank].partition(b"\n")
-                    if end:
-                        self._lines[rank] = rest
-                        found[rank] = json.loads(line)
-                        selector.unregister(key.fileobj)
-                    elif not data:
-                        selector.unregister(key.fileobj)
-                        found[rank] = self._died(rank)
-                        if not dead_too:
-                            raise LaunchFailed(f"rank {rank}: {found[rank]['error']}")
-        return [found[rank] for rank in which]
+                    for line in self._read(key.data):
+                        yield key.data, line
+                        if "event" not in line:
+                            waiting.discard(key.data)
+                            selector.unregister(key.fileobj)
+
+    def _read(self, rank: int) -> list[dict[str, Any]]:
+        data = os.read(self._pipes[rank], 1 << 20)
+        if not data:
+            return [self._died(rank)]
+        *lines, self._lines[rank] = (self._lines[rank] + data).split(b"\n")
+        return [json.loads(line) for line in lines]
 
     def _died(self, rank: int) -> dict[str, Any]:
         status = self._children[rank].wait()

@@ -3,6 +3,8 @@
     groups = make_local(4)
     threads = [Thread(target=train, args=(group,)) for group in groups]
 
+`run_local(4, train)` does just that, and gives what each returned.
+
 What one rank sends is in the other's engine before the call returns; whoever comes with a frame
 carries all that follows from it. `kill(rank)` is kill -9 as the others see it.
 """
@@ -12,6 +14,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 from ddp.call import Call
 from ddp.elements import Array
@@ -22,8 +26,10 @@ from ddp.frames import Frame
 from ddp.group import Group
 from ddp.work import Work
 
+T = TypeVar("T")
+
 # How often the thread that waits looks for calls that are past their time.
-TICK_S = 0.02
+TICK_S: Final = 0.02
 
 
 class Hub:
@@ -34,6 +40,7 @@ class Hub:
         self.engines = [Engine(rank, size, epoch) for rank in range(size)]
         self._ways: deque[tuple[int, int, Frame]] = deque()
         self._carrying = False
+        self._parts: dict[tuple[int, tuple[int, ...]], Hub] = {}
 
     def __repr__(self) -> str:
         return f"<Hub ranks={len(self.engines)}>"
@@ -57,12 +64,24 @@ class Hub:
             self._ways.extend((src, dst, frame) for dst, frame in engine.take_outputs())
         return bool(self._ways)
 
-    def kill(self, rank: int) -> None:
-        """All others lose `rank`."""
+    def kill(self, rank: int, why: str = "it was killed") -> None:
+        """All others lose `rank`, here and in the parts that it is in."""
         with self.lock:
             for engine in self.engines:
-                engine.lost(rank, "it was killed", time.monotonic())
+                engine.lost(rank, why, time.monotonic())
             self.carry()
+            parts = list(self._parts.items())
+        for (_, members), part in parts:
+            if rank in members:
+                part.kill(members.index(rank), why)
+
+    def part(self, number: int, members: tuple[int, ...]) -> Hub:
+        """Where those meet; made by the first who asks."""
+        with self.lock:
+            key = (number, members)
+            if key not in self._parts:
+                self._parts[key] = Hub(len(members), self.engines[0].epoch)
+            return self._parts[key]
 
 
 class LocalFabric(Fabric):
@@ -115,12 +134,48 @@ class LocalFabric(Fabric):
             self.engine.close(error, time.monotonic())
             self._hub.carry()
 
-    def kill(self, rank: int) -> None:
+    def split(
+        self, members: Sequence[int], number: int, exchange: Callable[[bytes], list[bytes]]
+    ) -> Fabric:
+        """See Fabric."""
+        part = self._hub.part(number, tuple(members))
+        return LocalFabric(part, list(members).index(self.engine.rank))
+
+    def kill(self, rank: int, why: str = "it was killed") -> None:
         """See Hub."""
-        self._hub.kill(rank)
+        self._hub.kill(rank, why)
 
 
 def make_local(size: int, *, epoch: int = 1, timeout_s: float = 30.0) -> list[Group]:
     """The ranks of a group in this process; each belongs to a thread of its own."""
     hub = Hub(size, epoch)
     return [Group(LocalFabric(hub, rank), timeout_s=timeout_s) for rank in range(size)]
+
+
+def alone() -> Group:
+    """A group of one: what it is asked for is there already."""
+    return make_local(1)[0]
+
+
+def run_local(size: int, work: Callable[[Group], T], *, timeout_s: float = 30.0) -> list[T]:
+    """What `work` returns on each rank; one that fails is dead to the others. Raises its error."""
+    groups = make_local(size, timeout_s=timeout_s)
+    results: dict[int, T] = {}
+    errors: list[BaseException] = []
+
+    def run(group: Group) -> None:
+        try:
+            results[group.rank] = work(group)
+        except BaseException as error:
+            errors.append(error)
+            assert isinstance(group.fabric, LocalFabric)
+            group.fabric.kill(group.rank, f"it failed: {error}")
+
+    threads = [threading.Thread(target=run, args=(group,), daemon=True) for group in groups]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return [results[rank] for rank in range(size)]

@@ -1,7 +1,7 @@
 """Who belongs to the workers' group: a record in raftd, changed by compare-and-swap only.
 
-    ddp/alive/NAME     the card of a living worker, under a lease: it vanishes with its owner
-    ddp/record         epoch, and the members in the order of their ranks
+    ddp/workers/alive/NAME    the card of a living worker, under a lease: it vanishes with its owner
+    ddp/workers/record        epoch, and the members in the order of their ranks
 
 Whoever sees that the living are others than the members writes the next record; of several who
 do, one wins, and the others read what it wrote. The epoch goes up with each, and every frame
@@ -23,8 +23,11 @@ import msgpack
 from ddp.card import Card
 from ddp.errors import BadCall
 
-ALIVE: Final = b"ddp/alive/"
-RECORD: Final = b"ddp/record"
+# Beside `ddp/runs/`, where runs of training keep theirs (training/replicated.py): neither watches
+# the other's.
+PREFIX: Final = b"ddp/workers/"
+ALIVE: Final = PREFIX + b"alive/"
+RECORD: Final = PREFIX + b"record"
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,7 @@ class Mailbox:
         number = self._next[dst] = self._next.get(dst, -1) + 1
         self._sending[dst, number] = message
         data = vector.view(np.uint8)
+        self._engine.counters["sent_bytes"] += len(data)
         for offset in range(0, max(len(data), 1), SEGMENT_BYTES):
             piece = data[offset : offset + SEGMENT_BYTES].tobytes()
             frame = Frame(

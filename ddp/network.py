@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgpack
@@ -315,6 +315,15 @@ class NetworkFabric(Fabric):
     def close(self, error: DdpError | None = None) -> None:
         """See Fabric."""
         self._on_loop(lambda: self._close(error or GroupClosed("the group was closed")))
+
+    def split(
+        self, members: Sequence[int], number: int, exchange: Callable[[bytes], list[bytes]]
+    ) -> Fabric:
+        """See Fabric; from a thread that is not the loop's."""
+        cards, rank = [self._cards[m] for m in members], list(members).index(self.engine.rank)
+        name = f"{self._group}/{number}.{members[0]}"
+        opening = NetworkFabric.open(self._switchboard, cards, rank, self.engine.epoch, group=name)
+        return asyncio.run_coroutine_threadsafe(opening, self._loop).result()
 
     def lose(self, rank: int, why: str) -> None:
         """Somebody who knows better says that `rank` is dead; on the loop."""

@@ -9,7 +9,7 @@ netstack; `transport` "network" or "shared" insists. The network runs in a threa
 its own, since training is synchronous code.
 
 As a program (`python -m ddp.rank OUT`) this is the child of launch.py: a job on stdin, a line of
-JSON for the card, one for the result on descriptor OUT.
+JSON for the card, one for each event, one for the result on descriptor OUT.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -170,12 +170,23 @@ def main(out: int) -> None:
         cards = [Card.from_wire(card) for card in json.loads(sys.stdin.readline())]
         try:
             with rank.join(cards, job["rank"], timeout_s=job["timeout_s"]) as group:
-                result = {"result": target(group, **job["arguments"])}
+                result = {"result": _all_of(target(group, **job["arguments"]), out)}
         except Exception as error:
             if not job["quiet"]:
                 traceback.print_exc()
             result = {"error": str(error), "kind": type(error).__name__}
     _tell(out, result)
+
+
+def _all_of(result: Any, out: int) -> Any:
+    """The result; of a generator, what it returns, and each thing that it yields is told."""
+    if not isinstance(result, Generator):
+        return result
+    while True:
+        try:
+            _tell(out, {"event": next(result)})
+        except StopIteration as end:
+            return end.value
 
 
 def _tell(out: int, what: dict[str, Any]) -> None:

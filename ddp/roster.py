@@ -14,7 +14,7 @@ from typing import Final
 
 from ddp.card import Card
 from ddp.errors import BadCall
-from ddp.membership import ALIVE, RECORD, Member, Record, successor
+from ddp.membership import ALIVE, PREFIX, RECORD, Member, Record, successor
 from netstack.rpc.node import RpcNode
 from netstack.runtime.endpoint import Address
 from raftd.client import DELETE, ClientError, RaftClient, Refused
@@ -104,13 +104,13 @@ class Roster:
     async def _follow(self) -> None:
         while True:
             try:
-                found = await self._client.range(b"ddp/", prefix=True, timeout_s=ASK_S)
+                found = await self._client.range(PREFIX, prefix=True, timeout_s=ASK_S)
                 self.alive.clear()
                 for pair in found.pairs:
                     self._see(pair.key, pair.value)
                 self._changed.set()
                 revision = found.revision + 1
-                async for batch in self._client.watch(b"ddp/", prefix=True, revision=revision):
+                async for batch in self._client.watch(PREFIX, prefix=True, revision=revision):
                     for event in batch.events:
                         self._see(event.pair.key, event.pair.value if event.pair.version else None)
                     self._changed.set()

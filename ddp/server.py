@@ -17,20 +17,16 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-import msgpack
-import numpy as np
-
 from ddp import jobs
-from ddp.card import Card, share_memory
-from ddp.engine import Engine
+from ddp.card import Card
 from ddp.errors import DdpError, Fenced, RankLost
 from ddp.fabric import Fabric
 from ddp.group import Group
 from ddp.membership import Record
 from ddp.network import SERVICE, NetworkFabric, Switchboard, transport_config
 from ddp.roster import Roster
-from ddp.segment import Segment, host_id, usable
-from ddp.shared import WINDOW_BYTES, SharedFabric
+from ddp.segment import host_id, usable
+from ddp.shared import SharedFabric, share
 from netstack.rpc.admin import offer_admin
 from netstack.rpc.errors import Failed
 from netstack.rpc.node import RpcNode
@@ -44,9 +40,6 @@ GROUP: Final = "workers"
 
 # How long a job waits for a group that is being formed.
 READY_S: Final = 15.0
-
-# Room for a card in the exchange of segments.
-CARD_BYTES: Final = 512
 
 
 @message
@@ -128,7 +121,7 @@ class WorkerService:
         network.on_lost = lambda other, why: self._lost(record, other, why)
         group = Group(network)
         try:
-            shared = await _in_thread(lambda: _share(group, cards, record.epoch))
+            shared = await _in_thread(lambda: _share(group, cards))
         except DdpError as error:
             self._why_not = str(error)
             self.roster.renew(record.epoch)
@@ -249,27 +242,11 @@ async def _in_thread(work: Callable[[], Any]) -> Any:
     return await asyncio.to_thread(work)
 
 
-def _share(group: Group, cards: list[Card], epoch: int) -> Fabric | None:
+def _share(group: Group, cards: list[Card]) -> Fabric | None:
     """The same ranks over shared memory, if all are of this host; None if not. It blocks."""
     here = host_id()
     if group.size == 1 or not usable() or any(card.host != here for card in cards):
         return None
-    segment = Segment.make(group.size, WINDOW_BYTES)
-    try:
-        own = Card.mine(cards[group.rank].name, None, segment)
-        packed = msgpack.packb(own.to_wire()).ljust(CARD_BYTES, b"\0")
-        found = group.all_gather(np.frombuffer(packed, np.uint8)).tobytes()
-        theirs = []
-        for rank in range(group.size):
-            unpacker = msgpack.Unpacker()
-            unpacker.feed(found[rank * CARD_BYTES : (rank + 1) * CARD_BYTES])
-            theirs.append(Card.from_wire(unpacker.unpack()))
-        assert share_memory(theirs)
-        fabric = SharedFabric(
-            Engine(group.rank, group.size, epoch), segment, [c.where for c in theirs]
-        )
-        group.barrier()  # nobody's segment goes before all have mapped it
-        return fabric
-    except BaseException:
-        segment.close()
-        raise
+    fabric = share(group.rank, range(group.size), group.epoch, group.exchange)
+    group.barrier()  # nobody's segment goes before all have mapped it
+    return fabric

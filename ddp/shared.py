@@ -23,10 +23,11 @@ Calls make progress while somebody waits for one, and, once `start` was used, in
 from __future__ import annotations
 
 import os
+import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ddp.call import Call
@@ -57,6 +58,9 @@ WINDOW_BYTES: Final = 1 << 20
 SHARDED: Final = "sharded-server"
 EXCHANGE: Final = "recursive-doubling"
 
+# Where a segment is to be found: process and descriptor.
+_PLACE: Final = struct.Struct("!qi")
+
 # Turns of a wait between looks at the clock, at deaths and at reasons.
 TURNS_BETWEEN_LOOKS: Final = 64
 
@@ -68,6 +72,8 @@ CALLS_KEPT: Final = 256
 
 # Turns that give way to other processes before a wait begins to sleep, and for how long it does.
 TURNS_AWAKE: Final = 20_000
+# The same where ranks outnumber cores: who stays awake there keeps those from work it waits for.
+TURNS_AWAKE_CROWDED: Final = 200
 SLEEP_S: Final = 50e-6
 
 
@@ -106,7 +112,9 @@ class SharedFabric(Fabric):
         self._closed = False
         self._said: dict[Call, bytes] = {}
         # A turn without giving way is worth it only where everybody has a core.
-        self._turns_alone = TURNS_ALONE if engine.size <= len(os.sched_getaffinity(0)) else 0
+        roomy = engine.size <= len(os.sched_getaffinity(0))
+        self._turns_alone = TURNS_ALONE if roomy else 0
+        self._turns_awake = TURNS_AWAKE if roomy else TURNS_AWAKE_CROWDED
         self._ending: DdpError | None = None
         self._reported: deque[tuple[int, str]] = deque()
 
@@ -194,6 +202,12 @@ class SharedFabric(Fabric):
                 segment.close()
         self._deaths.close()
 
+    def split(
+        self, members: Sequence[int], number: int, exchange: Callable[[bytes], list[bytes]]
+    ) -> Fabric:
+        """See Fabric."""
+        return share(list(members).index(self.engine.rank), members, self.engine.epoch, exchange)
+
     def report(self, rank: int, why: str) -> None:
         """Somebody else, from any thread, says that `rank` is dead."""
         self._reported.append((rank, why))
@@ -259,7 +273,7 @@ class SharedFabric(Fabric):
             self._look()
         if turns < self._turns_alone:
             return
-        if turns < TURNS_AWAKE:
+        if turns < self._turns_awake:
             os.sched_yield()
         else:
             time.sleep(SLEEP_S)
@@ -426,3 +440,22 @@ class SharedFabric(Fabric):
             combine(call.op, call.dtype, sums, part, sums)
         if call.op == "mean":
             divide(call.dtype, sums, len(parts))
+
+
+def share(
+    rank: int, members: Sequence[int], epoch: int, exchange: Callable[[bytes], list[bytes]]
+) -> SharedFabric:
+    """Rank `rank` of a new fabric between `members`, who are all of this host.
+
+    `exchange` gives the bytes of all ranks, of which the members are some. Before anybody may close
+    the fabric, all must have come back from here.
+    """
+    segment = Segment.make(len(members), WINDOW_BYTES)
+    try:
+        mine = segment.where
+        places = [_PLACE.unpack(d) for d in exchange(_PLACE.pack(mine.pid, mine.descriptor))]
+        where = [Where(places[m][0], places[m][1], mine.host) for m in members]
+        return SharedFabric(Engine(rank, len(members), epoch), segment, where)
+    except BaseException:
+        segment.close()
+        raise

@@ -83,7 +83,7 @@ def _show(found: dict[str, Any]) -> None:
         for p in found["points"]
     ]
     render.table(heads, points, right=heads[1:5])
-    render.say(f"bus bandwidth of two processes over kernel sockets: {found['bus_gb_s']:.2f} GB/s")
+    render.say(f"bus bandwidth of two ranks over {found['fabric']}: {found['bus_gb_s']:.2f} GB/s")
     heads = ["DIVISION", "FLOP/B SENT", "ATTAINABLE GFLOP/s", "BOUND BY"]
     divisions = [
         [d["name"], f"{d['intensity']:.1f}", f"{d['attainable']:.0f}", d["bound"]]

@@ -1,8 +1,7 @@
 """`ring ddp train`, `bubble`, `stale`: training runs, watched.
 
-The ranks run in processes of their own (`python -m ddp.training`), which say what happens as JSON
-lines; here it becomes a progress bar, a table, a figure. With `--elastic` each rank is a process
-that may be killed: it is started again, and heals.
+Each rank is a process, and they meet as a group; what they say becomes a progress bar, a table, a
+figure. With `--elastic` ranks may be killed: they are started again, and heal.
 """
 
 from __future__ import annotations
@@ -63,9 +62,7 @@ def train(
     if elastic:
         events = _elastic(job, _replicas(parallel), run or f"run{os.getpid()}")
     else:
-        flags = ["--job", json_module.dumps(job), "--parallel", parallel]
-        flags += ["--micros", str(micros), "--schedule", schedule]
-        events = lines_of("ddp.training", "run", *flags)
+        events = _divided(job, parallel, micros, schedule)
     losses, accuracies, end = _watch(events, steps)
     seconds = time.monotonic() - began
     if figure is not None:
@@ -201,6 +198,20 @@ def _sentence(event: dict[str, Any]) -> str:
         "fenced": lambda: f"{who} is fenced off: epoch {event['epoch']} goes on without it",
         "killed": lambda: f"{who} ended with status {event['status']}; it is started again",
     }[event["kind"]]()
+
+
+def _divided(
+    job: dict[str, Any], parallel: str, micros: int, schedule: str
+) -> Iterator[dict[str, Any]]:
+    """What the ranks say, each a process; raises Usage, Unhealthy."""
+    from ddp.client import DdpError, TrainingError, train
+
+    try:
+        yield from train(job, parallel, micros=micros, schedule=schedule)
+    except TrainingError as error:
+        raise Usage(str(error)) from None
+    except DdpError as error:
+        raise Unhealthy(str(error)) from None
 
 
 # -- elastic

@@ -1,31 +1,12 @@
 """`python -m ddp.roofline`: measures all of it and prints one JSON object.
 
 `ring ddp roofline` shows it.
-
---peer FD    the other end of communication.py's measurement
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import socket
-import sys
 from typing import Any
-
-
-def main(arguments: list[str]) -> None:
-    """Measure, and print."""
-    parser = argparse.ArgumentParser(prog="python -m ddp.roofline")
-    parser.add_argument("--peer", type=int, default=None)
-    options = parser.parse_args(arguments)
-    if options.peer is not None:
-        from ddp.roofline.communication import take_part
-
-        with socket.socket(fileno=options.peer) as line:
-            take_part(line, 1)
-        return
-    print(json.dumps(everything()))
 
 
 def everything() -> dict[str, Any]:
@@ -34,7 +15,7 @@ def everything() -> dict[str, Any]:
     from ddp.roofline.survey import survey
 
     roofline, points, rounds = survey()
-    bus = communication.bus_bandwidth()
+    bus, fabric = communication.bus_bandwidth()
     peak = roofline.peak("float64")
     return {
         "blas": ceilings.blas(),
@@ -55,6 +36,7 @@ def everything() -> dict[str, Any]:
         ],
         "above": [point.name for point in roofline.above(points)],
         "bus_gb_s": bus,
+        "fabric": fabric,
         "divisions": [
             {
                 "name": d.name,
@@ -77,4 +59,4 @@ def everything() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    print(json.dumps(everything()))

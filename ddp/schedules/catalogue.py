@@ -31,6 +31,10 @@ ALLREDUCE: Final[dict[str, Callable[[int], Schedule]]] = {
     "halving-doubling": halving_doubling,
     "hierarchical": hierarchical,
 }
+# For sums whose bits must be those of a loop over the ranks: of those that add in their order, the
+# one that sends least.
+IN_RANK_ORDER: Final = "sharded-server"
+
 # How each of the others is done; there is one way.
 SINGLE: Final = {
     "reduce-scatter": "ring",

@@ -1,6 +1,5 @@
-"""`python -m ddp.training`: one process of a training run; what it has to say are JSON lines.
+"""`python -m ddp.training`: an elastic run's rank, or an experiment; each says JSON lines.
 
-    run       all ranks as threads of this process, in any mixture of parallelism
     worker    one rank of an elastic run; ends when its standard input does
     bubble    a pipeline of stages that sleep
     stale     workers of different speed against one parameter server, in virtual time
@@ -40,13 +39,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ddp.training")
     commands = parser.add_subparsers(required=True)
 
-    run = commands.add_parser("run")
-    run.add_argument("--job", required=True, help="a Job as JSON")
-    run.add_argument("--parallel", default="", help="dp=2,pp=2,tp=2")
-    run.add_argument("--micros", type=int, default=1)
-    run.add_argument("--schedule", choices=SCHEDULES, default="1f1b")
-    run.set_defaults(command=_run)
-
     worker = commands.add_parser("worker")
     worker.add_argument("--job", required=True, help="a Job as JSON")
     worker.add_argument("--config", required=True, type=Path, help="the cluster file")
@@ -72,15 +64,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     stale.add_argument("--seeds", type=int, default=3)
     stale.set_defaults(command=_stale)
     return parser.parse_args(arguments)
-
-
-def _run(options: argparse.Namespace) -> None:
-    from ddp.training.grid import Grid
-    from ddp.training.job import Job
-    from ddp.training.run import run
-
-    job, grid = Job.from_json(options.job), Grid.parse(options.parallel)
-    run(job, grid, options.micros, options.schedule, say)
 
 
 def _worker(options: argparse.Namespace) -> None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ddp.group import Group
+from ddp.local import run_local
 from ddp.training.autograd import Array
-from ddp.training.collectives import Collectives
 from ddp.training.pipeline import run_stage
 from ddp.training.schedule import SCHEDULES, check
-from ddp.training.threads import run_ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,10 @@ class _Sleeper:
     def __init__(self, forward_s: float, backward_s: float) -> None:
         self.forward_s, self.backward_s = forward_s, backward_s
 
+    def room(self, micro: int) -> Array:
+        """See StageWork."""
+        return np.empty(1)
+
     def forward(self, micro: int, x: Array | None) -> Array:
         """See StageWork."""
         time.sleep(self.forward_s)
@@ -65,13 +69,13 @@ def measure(
     whole = SCHEDULES[schedule](stages, micros)
     proof = check(whole, micros)
 
-    def rank(group: Collectives) -> tuple[float, float]:
+    def rank(group: Group) -> tuple[float, float]:
         group.barrier()
         began = time.monotonic()
         run_stage(whole[group.rank], _Sleeper(forward_s, backward_s), group)
         return began, time.monotonic()
 
-    times = run_ranks(stages, rank)
+    times = run_local(stages, rank)
     total = max(end for _, end in times) - min(begin for begin, _ in times)
     ideal = micros * (forward_s + backward_s)
     return Measurement(schedule, stages, micros, total, ideal, proof.held[0], proof.draw(1.0))

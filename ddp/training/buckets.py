@@ -15,16 +15,24 @@ Every gradient is in exactly one bucket, and every bucket is summed once a step;
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from ddp.engine import OPERATIONS_MAX
+from ddp.schedules.catalogue import IN_RANK_ORDER
 from ddp.training.autograd import Array, Parameter, Tensor
-from ddp.training.collectives import Collectives, Pending
 from ddp.training.errors import TrainingError
+
+if TYPE_CHECKING:
+    from ddp.group import Group
+    from ddp.work import Work
 
 # Large enough that a sum's latency does not count, small enough that the first starts early.
 BUCKET_BYTES: Final = 1 << 20
+
+# All may be open at once, and a group has a limit to that; larger models get larger buckets.
+BUCKETS_MAX: Final = OPERATIONS_MAX // 2
 
 
 class Bucket:
@@ -59,14 +67,19 @@ class Buckets:
     def __init__(
         self,
         parameters: Sequence[Parameter],
-        group: Collectives,
+        group: Group,
         bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
         self.group = group
-        self.buckets = [Bucket(part) for part in _divide(parameters[::-1], bucket_bytes)]
+        parts = _divide(parameters[::-1], bucket_bytes)
+        whole = sum(p.data.nbytes for p in parameters)
+        while len(parts) > BUCKETS_MAX and bucket_bytes < whole:
+            bucket_bytes *= 2
+            parts = _divide(parameters[::-1], bucket_bytes)
+        self.buckets = [Bucket(part) for part in parts]
         self.of = {p.name: bucket for bucket in self.buckets for p in bucket.parameters}
         self._parameters = list(parameters)
-        self._pending: list[Pending] = []
+        self._pending: list[Work] = []
         self.started: list[int] = []  # in this step: how many gradients were still missing
 
     def __repr__(self) -> str:
@@ -92,7 +105,7 @@ class Buckets:
             self._start(bucket)
 
     def _start(self, bucket: Bucket) -> None:
-        self._pending.append(self.group.start_allreduce(bucket.flat))
+        self._pending.append(self.group.start("allreduce", bucket.flat, algorithm=IN_RANK_ORDER))
         self.started.append(sum(b.missing for b in self.buckets))
 
     def finish(self) -> None:

@@ -18,13 +18,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
+from ddp.group import Group
+from ddp.local import alone
+from ddp.schedules.catalogue import IN_RANK_ORDER
 from ddp.training.autograd import Array, Parameter, Tensor
-from ddp.training.collectives import SINGLE, Collectives
 from ddp.training.functional import layer_norm, relu, rows, softmax
 
 
@@ -34,7 +36,7 @@ class Making:
 
     seed: int = 0
     dtype: str = "float64"
-    group: Collectives = SINGLE
+    group: Group = field(default_factory=alone)
 
     def weight(self, name: str, inputs: int, outputs: int) -> Array:
         """He's initialisation of a whole weight; the same on each rank."""
@@ -57,18 +59,22 @@ class Layer(Protocol):
         """In a fixed order."""
 
 
-def copy_to_group(x: Tensor, group: Collectives) -> Tensor:
+def copy_to_group(x: Tensor, group: Group) -> Tensor:
     """f: the same on every rank; its gradient is the sum of what all ranks make of it."""
     if group.size == 1:
         return x
-    return Tensor(x.data, (x,), lambda g: (group.allreduce(np.array(g)),))
+    return Tensor(x.data, (x,), lambda g: (_sum(g, group),))
 
 
-def sum_over_group(x: Tensor, group: Collectives) -> Tensor:
+def sum_over_group(x: Tensor, group: Group) -> Tensor:
     """g: the sum over all ranks; each rank's gradient is that of the sum."""
     if group.size == 1:
         return x
-    return Tensor(group.allreduce(np.array(x.data)), (x,), lambda g: (g,))
+    return Tensor(_sum(x.data, group), (x,), lambda g: (g,))
+
+
+def _sum(part: Array, group: Group) -> Array:
+    return group.allreduce(np.array(part), algorithm=IN_RANK_ORDER)
 
 
 class Dense:

@@ -65,6 +65,11 @@ class Spec:
             return Head("head", self.width, self.classes, make)
         return Block(f"block{i}", self.width, self.heads, make)
 
+    def border(self, samples: Array) -> Array:
+        """Room for what one layer hands to the next, for these samples."""
+        rows = samples.shape[:1] if self.kind == "mlp" else samples.shape
+        return np.empty((*rows, self.width), self.dtype)
+
     def check_split(self, tensor: int) -> None:
         """Raises TrainingError if `tensor` ranks cannot divide it evenly."""
         divided = self.heads if self.kind == "transformer" else 4 * self.width

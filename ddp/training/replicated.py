@@ -1,7 +1,7 @@
 """Where the record of an elastic training run lives: in raftd, under one prefix a job.
 
-    ddp/JOB/record         the record, changed by compare-and-swap on its bytes
-    ddp/JOB/asked/NAME     who wants in; gone in the same transaction that lets him in
+    ddp/runs/JOB/record         the record, changed by compare-and-swap on its bytes
+    ddp/runs/JOB/asked/NAME     who wants in; gone in the same transaction that lets him in
 
 Any store that has `read`, `swap`, `ask` and `follow` would do; tests have one in memory.
 """
@@ -50,9 +50,9 @@ class RaftRecords:
 
     def __init__(self, client: RaftClient, job: str) -> None:
         self._client = client
-        self._record_key = f"ddp/{job}/record".encode()
-        self._asked = f"ddp/{job}/asked/".encode()
-        self._prefix = f"ddp/{job}/".encode()
+        self._prefix = f"ddp/runs/{job}/".encode()
+        self._record_key = self._prefix + b"record"
+        self._asked = self._prefix + b"asked/"
 
     def __repr__(self) -> str:
         return f"<RaftRecords {self._prefix.decode()}>"

@@ -18,9 +18,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ddp.group import Group
+from ddp.local import alone
+from ddp.schedules.catalogue import IN_RANK_ORDER
 from ddp.training.autograd import Array, Parameter, Tensor
 from ddp.training.buckets import BUCKET_BYTES, Buckets
-from ddp.training.collectives import SINGLE, Collectives
 from ddp.training.errors import TrainingError
 from ddp.training.functional import cross_entropy
 from ddp.training.grid import Grid
@@ -44,7 +46,7 @@ class Trainer:
         self,
         spec: Spec,
         grid: Grid,
-        world: Collectives,
+        world: Group,
         optimizer: Optimizer,
         *,
         micros: int = 1,
@@ -54,12 +56,13 @@ class Trainer:
         if world.size != grid.size:
             raise TrainingError(f"{grid} are {grid.size} ranks, not {world.size}")
         spec.check_split(grid.tp)
+        self.spec = spec
         self.grid, self.world, self.optimizer, self.micros = grid, world, optimizer, micros
         self.place = grid.place(world.rank)
-        self.data, self.stages, tensor = (
+        self.data, self.stages, self.tensor = (
             world.split(grid.group(kind, world.rank)) for kind in ("dp", "pp", "tp")
         )
-        make = Making(spec.seed, spec.dtype, tensor)
+        make = Making(spec.seed, spec.dtype, self.tensor)
         self.model = build(spec, make, self.place.stage, grid.pp)
         self.parameters: list[Parameter] = list(self.model.parameters())
         whole = SCHEDULES[schedule](grid.pp, micros)
@@ -88,6 +91,7 @@ class Trainer:
     def _work(self, x: Array, y: Array, count: int) -> _StageOfModel:
         last_backward = self.actions[-1].micro
         return _StageOfModel(
+            self.spec,
             self.model,
             np.array_split(x, self.micros),
             np.array_split(y, self.micros) if self.last else None,
@@ -98,15 +102,24 @@ class Trainer:
     def _everywhere(self, value: float) -> float:
         """The sum over replicas of what the last stage knows, told to all stages."""
         number = np.array([value])
-        return float(self.stages.allreduce(self.data.allreduce(number))[0])
+        for group in (self.data, self.stages):
+            group.allreduce(number, algorithm=IN_RANK_ORDER)
+        return float(number[0])
+
+    @property
+    def sent_bytes(self) -> int:
+        """What this rank has sent to others of its replicas, stages and tensor ranks so far."""
+        return sum(group.counters["sent_bytes"] for group in (self.data, self.stages, self.tensor))
 
     def accuracy(self, x: Array, y: Array) -> float:
         """The part of all labels that the best guess hits; every rank calls it and learns it."""
         part_x, part_y = (np.array_split(a, self.grid.dp)[self.place.data] for a in (x, y))
-        inputs = part_x if self.place.stage == 0 else self.stages.recv(self.place.stage - 1)
+        inputs = part_x
+        if self.place.stage > 0:
+            inputs = self.stages.recv(self.spec.border(part_x), self.place.stage - 1)
         output = self.model(Tensor(inputs)).data
         if not self.last:
-            self.stages.send(output, self.place.stage + 1).wait()
+            self.stages.send(output, self.place.stage + 1)
         hits = float((output.argmax(axis=-1) == part_y).sum()) if self.last else 0.0
         return self._everywhere(hits) / y.size
 
@@ -116,16 +129,22 @@ class _StageOfModel:
 
     def __init__(
         self,
+        spec: Spec,
         model: Chain,
         xs: list[Array],
         ys: list[Array] | None,
         count: int,
         before_backward: Callable[[int], None],
     ) -> None:
-        self.model, self.xs, self.ys, self.count = model, xs, ys, count
+        self.spec, self.model = spec, model
+        self.xs, self.ys, self.count = xs, ys, count
         self.before_backward = before_backward
         self.loss = 0.0
         self._open: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def room(self, micro: int) -> Array:
+        """See StageWork."""
+        return self.spec.border(self.xs[micro])
 
     def forward(self, micro: int, x: Array | None) -> Array:
         """See StageWork."""
@@ -148,4 +167,4 @@ class _StageOfModel:
 
 def train_alone(spec: Spec, optimizer: Optimizer, *, micros: int = 1) -> Trainer:
     """The same run in one process: what every division must equal."""
-    return Trainer(spec, Grid(), SINGLE, optimizer, micros=micros)
+    return Trainer(spec, Grid(), alone(), optimizer, micros=micros)

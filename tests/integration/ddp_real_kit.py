@@ -46,6 +46,29 @@ def other_collectives(group):
     return True
 
 
+def parts(group):
+    """Rows and columns of a square of four."""
+    rank = group.rank
+    row, column = group.split([rank & 2, rank | 1]), group.split([rank & 1, rank | 2])
+    sums = [float(g.allreduce(np.full(70_000, 1.0 + rank))[0]) for g in (row, column, group)]
+    return [row.fabric.name, *sums]
+
+
+def counts(group, to):
+    """A generator: it says as it goes."""
+    for i in range(to):
+        group.barrier()
+        yield {"rank": group.rank, "i": i}
+    return 100 + group.rank
+
+
+def fails_alone(group):
+    """One fails by itself, and another waits for it."""
+    if group.rank == 1:
+        raise ValueError("this one")
+    group.barrier()
+
+
 def mismatch(group):
     try:
         if group.rank == 0:

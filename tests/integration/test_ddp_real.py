@@ -47,6 +47,29 @@ def test_the_other_collectives_between_processes(transport):
         assert ranks.results(6 * PATIENCE) == [True] * 3
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_group_of_processes_is_split(transport):
+    with launch(4, "parts", transport=transport) as ranks:
+        found = ranks.results(6 * PATIENCE)
+    assert [name for name, *_ in found] == [TRANSPORTS[transport]] * 4
+    assert [sums for _, *sums in found] == [[3, 4, 10], [3, 6, 10], [7, 4, 10], [7, 6, 10]]
+
+
+def test_what_a_rank_yields_is_told_as_it_comes():
+    with launch(2, "counts", {"to": 5}) as ranks:
+        said = list(ranks.events(6 * PATIENCE))
+        assert ranks.results() == [100, 101]
+    for rank in range(2):
+        assert [event["i"] for who, event in said if who == rank] == list(range(5))
+        assert {event["rank"] for who, event in said if who == rank} == {rank}
+
+
+def test_the_error_is_that_of_the_rank_that_failed_by_itself():
+    with launch(2, "fails_alone") as ranks, pytest.raises(LaunchFailed) as caught:
+        ranks.results(6 * PATIENCE)
+    assert (caught.value.kind, caught.value.text) == ("ValueError", "this one")
+
+
 def test_ranks_of_one_host_find_by_themselves_that_they_share_memory():
     with launch(2, "all_algorithms", {"n": 7}) as ranks:
         assert {found["fabric"] for found in ranks.results(6 * PATIENCE)} == {"shared memory"}

@@ -97,7 +97,7 @@ class ComesBackAsItself(Elastic):
 class SumsABucketTwice(Buckets):
     def finish(self):
         self._pending[0].wait()
-        self._pending[0] = self.group.start_allreduce(self.buckets[0].flat)
+        self._pending[0] = self.group.start("allreduce", self.buckets[0].flat)
         super().finish()
 
 

@@ -132,6 +132,7 @@ FOUND = {
     ],
     "above": [],
     "bus_gb_s": 1.5,
+    "fabric": "shared memory",
     "divisions": [{"name": "dp=4", "intensity": 8.0, "attainable": 48.0, "bound": "network"}],
     "lanes": [{"case": "two sides", "issued": 100, "useful": 50, "waste": 0.5}],
     "coherence": [{"cores": 8, "case": "one counter", "snoop": 100, "directory": 50}],
@@ -142,6 +143,7 @@ def test_a_roofline_for_a_person_and_for_a_program(ring, monkeypatch):
     monkeypatch.setattr(ddp_roofline, "lines_of", lambda module: iter([FOUND]))
     done = ring("ddp", "roofline")
     assert done.status == 0, done
+    assert "two ranks over shared memory: 1.50 GB/s" in done.err
     for words in ("relu", "90%", "48", "50.0%", "2.0"):
         assert words in done.out, words
     report = json.loads(ring("ddp", "roofline", "--json").out)

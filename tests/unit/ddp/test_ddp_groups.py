@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from ddp import verifiable
 from ddp.elements import FLOATS, OPS, TYPES
 from ddp.errors import BadCall, GroupClosed, Mismatch, RankLate, RankLost
-from ddp.local import make_local
+from ddp.local import alone, make_local, run_local
 from ddp.schedules.catalogue import ALLREDUCE, schedule_of
 from ddp.schedules.schedule import bounds
 
@@ -326,3 +327,79 @@ def test_auto_can_be_forbidden_or_prescribed(monkeypatch):
     monkeypatch.setenv("RING_DDP_ALGORITHM", "^recursive-doubling")
     results(groups, lambda g: g.allreduce(np.zeros(3)))
     assert "recursive-doubling" not in groups[0].fabric.engine.recorder.records[-1].call
+
+
+# -- groups of some
+
+
+def test_a_group_is_split_by_rows_and_columns_and_all_go_on_at_once():
+    """Six ranks as two rows of three: a sum along each, messages in each, and the whole as well."""
+
+    def rank(world):
+        row = world.split(range(world.rank // 3 * 3, world.rank // 3 * 3 + 3))
+        column = world.split([world.rank % 3 + 3, world.rank % 3])  # the lower row is first
+        mine = np.array([float(world.rank)])
+        works = [g.start("allreduce", mine.copy()) for g in (row, column, world)]
+        sums = [float(work.wait()[0]) for work in works]
+        if column.rank == 0:
+            column.send(mine, 1)
+        else:
+            assert column.recv(np.empty(1), 0) == world.rank + 3
+        assert (row.size, row.rank, column.size) == (3, world.rank % 3, 2)
+        return [*sums, column.rank]
+
+    found = run_local(6, rank)
+    assert found == [[3 + 9 * (r // 3), 2 * (r % 3) + 3, 15, 1 - r // 3] for r in range(6)]
+
+
+def test_bytes_of_any_length_are_exchanged():
+    said = [b"", b"x", b"\0" * 1000]
+    assert run_local(3, lambda group: group.exchange(said[group.rank])) == [said] * 3
+
+
+@pytest.mark.parametrize("members", [[1], [0, 0], [0, 2], []])
+def test_a_part_without_oneself_or_with_strangers_is_refused(members):
+    with pytest.raises(BadCall, match="are no ranks of 2"):
+        make_local(2)[0].split(members)
+
+
+def test_a_death_is_noticed_in_every_part_and_nowhere_else():
+    died = threading.Event()
+
+    def rank(world):
+        part = world.split([0, 1] if world.rank < 2 else [2, 3])
+        if world.rank == 1:
+            world.fabric.kill(1)
+            died.set()
+            return None
+        died.wait(20)
+        return float(part.allreduce(np.ones(1))[0])
+
+    found = together(make_local(4, timeout_s=20), rank)
+    assert isinstance(found[0], RankLost)
+    assert found[1:] == [None, 2.0, 2.0]
+
+
+def test_a_part_ends_with_its_group():
+    world = alone()
+    part = world.split([0])
+    world.close()
+    with pytest.raises(GroupClosed):
+        part.barrier()
+
+
+def test_a_rank_that_fails_ends_the_others_and_its_error_is_raised():
+    seen = []
+
+    def rank(group):
+        if group.rank == 1:
+            raise RuntimeError("this one")
+        try:
+            group.recv(np.empty(1), 1)
+        except RankLost as error:
+            seen.append(str(error))
+            raise
+
+    with pytest.raises(RuntimeError, match="this one"):
+        run_local(2, rank)
+    assert seen == ["rank 1 is gone: it failed: this one"]

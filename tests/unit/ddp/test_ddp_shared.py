@@ -147,6 +147,20 @@ def test_a_reported_death_ends_a_call_that_waits():
             groups[0].allreduce(np.zeros(8))
 
 
+def test_a_part_is_shared_memory_too_and_leaves_nothing_open():
+    before = open_files()
+    with Ranks(4) as groups:
+
+        def rank(world):
+            part = world.split([3, 0] if world.rank in (0, 3) else [1, 2])
+            part.start("allreduce", np.zeros(9)).wait()
+            return part.fabric.name, float(part.allreduce(np.full(5, world.rank))[0]), part.rank
+
+        found = results(groups, rank)
+    assert found == [("shared memory", 3.0, i) for i in (1, 0, 1, 0)]
+    assert open_files() == before
+
+
 def test_nothing_is_left_open_and_nothing_has_a_name():
     before, names = open_files(), os.listdir("/dev/shm")
     with Ranks(3) as groups:

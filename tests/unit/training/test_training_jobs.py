@@ -1,18 +1,18 @@
-"""Jobs, their data, and what a run in one process says."""
+"""Jobs, their data, and what the ranks of a run say."""
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from ddp.training.__main__ import main
+from ddp.local import run_local
 from ddp.training.data import CONTEXT, load, topics
 from ddp.training.errors import BadCheckpoint, TrainingError
 from ddp.training.grid import Grid
 from ddp.training.job import Job, Learner
-from ddp.training.run import run
+from ddp.training.run import train_rank
 
 sklearn = pytest.mark.skipif(
     not __import__("importlib.util").util.find_spec("sklearn"),
@@ -21,14 +21,25 @@ sklearn = pytest.mark.skipif(
 WORDS = Job("transformer", "topics", steps=3, batch=6, width=16, depth=1, heads=2)
 
 
-def said(job, grid, micros=1):
-    lines = []
-    run(job, grid, micros, "1f1b", lambda kind, **fields: lines.append((kind, fields)))
-    return lines
+def run(job, grid, micros=1):
+    """What the first rank says, and what each returns."""
+
+    def rank(world):
+        said = []
+        events = train_rank(world, asdict(job), str(grid), micros, "1f1b")
+        while True:
+            try:
+                said.append(next(events))
+            except StopIteration as end:
+                return said, end.value
+
+    found = run_local(grid.size, rank)
+    assert not any(said for said, _ in found[1:])
+    return found[0][0], [result for _, result in found]
 
 
 def of(lines, kind):
-    return [fields for found, fields in lines if found == kind]
+    return [event for event in lines if event["kind"] == kind]
 
 
 def test_topics_are_text_and_the_byte_behind_each():
@@ -41,18 +52,19 @@ def test_topics_are_text_and_the_byte_behind_each():
 
 
 def test_a_run_says_its_losses_its_accuracy_and_its_cost():
-    lines = said(WORDS, Grid(dp=2))
+    lines, results = run(WORDS, Grid(dp=2))
     losses = of(lines, "step")
     assert [line["step"] for line in losses] == [0, 1, 2]
     assert losses[-1]["loss"] < losses[0]["loss"]
-    (end,) = of(lines, "finished")
-    assert end["parameters"] == 7984
-    assert 0.5 < end["flop_per_step"] / end["rule_per_step"] < 1.2
+    assert {result["parameters"] for result in results} == {7984}
+    assert 0.5 < sum(result["flop"] for result in results) / results[0]["rule"] < 1.2
+    # Three steps' gradients and losses, the accuracy three times: each of two sends all of it.
+    assert [result["sent_bytes"] for result in results] == [8 * (3 * (7984 + 1) + 3)] * 2
     assert of(lines, "accuracy")[-1]["step"] == 3
 
 
 def test_the_same_run_divided_says_the_same():
-    whole, parts = (of(said(WORDS, grid, 2), "step") for grid in (Grid(), Grid(2, 1, 2)))
+    whole, parts = (of(run(WORDS, grid, 2)[0], "step") for grid in (Grid(), Grid(2, 1, 2)))
     for one, other in zip(whole, parts, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-10)
 
@@ -60,7 +72,7 @@ def test_the_same_run_divided_says_the_same():
 @sklearn
 def test_digits_are_learnt():
     """Row 41: real data, four replicas; nine of ten that it has never seen are right."""
-    lines = said(Job(steps=120, batch=64, width=32, depth=1), Grid(dp=4))
+    lines, _ = run(Job(steps=120, batch=64, width=32, depth=1), Grid(dp=4))
     assert of(lines, "accuracy")[-1]["accuracy"] > 0.9
 
 
@@ -109,12 +121,3 @@ def test_jobs_that_make_no_sense(changes, words):
 def test_an_unknown_data_set_is_told_the_known():
     with pytest.raises(TrainingError, match="there are: digits, topics"):
         load("imagenet")
-
-
-def test_the_command_line(capsys):
-    job = json.dumps({**json.loads(WORDS.to_json()), "steps": 1})
-    assert main(["run", "--job", job, "--parallel", "tp=2"]) == 0
-    kinds = [json.loads(line)["kind"] for line in capsys.readouterr().out.splitlines()]
-    assert kinds == ["step", "accuracy", "finished"]
-    assert main(["run", "--job", job, "--parallel", "tp=3"]) == 2
-    assert "tp=3 does not divide 2 heads" in capsys.readouterr().err

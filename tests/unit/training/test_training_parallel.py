@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ddp import local
+from ddp.local import run_local
 from ddp.training import layers
 from ddp.training.autograd import Parameter, Tensor
-from ddp.training.buckets import Buckets
-from ddp.training.collectives import SINGLE
-from ddp.training.errors import PeerLost, TrainingError
+from ddp.training.buckets import BUCKETS_MAX, Buckets
+from ddp.training.errors import TrainingError
 from ddp.training.grid import Grid, Place
 from ddp.training.layers import Making
 from ddp.training.models import Spec, build
 from ddp.training.optimizers import Adam, Sgd
 from ddp.training.order import DataOrder
-from ddp.training.threads import Hub, run_ranks
 from ddp.training.trainer import Trainer, train_alone
 
 STEPS, BATCH = 4, 24
@@ -52,7 +52,7 @@ def divided(spec, grid, make_optimizer, **options):
     def rank(world):
         return curve(Trainer(spec, grid, world, make_optimizer(), **options), x, y)
 
-    return run_ranks(grid.size, rank)
+    return run_local(grid.size, rank)
 
 
 def alone(spec, make_optimizer):
@@ -95,7 +95,7 @@ def test_ranks_of_one_replica_group_stay_equal_bit_for_bit():
         curve(trainer, x, y)
         return b"".join(p.data.tobytes() for p in trainer.parameters)
 
-    assert len(set(run_ranks(4, rank))) == 1
+    assert len(set(run_local(4, rank))) == 1
 
 
 def test_data_parallel_is_the_sum_in_rank_order_bit_for_bit():
@@ -134,7 +134,8 @@ class Watched:
     def __init__(self, log):
         self.log = log
 
-    def start_allreduce(self, array):
+    def start(self, kind, array, *, algorithm):
+        assert (kind, algorithm) == ("allreduce", "sharded-server")  # in the order of ranks
         self.log.append(("start", array.size))
         array *= 2
         return self
@@ -169,11 +170,18 @@ def test_buckets_leave_while_backward_runs():
 @settings(max_examples=60, deadline=None)
 def test_every_parameter_is_in_one_bucket(sizes, bucket_bytes):
     parameters = [Parameter(str(i), np.zeros(n)) for i, n in enumerate(sizes)]
-    buckets = Buckets(parameters, SINGLE, bucket_bytes)
+    buckets = Buckets(parameters, local.alone(), bucket_bytes)
     names = [p.name for bucket in buckets.buckets for p in bucket.parameters]
     assert names == [p.name for p in parameters[::-1]]
     for bucket in buckets.buckets:
         assert len(bucket.parameters) == 1 or bucket.flat.nbytes <= bucket_bytes
+
+
+def test_a_large_model_gets_larger_buckets_not_more_than_may_be_open():
+    parameters = [Parameter(str(i), np.zeros(10)) for i in range(1000)]
+    buckets = Buckets(parameters, local.alone(), bucket_bytes=100)
+    assert 1 < len(buckets.buckets) <= BUCKETS_MAX
+    assert sum(len(bucket.parameters) for bucket in buckets.buckets) == 1000
 
 
 def test_a_parameter_without_gradient_is_named():
@@ -191,23 +199,23 @@ def test_a_parameter_without_gradient_is_named():
 def test_row_and_column_parts_make_up_the_whole():
     whole = Making(seed=4).weight("w", 8, 12)
     for axis in (0, 1):
-        parts = run_ranks(4, lambda group, axis=axis: Making(4, group=group).part(whole, axis))
+        parts = run_local(4, lambda group, axis=axis: Making(4, group=group).part(whole, axis))
         np.testing.assert_array_equal(np.concatenate(parts, axis=axis), whole)
 
 
 def test_one_sum_forward_and_one_backward():
     """Megatron §3: a feed-forward layer costs two sums of batch x width, whatever its size."""
-    hub = Hub()
 
     def rank(group):
         layer = layers.FeedForward("f", 8, 32, Making(group=group))
         x = Tensor(np.ones((3, 8)), needs_grad=True)
         layer(x).sum().backward()
-        return x.grad
+        return x.grad, group.counters["calls"], group.counters["sent_bytes"]
 
-    first, second = run_ranks(2, rank, hub)
-    np.testing.assert_array_equal(first, second)
-    assert hub.bytes_sent["allreduce"] == 2 * 2 * 3 * 8 * 8
+    first, second = run_local(2, rank)
+    np.testing.assert_array_equal(first[0], second[0])
+    for _, calls, sent in (first, second):
+        assert (calls, sent) == (2, 2 * 3 * 8 * 8)  # of a sum of N bytes, each of two sends N
 
 
 # -- the grid
@@ -240,7 +248,7 @@ def test_what_is_no_grid(text):
 
 def test_impossible_divisions_say_so():
     with pytest.raises(TrainingError, match="tp=5 does not divide 24 hidden units"):
-        run_ranks(5, lambda world: Trainer(MLP, Grid(tp=5), world, Sgd(1)))
+        run_local(5, lambda world: Trainer(MLP, Grid(tp=5), world, Sgd(1)))
     with pytest.raises(TrainingError, match="8 layers cannot make 9 stages"):
         build(MLP, stages=9)
     with pytest.raises(TrainingError, match="2 samples make no 1 x 3 parts"):
@@ -268,46 +276,3 @@ def test_passes_are_shuffled_anew():
     order = DataOrder(0, 20, 20)
     assert [*order.rows(0)] != [*order.rows(1)]
     assert [*order.rows(1)] == [*DataOrder(0, 20, 20).rows(1)]
-
-
-# -- threads
-
-
-def test_calls_that_do_not_match_are_named():
-    def rank(group):
-        group.allreduce(np.zeros(2 + group.rank))
-
-    with pytest.raises(TrainingError, match=r"rank . called allreduce of . float64, rank . called"):
-        run_ranks(2, rank)
-
-
-def test_a_rank_that_fails_ends_the_others():
-    seen = []
-
-    def rank(group):
-        if group.rank == 1:
-            raise RuntimeError("this one")
-        try:
-            group.recv(1)
-        except PeerLost as error:
-            seen.append(str(error))
-            raise
-
-    with pytest.raises(RuntimeError, match="this one"):
-        run_ranks(2, rank)
-    assert seen == ["rank 1 lost in epoch 0 during recv from rank 1"]
-
-
-def test_all_collectives_of_threads():
-    def rank(group):
-        total = group.allreduce(np.arange(5.0) + group.rank)
-        mine = group.reduce_scatter(np.arange(5.0))
-        whole = group.all_gather(mine)
-        told = group.broadcast(np.full(2, float(group.rank)), root=1)
-        group.barrier()
-        return total, whole, told
-
-    for total, whole, told in run_ranks(3, rank):
-        np.testing.assert_array_equal(total, 3 * np.arange(5.0) + 3)
-        np.testing.assert_array_equal(whole, 3 * np.arange(5.0))
-        np.testing.assert_array_equal(told, [1.0, 1.0])

@@ -8,6 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from ddp.local import run_local
 from ddp.training.autograd import Parameter
 from ddp.training.data import Dataset
 from ddp.training.errors import TrainingError
@@ -17,7 +18,6 @@ from ddp.training.optimizers import Sgd
 from ddp.training.order import DataOrder
 from ddp.training.race import Race
 from ddp.training.stale import StaleServer
-from ddp.training.threads import run_ranks
 from ddp.training.trainer import Trainer
 
 SPEC = Spec("mlp", 6, 3, width=8, depth=1)
@@ -53,7 +53,7 @@ def test_bound_zero_is_synchronous_training_bit_for_bit():
             trainer.step(DATA.train_x[rows], DATA.train_y[rows])
         return [p.data for p in trainer.parameters]
 
-    for theirs in run_ranks(4, rank):
+    for theirs in run_local(4, rank):
         for ours, other in zip(found.parameters, theirs, strict=True):
             np.testing.assert_array_equal(ours.data, other)
     assert set(outcome.staleness) == {0}
