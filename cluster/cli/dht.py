@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from cluster import render, topology
+from cluster.cli.lab import laboratory
 from cluster.control import running
 from cluster.errors import NotInTime, NotRunning, RingError, Unhealthy, Usage
 from dht.client import (
@@ -295,28 +296,10 @@ def keys(
     render.table(heads, table, right=("VERSION", "BYTES"))
 
 
-@app.command()
-def lab(
-    name: Annotated[str, typer.Argument(help="An experiment; without one, the list.")] = "",
-    all_: Annotated[bool, typer.Option("--all", help="All of them, one after the other.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder of the figures.")] = Path("figures"),
-    form: Annotated[str, typer.Option(help="svg or png.")] = "svg",
-    figures: Annotated[bool, typer.Option(help="Draw them (needs matplotlib).")] = True,
-    seed: Annotated[int, typer.Option(help="Of all dice; the same seed gives the same run.")] = 1,
-    json: Json = False,
-) -> None:
-    """The published figures of Chord, taken from our core; exit status 1 if a claim fails."""
-    from cluster.cli.lab import run_experiments
-    from cluster.lab.dht_experiments import EXPERIMENTS
-
-    run_experiments(
+app.command("lab")(
+    laboratory(
         "dht",
-        EXPERIMENTS,
-        name,
-        all_=all_,
-        out=out,
-        form=form,
-        figures=figures,
-        seed=seed,
-        json=json,
+        "cluster.lab.dht_experiments",
+        "The published figures of Chord, taken from our core; exit status 1 if a claim fails.",
     )
+)

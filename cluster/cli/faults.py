@@ -9,7 +9,8 @@ import typer
 
 from cluster import render, topology
 from cluster.chaos.grudges import GRUDGES, Grudge, apart
-from cluster.cli import lab, tunnel
+from cluster.cli import tunnel
+from cluster.cli.lab import laboratory
 from cluster.cli.nodes import Target, select, views
 from cluster.control import Control
 from cluster.errors import Unhealthy, Usage
@@ -19,7 +20,13 @@ from cluster.selectors import resolve
 net = typer.Typer(no_args_is_help=True, help="Faults of links between live nodes.")
 disk = typer.Typer(no_args_is_help=True, help="Faults of live nodes' disks.")
 clock = typer.Typer(no_args_is_help=True, help="Faults of live nodes' clocks.")
-net.command()(lab.lab)
+net.command("lab")(
+    laboratory(
+        "net",
+        "cluster.lab.experiments",
+        "Experiments that a lecturer would project; exit status 1 if a claim does not hold.",
+    )
+)
 net.add_typer(tunnel.app, name="tunnel")
 
 

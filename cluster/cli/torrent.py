@@ -26,6 +26,7 @@ from typing import Annotated, Any
 import typer
 
 from cluster import render, topology
+from cluster.cli.lab import laboratory
 from cluster.control import running
 from cluster.errors import Conflict, NotInTime, NotRunning, RingError, Usage
 from netstack.runtime.parent import die_with
@@ -357,33 +358,10 @@ def status(json: Json = False) -> None:
     _run(["status"], show, json_=json)
 
 
-@app.command()
-def lab(
-    out: Annotated[Path, typer.Option(help="Folder of the figure.")] = Path("figures"),
-    figures: Annotated[bool, typer.Option(help="Draw it (needs matplotlib).")] = True,
-    seed: Annotated[int, typer.Option(help="Of all dice; the same seed gives the same run.")] = 1,
-    json: Json = False,
-) -> None:
-    """A slow seed dies early: the four ways to choose pieces, compared; a minute or two."""
-    from cluster.bench.harness import machine
-    from cluster.errors import Unhealthy
-    from cluster.lab.torrent_strategies import strategies
-
-    outcome = strategies(seed)
-    if figures:
-        from cluster.lab.draw import draw
-
-        path = out / f"torrent-{outcome.name}.svg"
-        draw(outcome, path)
-        render.say(f"figure {path}")
-    if json:
-        render.as_json({"bench": "torrent lab", "machine": machine(), "rows": outcome.rows()})
-    else:
-        render.say(outcome.sentence)
-        rows = [
-            (check.claim, f"{check.value:.3g}", check.bound, "yes" if check.holds else "NO")
-            for check in outcome.checks
-        ]
-        render.table(("CLAIM", "VALUE", "BOUND", "HOLDS"), rows, right=("VALUE", "BOUND"))
-    if not outcome.holds:
-        raise Unhealthy("a claim does not hold")
+app.command("lab")(
+    laboratory(
+        "torrent",
+        "cluster.lab.torrent_strategies",
+        "A slow seed dies early: the ways to choose pieces, compared; a minute or two.",
+    )
+)

@@ -101,3 +101,6 @@ def strategies(seed: int) -> Outcome:
         checks,
         [lost, time],
     )
+
+
+EXPERIMENTS: Final = {"strategies": strategies}
