@@ -510,6 +510,7 @@ LOOKS_LIKE_A_LIMIT = re.compile(
 # Constants that bound nothing that comes from outside, or are tested where their file is.
 NO_LIMITS = {
     "connection.COPIED_MAX": "how a packet is copied, not whether",
+    "peer.UNCUT_MAX": "how a write is queued, not whether",
     "qlog_file.BUFFER_BYTES": "how often a file is written to",
     "bbr.BANDWIDTH_ROUNDS": "test_congestion.py plays the model's rounds",
     "bbr.FULL_ROUNDS": "the same",
