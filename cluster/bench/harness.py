@@ -104,15 +104,23 @@ class Load:
 
 
 def compare(
-    case: str, ours: Sequence[Load], peer: str, theirs: Sequence[Load] | None, bar: float | None
+    case: str,
+    ours: Sequence[Load],
+    peer: str,
+    theirs: Sequence[Load] | None,
+    bar: float | None,
+    missing: str = "",
 ) -> list[Row]:
-    """Rows of a closed-loop case: rate (which has the bar), p50 and p99."""
+    """Rows of a closed-loop case: rate (which has the bar), p50 and p99.
+
+    `missing` says why there is nothing of theirs, and what to do.
+    """
 
     def both(measure: Any) -> tuple[float, float | None]:
         mine = statistics.median(measure(load) for load in ours)
         return mine, statistics.median(measure(load) for load in theirs) if theirs else None
 
-    note = "" if theirs else f"{peer} is not installed"
+    note = "" if theirs else missing or f"{peer} is not installed"
     rate, p50, p99 = (
         both(lambda load: load.rate),
         both(lambda load: load.percentile_ms(50)),

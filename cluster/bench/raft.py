@@ -47,8 +47,8 @@ def run(*, peers: bool, seconds: float = 3.0) -> Report:
     report = Report("raft")
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(Ours())
-        etcd = None
-        if peers and not etcd_peer.missing():
+        etcd, missing = None, etcd_peer.missing()
+        if peers and not missing:
             etcd = stack.enter_context(etcd_peer.EtcdCluster())
         for operation in ("put", "get"):
             for clients in CLIENTS:
@@ -60,7 +60,8 @@ def run(*, peers: bool, seconds: float = 3.0) -> Report:
                         theirs.append(_etcd_load(etcd, operation, clients, seconds))
                 case = f"{operation}, {clients} clients"
                 bar = BAR_RATIO if peers else None
-                report.rows += compare(case, mine, "etcd" if peers else "-", theirs or None, bar)
+                peer = "etcd" if peers else "-"
+                report.rows += compare(case, mine, peer, theirs or None, bar, missing)
         report.rows.append(Row("under load", "worst", "elections", ours.elections(), bar=0))
     report.rows += _failover_rows(etcd is not None)
     return report

@@ -41,6 +41,9 @@ EXIT_OK, EXIT_USAGE, EXIT_CONFLICT, EXIT_BUG = 0, 2, 5, 70
 # What a service may take to finish the calls it has; then it is stopped all the same.
 DRAIN_S = 5.0
 
+# A store that takes 6,000 writes a second makes so many objects that live in a third of a second.
+YOUNG_OBJECTS = 10_000
+
 
 class Service(Protocol):
     """What a daemon is made of; the simulation starts the same objects."""
@@ -88,15 +91,16 @@ def main(service_name: str, make: Callable[[], Service], arguments: list[str]) -
 
 
 def _tune_interpreter() -> None:
-    """Against pauses: a full garbage collection stops everything for a tenth of a second.
+    """Against pauses: a garbage collection stops everything, 1 ms for each thousand objects.
 
-    Reference counting frees all that is not in a cycle, and young cycles are still collected, in
-    larger portions; what is there at the start, and what has grown old, is not searched again.
-    And a thread that comes back from the disk gets its turn after 0.5 ms instead of 5.
+    Reference counting frees all that is not in a cycle. Young cycles are still collected, in
+    portions that no heartbeat notices: three times YOUNG_OBJECTS at most. What has been searched
+    twice is not searched again, nor is what is there at the start. And a thread that comes back
+    from the disk gets its turn after 0.5 ms instead of 5.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 1_000_000)
+    gc.set_threshold(YOUNG_OBJECTS, 1, 1_000_000)
     sys.setswitchinterval(0.0005)
 
 

@@ -22,8 +22,9 @@ Done = Callable[[Any, BaseException | None], None]
 
 Work = tuple[Callable[[], Any], Done]
 
-# A call that blocks the loop longer than this was slow.
-BRIEF_S: Final = 0.0005
+# A call that blocks the loop longer than this was slow. Less says little of the disk: a process
+# that has its turn on the processor meanwhile takes a millisecond or two as well.
+BRIEF_S: Final = 0.003
 
 # After a slow call, this many times its duration without another on the loop.
 ABSTINENCE: Final = 100
