@@ -16,7 +16,7 @@ from dht.config import SERVICE
 from dht.ranges import Ranges
 from dht.results import NotReached, Path
 from netstack.rpc.client import RpcClient
-from netstack.rpc.errors import BadRequest, DeadlineExceeded, Failed, RpcError
+from netstack.rpc.errors import BadRequest, DeadlineExceeded, Failed, NotListening, RpcError
 from netstack.rpc.node import RpcNode
 from netstack.runtime.endpoint import Address
 
@@ -64,7 +64,7 @@ class Seeker:
         except RpcError as error:
             if not isinstance(error, (Failed, BadRequest)):
                 self._silent[to.name] = self._now()
-            if isinstance(error, DeadlineExceeded):
+            if isinstance(error, (DeadlineExceeded, NotListening)):
                 self._mute[to.name] = self._now()
             raise
         if self._silent:
@@ -84,7 +84,7 @@ class Seeker:
         return sorted(known, key=self._was_silent)
 
     def _is_mute(self, peer: Contact) -> bool:
-        """Whether it let a call run out just now, and has answered none since."""
+        """Whether it let a call run out or was not there just now, and has answered none since."""
         return self._now() - self._mute.get(peer.name, -1e9) < SILENT_S
 
     def _was_silent(self, peer: Contact) -> bool:

@@ -132,6 +132,7 @@ class RpcClient:
         if not self._closed:
             if self._dialling is None or self._dialling.done():
                 self._dialling = asyncio.ensure_future(self._dial())
+                self._dialling.add_done_callback(_ended)
             dialling, remaining = self._dialling, deadline - self._node.runtime.clock.now()
             await asyncio.wait((dialling,), timeout=max(0.0, remaining))
             if dialling.done() and not dialling.cancelled():
@@ -139,8 +140,14 @@ class RpcClient:
         raise Unavailable(f"no connection to {self._expect or self._service} at {self._address}")
 
     async def _dial(self) -> RpcConnection:
-        self._connection = await self._dialler.dial()
+        self._connection = await self._dialler.dial(patient=False)
         return self._connection
+
+
+def _ended(dialling: asyncio.Task[RpcConnection]) -> None:
+    """Its error, if it has one, is for those who wait for it; there may be none any more."""
+    if not dialling.cancelled():
+        dialling.exception()
 
 
 def _wire(key: list[Any] | None) -> tuple[Any, ...] | None:

@@ -8,10 +8,9 @@ asked often. With jitter, lest all ask at once.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING
 
-from netstack.rpc.errors import Unavailable
+from netstack.rpc.errors import NotListening, Unavailable
 from netstack.runtime.endpoint import Address
 
 if TYPE_CHECKING:
@@ -39,8 +38,11 @@ class Dialler:
         host, port = self._address
         return f"<Dialler {self._expect or self._service} {host}:{port}>"
 
-    async def dial(self) -> RpcConnection:
-        """An open connection, however long it takes; one caller at a time."""
+    async def dial(self, *, patient: bool = True) -> RpcConnection:
+        """An open connection, however long it takes; one caller at a time.
+
+        `patient`: also if no process listens there. Else that is NotListening, after the pause.
+        """
         runtime = self._node.runtime
         while True:
             if runtime.clock.now() - self._began < REDIAL_S_MAX:
@@ -49,7 +51,10 @@ class Dialler:
             else:
                 self._pause_s = REDIAL_S_MIN
             self._began = runtime.clock.now()
-            with contextlib.suppress(Unavailable):
+            try:
                 return await self._node.dial(
                     self._address, self._service, self._expect, DIAL_TIMEOUT_S
                 )
+            except Unavailable as error:
+                if isinstance(error, NotListening) and not patient:
+                    raise

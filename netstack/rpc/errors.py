@@ -6,6 +6,7 @@
     │   ├── UnknownMethod
     │   ├── Forbidden          the caller's certificate does not allow this method
     │   ├── Unavailable        nobody reachable, draining, or not yet started
+    │   │   └── NotListening   and the machine says so: no process has the port
     │   ├── Overloaded         a concurrency or queue limit was reached; try again later
     │   └── Failed             the service said no, with a code of its own
     └── Indefinite             it may or may not have taken effect
@@ -75,6 +76,10 @@ class Unavailable(Definite):
     """The request never reached a service that could have run it."""
 
     code = "unavailable"
+
+
+class NotListening(Unavailable):
+    """No process listens at the address. To a caller further away it is plain Unavailable."""
 
 
 class Overloaded(Definite):

@@ -23,12 +23,12 @@ from typing import Any
 from netstack.rpc.client import RpcClient
 from netstack.rpc.connection import RpcConnection
 from netstack.rpc.dialler import Dialler
-from netstack.rpc.errors import Unavailable
+from netstack.rpc.errors import NotListening, Unavailable
 from netstack.rpc.service import RpcService
 from netstack.runtime.endpoint import Address
 from netstack.runtime.runtime import Runtime
 from netstack.transport.config import TransportConfig
-from netstack.transport.errors import TransportError
+from netstack.transport.errors import NobodyThere, TransportError
 from netstack.transport.host import Host
 from netstack.transport.peer import Peer, Stream
 from security.identity import Identity
@@ -93,11 +93,13 @@ class RpcNode:
     async def dial(
         self, address: Address, service: str, expect: str | None, timeout_s: float
     ) -> RpcConnection:
-        """One attempt at a new connection; raises Unavailable."""
+        """One attempt at a new connection; raises Unavailable, or NotListening."""
         try:
             peer = await self.host.connect(
                 address, service=service, expect=expect, timeout_s=timeout_s
             )
+        except NobodyThere as error:
+            raise NotListening(str(error)) from error
         except TransportError as error:
             raise Unavailable(str(error)) from error
         connection = self._adopt(peer)

@@ -40,5 +40,8 @@ class Endpoint(Protocol):
     def set_receiver(self, receiver: Receiver) -> None:
         """Have `receiver(datagrams, source, mark)` called on the loop for what arrives."""
 
+    def refuses(self, destination: Address) -> bool:
+        """Whether `destination` says that no socket is bound there. Silence is no refusal."""
+
     def close(self) -> None:
         """Release the socket. Nothing is sent or received after."""

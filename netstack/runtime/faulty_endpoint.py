@@ -60,6 +60,15 @@ class FaultyEndpoint:
         _, _, datagram, destination, mark = heapq.heappop(self._under_way)
         self._inner.send((datagram,), destination, mark)
 
+    def refuses(self, destination: Address) -> bool:
+        """See Endpoint. What asks may be lost, and an answer that is not there at once is none."""
+        shaper = self._shapers.get(destination)
+        if shaper is not None:
+            now = self._clock.true_now()
+            if not any(arrives <= now for arrives, _ in shaper.shape(b"", now)):
+                return False
+        return self._inner.refuses(destination)
+
     def set_receiver(self, receiver: Receiver) -> None:
         """See Endpoint."""
         self._inner.set_receiver(receiver)

@@ -51,6 +51,20 @@ class UdpSender:
         """See Endpoint."""
         self._receiver = receiver
 
+    def refuses(self, destination: Address) -> bool:
+        """See Endpoint. This machine's kernel says so at once; who is further away, never."""
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as knocking:
+                knocking.setblocking(False)
+                knocking.connect(destination)
+                knocking.send(b"")
+                knocking.recv(1)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+        return False
+
     def _set_mark(self, mark: int) -> None:
         # A property of the socket, since nearly all that it sends has the same.
         self._mark = mark

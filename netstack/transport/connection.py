@@ -29,6 +29,7 @@ from netstack.transport.errors import (
     ConnectionClosed,
     ConnectTimeout,
     IdleTimeout,
+    NobodyThere,
     PeerRejected,
     PeerRestarted,
     ProtocolViolation,
@@ -53,6 +54,9 @@ HANDSHAKE, OPEN, CLOSED = "handshake", "open", "closed"
 PROTOCOL_VIOLATION: Final = 2  # code of the CLOSE that answers one
 
 COPIED_MAX: Final = 2048
+
+# Answers overdue in a row before a responder asks whether the initiator's socket still exists.
+RESPONDER_TIMEOUTS: Final = 2
 
 # Frames that wait to be sent behind a packet of the peer's: a few for each of its streams. Who asks
 # (CHALLENGE, STOP) and acknowledges no answer would otherwise fill the queue without end.
@@ -201,6 +205,21 @@ class Connection:
             return False
         self._end(PeerRestarted("the peer was restarted and does not know this connection"))
         return True
+
+    @property
+    def patience_is_over(self) -> bool:
+        """Whether it is time to ask if anybody is there still.
+
+        Who was dialled lives where it was dialled, so one answer that is overdue is enough. Who
+        dialled may have moved, and speaks for itself soon, if it lives.
+        """
+        if not self.is_initiator:
+            return self.recovery.timeouts >= RESPONDER_TIMEOUTS
+        return self.recovery.timeouts > 0 or self.state == HANDSHAKE
+
+    def nobody_there(self) -> None:
+        """No socket is bound to the peer's address."""
+        self._end(NobodyThere("the peer's process is gone: nobody listens at its address"))
 
     # -- frames, called by the parser
 

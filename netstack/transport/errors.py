@@ -5,7 +5,8 @@ TransportError
 ├── PeerRejected        somebody answered, and is not who was asked for
 ├── ConnectionClosed    the connection is over; `code` and `reason` as the closing side gave them
 │   ├── IdleTimeout     nothing was received for too long
-│   └── PeerRestarted   the peer does not know this connection any more (stateless reset)
+│   ├── PeerRestarted   the peer does not know this connection any more (stateless reset)
+│   └── NobodyThere     no socket is bound where the peer is sought: its process is dead
 ├── BufferFull          more was pushed than the stream's hard bound; nothing of it was taken
 └── ProtocolViolation   the peer broke the protocol (an authenticated peer: a bug, or malice)
 """
@@ -39,6 +40,10 @@ class IdleTimeout(ConnectionClosed):
 
 class PeerRestarted(ConnectionClosed):
     """The peer answered with a valid stateless reset."""
+
+
+class NobodyThere(ConnectionClosed):
+    """The address refuses datagrams: no process listens there, or none any more."""
 
 
 class BufferFull(TransportError):

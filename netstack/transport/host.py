@@ -33,6 +33,7 @@ from netstack.transport.connection import CLOSED, HANDSHAKE, OPEN, Connection
 from netstack.transport.errors import (
     ConnectionClosed,
     ConnectTimeout,
+    NobodyThere,
     PeerRejected,
 )
 from netstack.transport.handshake import Context, Initiator, Parameters, Responder
@@ -113,8 +114,12 @@ class Host:
     ) -> Peer:
         """A connection to the `service` at `address`; its certificate must bear `expect`.
 
-        Raises ConnectTimeout, PeerRejected, or ConnectionClosed when the peer ended it at once.
+        Raises NobodyThere, ConnectTimeout, PeerRejected, or ConnectionClosed when the peer ended
+        it at once.
         """
+        assert self._endpoint is not None, "the host is not started"
+        if self._endpoint.refuses(address):
+            raise NobodyThere(f"nobody listens at {address[0]}:{address[1]}")
         now = self._now()
         local_id = self._new_id()
         static_key, token = self._known.get(address, (None, b""))
@@ -204,7 +209,8 @@ class Host:
     ) -> None:
         """Whatever is not sealed, or comes from where its connection does not send to."""
         if not data:
-            raise Malformed("an empty datagram")
+            self.counters["knocks"] += 1  # who asks this wants the kernel's answer, not ours
+            return
         kind = data[0]
         if kind in (packet.INITIAL_XX, packet.INITIAL_IK):
             self._receive_initial(data, source, now)
@@ -425,6 +431,9 @@ class Host:
         if self._endpoint is not None:
             self._endpoint.send(datagrams, destination, mark)
 
+    def _refused(self, address: Address) -> bool:
+        return self._endpoint is not None and self._endpoint.refuses(address)
+
     def _flush(self) -> None:
         self._flushing = False
         dirty, self._dirty = self._dirty, {}
@@ -469,6 +478,8 @@ class Host:
                 self._set_alarm(peer)
         for peer in due:
             peer.connection.on_deadline(now)
+            if peer.connection.patience_is_over and self._refused(peer.address):
+                peer.connection.nobody_there()
             self._settle(peer)
             self.touch(peer)
         if alarms:

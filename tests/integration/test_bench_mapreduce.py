@@ -14,6 +14,7 @@ def test_every_case_gives_a_row(monkeypatch):
         ("TEXT_MB", 2),
         ("INDEX_MB", 2),
         ("SMALL_MB", 1),
+        ("LONG_MB", 2),
         ("RECORDS", 20_000),
         ("ROUNDS", 1),
     ):

@@ -235,6 +235,7 @@ def test_the_peer_itself_passes(scenario):
         (bugs.IgnoresExpectation, swaps),
         (bugs.ComparesTooEarly, swaps),
         (bugs.SilenceIsAbsence, unreachable),
+        (bugs.AbsentIfNotHere, unreachable),
         (bugs.NoFence, replaced),
     ],
 )

@@ -34,6 +34,7 @@ class SimulatedNetwork:
         self._loop = loop
         self._wire = contextvars.Context()  # nobody's: a datagram outlives its sender
         self._sockets: dict[Address, SimulatedEndpoint] = {}
+        self._owners: dict[Address, str] = {}  # of all sockets that there ever were
         self._shapers: dict[tuple[str, str], LinkShaper] = {}
         self._cut: set[tuple[str, str]] = set()  # asked only, never iterated: order-free
         self._next_port = EPHEMERAL_PORT
@@ -58,6 +59,7 @@ class SimulatedNetwork:
             holder = self._sockets[host, port].node
             raise PortTaken(f"UDP port {port} on {host} is taken by {holder}")
         endpoint = self._sockets[host, port] = SimulatedEndpoint(self, node, (host, port))
+        self._owners[host, port] = node
         return endpoint
 
     def release(self, endpoint: SimulatedEndpoint) -> None:
@@ -112,6 +114,13 @@ class SimulatedNetwork:
                 arrives, self._deliver, copy, source, destination, mark, context=self._wire
             )
 
+    def refuses(self, endpoint: SimulatedEndpoint, destination: Address) -> bool:
+        """Whether no socket is bound there, and word of it comes back: only on one machine."""
+        if destination in self._sockets or self.base_policy != BASE_POLICY:
+            return False
+        owner = self._owners.get(destination, "")
+        return not {(endpoint.node, owner), (owner, endpoint.node)} & self._cut
+
     def _deliver(self, datagram: bytes, source: Address, destination: Address, mark: int) -> None:
         target = self._sockets.get(destination)
         if target is None:
@@ -142,6 +151,10 @@ class SimulatedEndpoint:
         if not self.closed:
             for datagram in datagrams:
                 self._network.send(self, datagram, destination, mark)
+
+    def refuses(self, destination: Address) -> bool:
+        """See Endpoint."""
+        return not self.closed and self._network.refuses(self, destination)
 
     def set_receiver(self, receiver: Receiver) -> None:
         """See Endpoint."""

@@ -23,6 +23,7 @@ from netstack.transport.congestion.hystart import (
     HyStart,
 )
 from netstack.transport.congestion.newreno import NewReno
+from netstack.transport.connection import RESPONDER_TIMEOUTS
 from netstack.transport.errors import ConnectTimeout
 from netstack.transport.mtu import (
     BLACK_HOLE_LOSSES,
@@ -57,6 +58,12 @@ def stays_open_for(silence_s):
     connection = pair_of(idle_timeout_s=IDLE_S, keep_alive_s=0.0).client.connection
     connection.on_deadline(connection._last_received + silence_s)
     return connection.state == "open"
+
+
+def responder_is_patient_for(timeouts):
+    connection = pair_of().server.connection
+    connection.recovery.timeouts = timeouts
+    return not connection.patience_is_over
 
 
 def says_nothing_for(silence_s):
@@ -130,6 +137,8 @@ def new_token_of_the_future(ahead_s):
 
 
 @table(
+    Limit("overdue answers of a responder's peer", "connection.RESPONDER_TIMEOUTS",
+          responder_is_patient_for, RESPONDER_TIMEOUTS - 1, RESPONDER_TIMEOUTS),
     Limit("idle time-out", "TransportConfig.idle_timeout_s", stays_open_for, IDLE_S - TICK, IDLE_S),
     Limit("keep-alive", "TransportConfig.keep_alive_s", says_nothing_for, KEEP_ALIVE_S - TICK,
           KEEP_ALIVE_S),
