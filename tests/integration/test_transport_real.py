@@ -17,6 +17,7 @@ from netstack.transport.config import TransportConfig
 from netstack.transport.errors import (
     ConnectionClosed,
     ConnectTimeout,
+    NobodyThere,
     PeerRestarted,
     TransportError,
 )
@@ -188,17 +189,27 @@ async def test_a_server_that_stands_still_is_waited_for(server, caller):
     assert await asyncio.wait_for(asking, 20) == b"x" * 100_000
 
 
-async def test_a_peer_that_is_gone_harms_no_other_connection(server, caller):
+async def test_a_peer_that_is_silent_or_gone_harms_no_other_connection(server, caller):
+    peer = await caller.connect(("127.0.0.1", server.start()), service="echo")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
-        nobody = taken.getsockname()
-    peer = await caller.connect(("127.0.0.1", server.start()), service="echo")
-    dial = asyncio.create_task(caller.connect(nobody, service="echo", timeout_s=0.5))
-    for i in range(20):
-        assert await ask(peer, b"%d" % i) == b"%d" % i
-    with pytest.raises(ConnectTimeout):
-        await dial
+        address = taken.getsockname()
+        dial = asyncio.create_task(caller.connect(address, service="echo", timeout_s=0.5))
+        for i in range(20):
+            assert await ask(peer, b"%d" % i) == b"%d" % i
+        with pytest.raises(ConnectTimeout):
+            await dial
+    with pytest.raises(NobodyThere):
+        await caller.connect(address, service="echo")
     assert await ask(peer, b"still here") == b"still here"
+
+
+async def test_a_process_that_was_killed_is_missed_as_soon_as_it_is_asked(server, caller):
+    peer = await caller.connect(("127.0.0.1", server.start()), service="echo")
+    assert await ask(peer, b"x") == b"x"
+    server.kill()
+    with pytest.raises(NobodyThere):
+        await asyncio.wait_for(ask(peer, b"anybody?"), caller._config.idle_timeout_s / 3)
 
 
 async def test_both_ends_in_one_process(start_host):
@@ -209,7 +220,7 @@ async def test_both_ends_in_one_process(start_host):
     await peer.close(7, "enough")
     await until(lambda: not server._peers)
     assert not caller._peers
-    assert not server.counters - Counter(retries=1)
+    assert not server.counters - Counter(retries=1, knocks=1)
 
 
 async def test_a_writer_waits_for_a_reader_that_does_not_read(start_host):

@@ -305,7 +305,7 @@ class TestRefusals:
         await tunnel.start(await tunnel.target(echo), via)
         with pytest.raises(ConnectionResetError):
             await asyncio.wait_for(ask(tunnel, b"x"), PATIENCE_S)
-        assert tunnel.said == [f"reset a connection: no answer from {HOST}:{via[1]}"]
+        assert tunnel.said == [f"reset a connection: nobody listens at {HOST}:{via[1]}"]
 
     @with_tunnel
     async def test_one_connection_too_many_is_refused_and_the_others_go_on(self, tunnel):
