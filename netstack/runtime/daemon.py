@@ -166,6 +166,7 @@ async def _run(
             await _attempt(runtime, "drain", _drain(service, runtime))
         await _attempt(runtime, "stop", service.stop())
     runtime.on_fatal = None
+    asyncio.get_running_loop().set_exception_handler(None)
     await runtime.cancel_tasks()
     reason = failures[0] if failures else None
     runtime.events.emit("node.stop", cause=None if reason is None else str(reason))
