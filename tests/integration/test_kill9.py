@@ -96,11 +96,10 @@ async def test_a_paused_leader_gives_no_stale_read_and_steps_down(cluster, load)
         await _put(load.client, key, b"new")
         await ring(cluster, "resume", leader)
         try:
-            answer = await question
+            told = repr(await question)
         except Failed as refusal:
-            assert refusal.reason == "not-leader"
-        else:
-            assert b"new" in repr(answer).encode(), "a leader of the past answered a read"
+            told = refusal.reason
+        assert "new" in told or told == "not-leader", "a leader of the past answered a read"
     roles = await asyncio.to_thread(cluster.roles)
     assert leader not in roles.get("leader", []), f"{leader} still believes that it leads"
 

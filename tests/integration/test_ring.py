@@ -243,7 +243,8 @@ def test_garbage_to_a_nodes_port_is_counted_and_harms_nobody(ring):
     ring.healthy()
     line = r'^ring_transport_(\w+)_total{node="n1"} (\d+)'
     counted = {name: int(n) for name, n in re.findall(line, ring("metrics").stdout, re.M)}
-    assert counted["malformed"] > 500, counted
+    assert counted["malformed"] > 0
+    assert counted["unknown"] > 1000
 
 
 def test_a_client_of_another_cluster_is_refused(ring, tmp_path):
