@@ -211,9 +211,14 @@ class Outgoing:
             parts.append(frame[1])
             frames.append(frame)
             room -= len(frame[1])
-        datagrams = self._datagrams
-        while datagrams and len(datagrams[0]) + f.BLOB_HEAD.size <= room:
+        datagrams, most = self._datagrams, self.mtu.current - OVERHEAD - f.BLOB_HEAD.size
+        while datagrams:
+            size = len(datagrams[0])
+            if size > room - f.BLOB_HEAD.size and size <= most:
+                break  # it has its place in the next packet
             data = datagrams.popleft()
+            if size > most:
+                continue  # the path carried more when it was taken; it is lost, as it may be
             parts.append(f.BLOB_HEAD.pack(f.DATAGRAM, len(data)) + data)
             frames.append((f.DATAGRAM,))
             room -= len(data) + f.BLOB_HEAD.size
