@@ -299,6 +299,8 @@ class Host:
             raise
         peer = Peer(self, Connection(self._config, responder, local_id, now), source)
         self._trace(peer, "server")
+        if peer.connection.outgoing.trace is not None:
+            peer.connection.outgoing.trace.handshake_received(data)
         peer.connection.new_token = self._mint.new(source[0], wall)
         peer.initial_key = key
         self._peers[local_id] = peer
@@ -346,11 +348,12 @@ class Host:
         )
 
     def _trace(self, peer: Peer, role: str) -> None:
-        clock = self._runtime.clock
-        local_id = peer.connection.local_id
-        opened = open_trace(self.identity.name, role, local_id, clock.now, clock.wall())
+        connection = peer.connection
+        opened = open_trace(self._runtime, self.identity.name, role, connection.local_id)
         if opened is not None:
-            peer.connection.outgoing.trace, close = opened
+            trace, close = opened
+            connection.outgoing.trace = trace
+            trace.state(connection.state)
             peer.on_close.append(lambda error: close())
 
     def _new_id(self) -> int:

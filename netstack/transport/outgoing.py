@@ -22,7 +22,7 @@ from netstack.transport.mtu import MtuDiscovery
 from netstack.transport.pacing import Pacer
 from netstack.transport.packet import DATA, HEADER, OVERHEAD
 from netstack.transport.qlog import Trace
-from netstack.transport.recovery import Recovery, SentPacket
+from netstack.transport.recovery import PACKET_THRESHOLD, Recovery, SentPacket
 from netstack.transport.rtt import ESTIMATORS
 from netstack.transport.stream_set import StreamSet
 from security.channel import Session
@@ -345,7 +345,8 @@ class Outgoing:
     def _lost(self, packets: list[SentPacket], now: float) -> None:
         for packet in packets:
             if self.trace is not None:
-                self.trace.lost(packet.number, packet.size)
+                behind = self.recovery.largest_acked - packet.number
+                self.trace.lost(packet.number, overtaken=behind >= PACKET_THRESHOLD)
             if packet.probe_size:
                 self.mtu.probe_lost(packet.probe_size, now)
                 continue
