@@ -4,9 +4,10 @@
            <──       <──(the same)────────────────────────────────────
 
 All go through the same relay, a process of its own, with packets of 1,200 bytes. Goodput is what
-the receiver has in its hands after so many seconds, handshake and slow start included.
+the receiver has in its hands after so many seconds, handshake and slow start included. A figure is
+the median of ROUNDS runs; in each round all take their turn on a line with the same seed.
 
-    python -m cluster.bench.lossy relay PORT LOSS RTT_S             prints its port
+    python -m cluster.bench.lossy relay PORT LOSS RTT_S SEED        prints its port
     python -m cluster.bench.lossy send KIND CONTROL PORT SECONDS HOME  prints bytes a second
 """
 
@@ -20,6 +21,7 @@ import itertools
 import json
 import random
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -38,37 +40,47 @@ RTTS_S: Final = (0.01, 0.05, 0.1)
 
 OURS: Final = "ours 1200 trains"
 CONTROLS: Final = ("cubic", "bbr")
+AIOQUIC: Final = ("aioquic", "-")
+ROUNDS: Final = 3
 MODE: Final = b"G"
 
 
 def run(*, peers: bool, seconds: float = 5.0) -> Report:
     """Every loss and round trip, ours with each controller, and aioquic through the same relay."""
     report = Report("transport --lossy")
-    theirs_too = peers and importlib.util.find_spec("aioquic") is not None
-    note = "" if theirs_too else "aioquic is not installed"
+    kinds = [(OURS, control) for control in CONTROLS]
+    if peers and _installed():
+        kinds.insert(0, AIOQUIC)
+    peer = "aioquic" if peers else "-"
+    note = "aioquic is not installed" if peers and AIOQUIC not in kinds else ""
     with tempfile.TemporaryDirectory(prefix="ring-bench-") as folder:
         home = Path(folder)
         make_identities(home)
         for loss, rtt_s in itertools.product(LOSSES, RTTS_S):
-            case = f"{loss:.0%} lost, {rtt_s * 1000:.0f} ms"
-            theirs = None
-            if theirs_too:
-                theirs = _goodput("aioquic", "-", loss, rtt_s, seconds, home) / 1e6
+            runs: dict[tuple[str, str], list[float]] = {kind: [] for kind in kinds}
+            for seed in range(1, ROUNDS + 1):
+                for kind, control in kinds:
+                    rate = _goodput(kind, control, loss, rtt_s, seconds, home, seed)
+                    runs[kind, control].append(rate / 1e6)
+            median = {kind: statistics.median(rates) for kind, rates in runs.items()}
             for control in CONTROLS:
-                ours = _goodput(OURS, control, loss, rtt_s, seconds, home) / 1e6
-                peer = "aioquic" if peers else "-"
-                shown = f"{case}, {control}"
-                report.rows.append(Row(shown, "rate", "MB/s", ours, peer, theirs, None, note))
+                case = f"{loss:.0%} lost, {rtt_s * 1000:.0f} ms, {control}"
+                ours, theirs = median[OURS, control], median.get(AIOQUIC)
+                report.rows.append(Row(case, "rate", "MB/s", ours, peer, theirs, None, note))
     return report
 
 
+def _installed() -> bool:
+    return importlib.util.find_spec("aioquic") is not None
+
+
 def _goodput(
-    kind: str, control: str, loss: float, rtt_s: float, seconds: float, home: Path
+    kind: str, control: str, loss: float, rtt_s: float, seconds: float, home: Path, seed: int
 ) -> float:
     base = [sys.executable, "-m", "cluster.bench.lossy"]
     with (
         _printing([*base, "serve", kind, str(home)]) as port,
-        _printing([*base, "relay", port, str(loss), str(rtt_s)]) as relayed,
+        _printing([*base, "relay", port, str(loss), str(rtt_s), str(seed)]) as relayed,
     ):
         done = subprocess.run(
             [*base, "send", kind, control, relayed, str(seconds), str(home)],
@@ -93,12 +105,12 @@ def _printing(command: list[str]) -> Iterator[str]:
 class Relay:
     """Forwards datagrams between one sender and one receiver over two emulated lines."""
 
-    def __init__(self, receiver: tuple[str, int], policy: LinkPolicy, seed: int = 1) -> None:
+    def __init__(self, receiver: tuple[str, int], policy: LinkPolicy, seed: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._receiver = receiver
         self._sender: tuple[str, int] | None = None
-        self._there = LinkShaper(policy, random.Random(seed))
-        self._back = LinkShaper(policy, random.Random(seed + 1))
+        self._there = LinkShaper(policy, random.Random(f"{seed} there"))
+        self._back = LinkShaper(policy, random.Random(f"{seed} back"))
         self._under_way: list[tuple[float, int, bytes, tuple[str, int]]] = []
         self._number = itertools.count()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -187,8 +199,8 @@ async def _send(kind: str, control: str, port: int, seconds: float, home: Path) 
     print(await goodput(await opener(), seconds), flush=True)
 
 
-async def _relay(port: int, loss: float, rtt_s: float) -> None:
-    relay = Relay(("127.0.0.1", port), line(loss, rtt_s))
+async def _relay(port: int, loss: float, rtt_s: float, seed: int) -> None:
+    relay = Relay(("127.0.0.1", port), line(loss, rtt_s), seed)
     print(relay.port, flush=True)
     await asyncio.Event().wait()
 
@@ -205,8 +217,8 @@ def main(arguments: list[str]) -> None:
     match arguments:
         case ["serve", kind, home]:
             uvloop.run(_serve(kind, Path(home)))
-        case ["relay", port, loss, rtt_s]:
-            uvloop.run(_relay(int(port), float(loss), float(rtt_s)))
+        case ["relay", port, loss, rtt_s, seed]:
+            uvloop.run(_relay(int(port), float(loss), float(rtt_s), int(seed)))
         case ["send", kind, control, port, seconds, home]:
             uvloop.run(_send(kind, control, int(port), float(seconds), Path(home)))
 

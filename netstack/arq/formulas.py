@@ -10,7 +10,7 @@ their efficiencies: lock-step (1 - p) / (1 + 2a) if the time-out is one RTT, sli
 min(1, W / (1 + 2a)).
 
 All throughputs are bytes a second, and those of a message that is long: the first round trip is
-not counted.
+not counted. Under loss, no answer is lost: they are cumulative, and the next makes good a lost one.
 """
 
 from __future__ import annotations
@@ -21,14 +21,49 @@ def lock_step(segment_bytes: float, rtt_s: float, loss: float = 0.0, rto_s: floa
     return segment_bytes / (rtt_s + rto_s * loss / (1 - loss))
 
 
-def fixed_window(segment_bytes: float, rtt_s: float, window: int, segment_s: float) -> float:
-    """W S / (RTT + (W - 1) t): the last of a batch leaves (W - 1) t after the first."""
-    return window * segment_bytes / (rtt_s + (window - 1) * segment_s)
+def fixed_window(
+    segment_bytes: float,
+    rtt_s: float,
+    window: int,
+    segment_s: float,
+    loss: float = 0.0,
+    rto_s: float = 0.0,
+) -> float:
+    """W S / (RTT + (W - 1) t): the last of a batch leaves (W - 1) t after the first.
+
+    Under loss, with a receiver that takes segments in order only: there is one timer, which starts
+    anew with each answer that brings something new. So a segment that is lost, not being the first
+    of its batch, is sent again an RTO after the answer to the one before it, RTT - t later than it
+    left itself; and an RTO after that, if it is lost again.
+    """
+    batch_s = rtt_s + (window - 1) * segment_s
+    waiting_s = window * rto_s * loss / (1 - loss) + (window - 1) * loss * (rtt_s - segment_s)
+    return window * segment_bytes / (batch_s + waiting_s)
 
 
-def sliding_window(segment_bytes: float, rtt_s: float, window: int, rate_bytes_s: float) -> float:
-    """min(rate, W S / RTT): the link's, or a window a round trip."""
-    return min(rate_bytes_s, window * segment_bytes / rtt_s)
+def sliding_window(
+    segment_bytes: float,
+    rtt_s: float,
+    window: int,
+    rate_bytes_s: float,
+    loss: float = 0.0,
+    rto_s: float = 0.0,
+) -> float:
+    """min(rate, W S / RTT): the link's, or a window a round trip.
+
+    Under loss, with a receiver that takes segments in order only ("go back N"): after a time-out
+    the j-th answer comes RTT + (j div W) max(RTT, W t) + (j mod W) t later, and from the last one
+    before the next loss it is an RTO to the next time-out. The run of segments between two losses
+    is geometric, with q = 1 - p: q / p of them on average, and b = q^W / (1 - q^W) full windows.
+    """
+    segment_s = segment_bytes / rate_bytes_s
+    if not loss:
+        return min(rate_bytes_s, window * segment_bytes / rtt_s)
+    q = 1 - loss
+    windows = q**window / (1 - q**window)
+    rest_s = (q / loss - window * windows) * segment_s
+    run_s = rtt_s + windows * max(rtt_s, window * segment_s) + rest_s
+    return segment_bytes * q / loss / (rto_s + q * run_s)
 
 
 def window_for(segment_bytes: float, rtt_s: float, rate_bytes_s: float) -> float:

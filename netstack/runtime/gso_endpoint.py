@@ -41,6 +41,10 @@ ECN_BITS: Final = 3
 BURST_MAX: Final = 256
 BURST_BYTES: Final = 512 * 1024
 
+# Why a train is refused of which datagrams may still pass one by one: the device cannot cut it, or
+# its segments are larger than the device's MTU (older kernels say EINVAL to that as well).
+NOT_AS_A_TRAIN: Final = (errno.EIO, errno.EINVAL, errno.EMSGSIZE)
+
 _SIZE: Final = struct.Struct("=H")
 _GRO_SIZE: Final = struct.Struct("=i")
 
@@ -108,11 +112,14 @@ class GsoEndpoint(UdpSender):
         try:
             self._socket.sendmsg(train, ancillary, 0, destination)
         except OSError as error:
-            if error.errno in (errno.EIO, errno.EINVAL):
-                self._trains = False
-                super().send(train, destination, self._mark)
-            else:
+            if error.errno not in NOT_AS_A_TRAIN:
                 self.send_failures += len(train)
+                return
+            # What fits goes singly; which of them do not is the path's business, and none of GSO's.
+            failures = self.send_failures
+            super().send(train, destination, self._mark)
+            if error.errno != errno.EMSGSIZE and self.send_failures == failures:
+                self._trains = False
 
     def close(self) -> None:
         """See Endpoint."""

@@ -15,6 +15,13 @@ from netstack.runtime.endpoint import NOT_ECT, Address, EndpointError, PortTaken
 # The kernel's default of 208 KiB overflows in 2 ms at full speed; this is net.core.rmem_max here.
 BUFFER_BYTES = 4 * 1024 * 1024
 
+# linux/in.h; the socket module does not have them. PROBE: nothing is cut into fragments, here or by
+# a router ("don't fragment" is set), and what ICMP says of the path is not believed (RFC 8899 §1):
+# what is larger than the device carries fails with EMSGSIZE. Without it a probe of any size would
+# arrive, in fragments, and a search for the path's MTU find the largest datagram that exists.
+IP_MTU_DISCOVER = 10
+IP_PMTUDISC_PROBE = 3
+
 # A socket bound to it has the port on every address.
 ANY_HOST = "0.0.0.0"
 
@@ -79,6 +86,8 @@ def bind_udp(address: Address) -> socket.socket:
     try:
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
+        if sys.platform == "linux":
+            sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
         sock.bind(address)
     except OSError as error:
         sock.close()

@@ -120,6 +120,8 @@ class Connection:
         """The initiator sent its INITIAL again: answer again."""
         if isinstance(self._handshake, Responder):
             self._handshake.repeated(data)
+            if self.outgoing.trace is not None:
+                self.outgoing.trace.handshake_received(data)
 
     def receive_datagram(self, data: bytes, now: float, mark: int = 0) -> None:
         """Take a datagram, with the two ECN bits it came with.
@@ -131,9 +133,14 @@ class Connection:
             return
         handshake = self._handshake
         if handshake is not None and self.state != CLOSED:
+            rejection: PeerRejected | None = None
             try:
                 handshake.receive(data, now)
-            except PeerRejected as rejection:
+            except PeerRejected as error:
+                rejection = error
+            if self.outgoing.trace is not None:
+                self.outgoing.trace.handshake_received(data)
+            if rejection is not None:
                 self._end(rejection)
             if handshake.session is not None and self._session is None:
                 self._established(handshake)
@@ -203,6 +210,8 @@ class Connection:
             return False
         if not hmac.compare_digest(token, self._reset_token):
             return False
+        if self.outgoing.trace is not None:
+            self.outgoing.trace.reset()
         self._end(PeerRestarted("the peer was restarted and does not know this connection"))
         return True
 
@@ -280,7 +289,11 @@ class Connection:
         """Datagrams that should leave now, in order."""
         out, self._out = self._out, []
         if self._handshake is not None:
-            out += self._handshake.take()
+            taken = self._handshake.take()
+            if self.outgoing.trace is not None:
+                for datagram in taken:
+                    self.outgoing.trace.handshake_sent(datagram)
+            out += taken
         if self.state == OPEN:
             packets = self.outgoing.packets(now)
             return out + packets if out else packets

@@ -192,10 +192,10 @@ class Initiator:
 
     def _response(self, data: bytes, now: float) -> None:
         offset = packet.SHORT.size
-        if len(data) < offset + 8:
+        if len(data) < offset + packet.ID_BYTES:
             raise HandshakeFailed("a RESPONSE is cut short")
         try:
-            payload = self._noise.read_message(data[offset + 8 :])
+            payload = self._noise.read_message(data[offset + packet.ID_BYTES :])
         except CertificateRejected as error:
             raise PeerRejected(str(error)) from None
         except HandshakeFailed as error:
@@ -289,7 +289,7 @@ class Responder:
         payload = noise.read_message(message)
         answer = noise.write_message(context.parameters.pack())
         head = packet.SHORT.pack(packet.RESPONSE, self.remote_id)
-        response = head + context.local_id.to_bytes(8, "big") + answer
+        response = head + context.local_id.to_bytes(packet.ID_BYTES, "big") + answer
         self._tries.append(_Try(message, noise, response))
         self._out.append(response)
         return payload

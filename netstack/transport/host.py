@@ -79,6 +79,7 @@ class Host:
         self._loop = asyncio.get_running_loop()
         self._peers: dict[int, Peer] = {}  # by our connection id
         self._by_initial: dict[InitialKey, Peer] = {}
+        self._by_remote: dict[tuple[Address, int], Peer] = {}  # its address, its connection id
         self._known: dict[Address, tuple[bytes, bytes]] = {}  # static key, token
         self._dirty: dict[Peer, None] = {}
         self._flushing = False
@@ -262,7 +263,9 @@ class Host:
         challenged = peer.challenge
         if challenged is None or not hmac.compare_digest(secret, challenged.secret):
             return
+        self._unlist(peer)
         before, peer.address, peer.challenge = peer.address, challenged.address, None
+        self._by_remote[peer.address, peer.connection.remote_id] = peer
         if before[0] != peer.address[0]:
             peer.connection.outgoing.new_path()
         self._runtime.events.emit(
@@ -298,6 +301,8 @@ class Host:
             raise
         peer = Peer(self, Connection(self._config, responder, local_id, now), source)
         self._trace(peer, "server")
+        if peer.connection.outgoing.trace is not None:
+            peer.connection.outgoing.trace.handshake_received(data)
         peer.connection.new_token = self._mint.new(source[0], wall)
         peer.initial_key = key
         self._peers[local_id] = peer
@@ -308,14 +313,13 @@ class Host:
     def _receive_reset(self, data: bytes, connection_id: int, source: Address) -> None:
         """`connection_id` is the sender's: it says that it does not know it any more."""
         token = data[packet.SHORT.size :]
-        for peer in self._peers.values():
-            if peer.address == source and peer.connection.remote_id == connection_id:
-                if peer.connection.receive_reset(token):
-                    self._settle(peer)
-                else:
-                    self.counters["false_resets"] += 1
-                return
-        self.counters["unknown"] += 1
+        peer = self._by_remote.get((source, connection_id))
+        if peer is None:
+            self.counters["unknown"] += 1
+        elif peer.connection.receive_reset(token):
+            self._settle(peer)
+        else:
+            self.counters["false_resets"] += 1
 
     def _answer_unknown(self, data: bytes, connection_id: int, source: Address, now: float) -> None:
         """Tell the sender of DATA for a connection that is gone; never larger than what it sent."""
@@ -345,11 +349,12 @@ class Host:
         )
 
     def _trace(self, peer: Peer, role: str) -> None:
-        clock = self._runtime.clock
-        local_id = peer.connection.local_id
-        opened = open_trace(self.identity.name, role, local_id, clock.now, clock.wall())
+        connection = peer.connection
+        opened = open_trace(self._runtime, self.identity.name, role, connection.local_id)
         if opened is not None:
-            peer.connection.outgoing.trace, close = opened
+            trace, close = opened
+            connection.outgoing.trace = trace
+            trace.state(connection.state)
             peer.on_close.append(lambda error: close())
 
     def _new_id(self) -> int:
@@ -399,6 +404,7 @@ class Host:
 
     def _handshaken(self, peer: Peer, identity: PeerIdentity) -> None:
         peer.identity = identity
+        self._by_remote[peer.address, peer.connection.remote_id] = peer
         self._runtime.events.emit("transport.open", peer=str(identity), port=peer.address[1])
         if peer.established is not None:
             self._remember(peer, self._known.get(peer.address, (b"", b""))[1])
@@ -416,6 +422,7 @@ class Host:
         if self._peers.pop(peer.connection.local_id, None) is None:
             return
         self._handshake_over(peer)
+        self._unlist(peer)
         error = peer.connection.error or ConnectionClosed("the handshake failed")
         if peer.established is not None and not peer.established.done():
             peer.established.set_exception(error)
@@ -423,6 +430,12 @@ class Host:
             self._runtime.events.emit("transport.closed", peer=str(peer.identity), cause=str(error))
         self.touch(peer)  # its last datagram may still wait
         peer.ended(error)
+
+    def _unlist(self, peer: Peer) -> None:
+        """No reset is for it any more."""
+        key = (peer.address, peer.connection.remote_id)
+        if self._by_remote.get(key) is peer:
+            del self._by_remote[key]
 
     # -- datagrams out, and time
 

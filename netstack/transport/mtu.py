@@ -20,7 +20,7 @@ from netstack.transport.config import BASE_MTU
 LADDER: Final = (1452, 1472, 4096, 8972, 16_384, 32_768, 65_507)
 
 PROBES_MAX: Final = 3
-# The gap at which a search is over: finer is not worth a probe.
+# A finer step is not worth a probe: off the ladder, what is found is less than two of them short.
 STEP_MIN: Final = 32
 RAISE_S: Final = 600.0  # RFC 8899 §5.1.1
 # The path is taken for a black hole of large packets after so many time-outs in a row, or if so

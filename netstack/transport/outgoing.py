@@ -22,7 +22,7 @@ from netstack.transport.mtu import MtuDiscovery
 from netstack.transport.pacing import Pacer
 from netstack.transport.packet import DATA, HEADER, OVERHEAD
 from netstack.transport.qlog import Trace
-from netstack.transport.recovery import Recovery, SentPacket
+from netstack.transport.recovery import PACKET_THRESHOLD, Recovery, SentPacket
 from netstack.transport.rtt import ESTIMATORS
 from netstack.transport.stream_set import StreamSet
 from security.channel import Session
@@ -220,9 +220,14 @@ class Outgoing:
             parts.append(frame[1])
             frames.append(frame)
             room -= len(frame[1])
-        datagrams = self._datagrams
-        while datagrams and len(datagrams[0]) + f.BLOB_HEAD.size <= room:
+        datagrams, most = self._datagrams, self.mtu.current - OVERHEAD - f.BLOB_HEAD.size
+        while datagrams:
+            size = len(datagrams[0])
+            if size > room - f.BLOB_HEAD.size and size <= most:
+                break  # it has its place in the next packet
             data = datagrams.popleft()
+            if size > most:
+                continue  # the path carried more when it was taken; it is lost, as it may be
             parts.append(f.BLOB_HEAD.pack(f.DATAGRAM, len(data)) + data)
             frames.append((f.DATAGRAM,))
             room -= len(data) + f.BLOB_HEAD.size
@@ -349,7 +354,8 @@ class Outgoing:
     def _lost(self, packets: list[SentPacket], now: float) -> None:
         for packet in packets:
             if self.trace is not None:
-                self.trace.lost(packet.number, packet.size)
+                behind = self.recovery.largest_acked - packet.number
+                self.trace.lost(packet.number, overtaken=behind >= PACKET_THRESHOLD)
             if packet.probe_size:
                 self.mtu.probe_lost(packet.probe_size, now)
                 continue

@@ -27,6 +27,7 @@ HEADER: Final = struct.Struct(">BQQ")  # DATA
 SHORT: Final = struct.Struct(">BQ")  # all others begin so
 LENGTH: Final = struct.Struct(">H")
 
+ID_BYTES: Final = 8
 TAG_BYTES: Final = 16
 RESET_TOKEN_BYTES: Final = 16
 

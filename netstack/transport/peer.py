@@ -159,12 +159,15 @@ class Stream:
     """One stream: bytes in order, both ways.
 
     Either set `receiver`, which is called with what arrives as it arrives, or `await read()`.
+    `on_reset`, if set, is called with the code when the peer gives up one direction or both: once,
+    and not after we did so ourselves, when the peer's part is but an answer.
     """
 
     def __init__(self, peer: Peer, id_: int) -> None:
         self.id = id_
         self.peer = peer
         self.on_reset: Callable[[int], None] | None = None
+        self._reset_told = False
         self._receiver: Callable[[bytes, bool], None] | None = None
         self._connection = peer.connection
         self._arrived: deque[bytes] = deque()
@@ -243,6 +246,7 @@ class Stream:
 
     def reset(self, code: int = 0) -> None:
         """Give up sending, and ask the peer to send no more; what came unread is dropped."""
+        self._reset_told = True
         self._connection.streams.reset(self.id, code)
         self._connection.streams.stop(self.id, code)
         self._give_up(TransportError(f"stream {self.id} was given up here (code {code})"))
@@ -264,7 +268,9 @@ class Stream:
         """One direction was given up by the peer."""
         if receiving:
             self._give_up(TransportError(f"the peer reset stream {self.id} (code {code})"))
-        if self.on_reset is not None:
+        # Who gives up both sends a RESET and a STOP, and a STOP is answered by a RESET.
+        if self.on_reset is not None and not self._reset_told:
+            self._reset_told = True
             self.on_reset(code)
 
     def fail(self, error: TransportError) -> None:

@@ -182,6 +182,68 @@ def test_a_reset_that_is_not_the_peers_changes_nothing():
     run(scenario)
 
 
+class Table(dict):
+    """A dictionary that counts how often it is walked."""
+
+    walks = 0
+
+    def __iter__(self):
+        self.walks += 1
+        return super().__iter__()
+
+    def values(self):
+        self.walks += 1
+        return super().values()
+
+    def items(self):
+        self.walks += 1
+        return super().items()
+
+
+def test_resets_are_looked_up_however_many_connections_there_are():
+    """Anybody can send a thousand a second; a walk over all connections for each would be dear."""
+
+    async def scenario(net):
+        await net.server()
+        caller = await net.host("caller")
+        peers = [await caller.connect(SERVER, service="echo") for _ in range(20)]
+        tables = caller._peers, caller._by_remote = Table(caller._peers), Table(caller._by_remote)
+        assert len(caller._peers) == len(caller._by_remote) == len(peers)
+        for peer in peers:
+            forged = packet.SHORT.pack(packet.RESET, peer.connection.remote_id) + bytes(16)
+            caller._receive((forged,), SERVER)
+            caller._receive((forged,), ("127.0.0.1", 9))  # from elsewhere it speaks of nobody
+            caller._receive((packet.SHORT.pack(packet.RESET, 77) + bytes(16),), SERVER)
+        assert caller.counters["false_resets"] == 20
+        assert caller.counters["unknown"] == 40
+        assert [table.walks for table in tables] == [0, 0]
+        for peer in peers[:-1]:
+            await peer.close()
+        assert list(caller._by_remote.values()) == [peers[-1]]
+        await asyncio.sleep(1)
+        assert [peer.closed for peer in net.peers_seen] == [True] * 19 + [False]
+        assert len(net.hosts["server"]._by_remote) == 1
+
+    run(scenario)
+
+
+def test_what_is_listed_for_another_stays_when_a_connection_goes():
+    """A peer chooses its ids, and may choose one twice: the later connection has it."""
+
+    async def scenario(net):
+        await net.server()
+        caller = await net.host("caller")
+        first = await caller.connect(SERVER, service="echo")
+        second = await caller.connect(SERVER, service="echo")
+        key = (SERVER, second.connection.remote_id)
+        caller._by_remote[key] = first  # as if its id were the same
+        await second.close()
+        assert caller._by_remote[key] is first
+        await first.close()
+
+    run(scenario)
+
+
 MESSAGES = {
     "INITIAL": ("server", of_kind(packet.INITIAL_XX)),
     "INITIAL with token": ("server", first_of_noise),

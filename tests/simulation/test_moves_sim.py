@@ -9,6 +9,7 @@ from host_kit import SERVER, ask, overhear, run
 
 from netstack.transport import frames as f
 from netstack.transport import packet
+from netstack.transport.errors import PeerRestarted
 
 
 async def rebind(host, address=("127.0.0.1", 0)):
@@ -36,6 +37,28 @@ def test_a_connection_goes_on_when_its_peer_gets_another_port():
             assert net.peers_seen[0].address == caller.address != before
         assert len(server._peers) == 1
         assert '"transport.moved"' in net.world.log
+
+    run(scenario)
+
+
+def test_a_peer_that_has_moved_can_still_say_that_it_was_restarted():
+    """Its resets come from its new address, and none is heeded from the old one."""
+
+    async def scenario(net):
+        server, caller, peer = await connected(net)
+        theirs = net.peers_seen[0]
+        old = theirs.address
+        await rebind(caller)
+        assert await ask(peer, b"x") == b"x"
+        assert theirs.address == caller.address != old
+        token = caller._mint.reset(peer.connection.local_id)
+        true = packet.SHORT.pack(packet.RESET, peer.connection.local_id) + token
+        server._receive((true,), old)
+        assert not theirs.closed
+        assert server.counters["unknown"] == 1
+        server._receive((true,), caller.address)
+        assert type(theirs.connection.error) is PeerRestarted
+        assert server._by_remote == {}
 
     run(scenario)
 

@@ -72,6 +72,73 @@ def test_a_writer_that_waits_is_told_when_the_reader_gives_up():
     run(scenario, stream_window=200_000, stream_buffer=400_000)
 
 
+@pytest.mark.parametrize("fin", [False, True], ids=["open both ways", "ended by the caller"])
+def test_who_is_given_up_is_told_once_and_who_gave_up_is_not_told(fin):
+    async def scenario(net):
+        accepted = []
+        told = {"caller": [], "server": []}
+
+        def opened(stream):
+            accepted.append(stream)
+            stream.on_reset = told["server"].append
+
+        await net.host("server", SERVER, lambda peer: setattr(peer, "on_stream", opened))
+        caller = await net.host("caller")
+        peer = await caller.connect(SERVER, service="echo")
+        stream = peer.open_stream()
+        stream.on_reset = told["caller"].append
+        stream.push(b"x", fin=fin)
+        await asyncio.sleep(1)
+        accepted[0].reset(9)
+        await asyncio.sleep(1)
+        assert told == {"caller": [9], "server": []}
+        with pytest.raises(TransportError, match="code 9"):
+            await stream.read()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("way", ["reset", "stop"])
+def test_one_direction_given_up_is_told_once(way):
+    async def scenario(net):
+        accepted, codes = [], []
+        await net.host("server", SERVER, lambda peer: setattr(peer, "on_stream", accepted.append))
+        caller = await net.host("caller")
+        peer = await caller.connect(SERVER, service="echo")
+        stream = peer.open_stream()
+        stream.on_reset = codes.append
+        stream.push(b"x")
+        await asyncio.sleep(1)
+        theirs = accepted[0].peer
+        getattr(theirs.connection.streams, way)(stream.id, 9)
+        theirs.touch()
+        await asyncio.sleep(1)
+        assert codes == [9]
+
+    run(scenario)
+
+
+def test_both_give_up_at_once_and_neither_is_told_that_the_other_did():
+    """Who has given up does not wait for anything any more."""
+
+    async def scenario(net):
+        accepted, codes = [], []
+        await net.host("server", SERVER, lambda peer: setattr(peer, "on_stream", accepted.append))
+        caller = await net.host("caller")
+        peer = await caller.connect(SERVER, service="echo")
+        stream = peer.open_stream()
+        stream.push(b"x")
+        await asyncio.sleep(1)
+        for one in (stream, accepted[0]):
+            one.on_reset = codes.append
+            one.reset(9)
+        await asyncio.sleep(1)
+        assert codes == []
+        assert not peer._streams
+
+    run(scenario)
+
+
 def test_a_stream_that_is_over_is_forgotten():
     async def scenario(net):
         await net.server()

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
-from transport_bugs import BUGS, carries_everything, estimates_the_path, search_stays_within
+from transport_bugs import (
+    BUGS,
+    ForgetsKarn,
+    NeverGivesASizeUp,
+    StopsAtTheFirstLoss,
+    TrustsItsProbes,
+    carries_everything,
+    estimates_the_path,
+    search_stays_within,
+)
 
 from netstack.transport import packet
 from netstack.transport.connection import Connection
-from netstack.transport.rtt import RttEstimator
+from netstack.transport.mtu import MtuDiscovery
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -44,20 +51,25 @@ def test_numbers_that_wrap_around_are_caught(monkeypatch):
         carries_everything(Connection, 0)
 
 
-class ForgetsKarn(RttEstimator):
-    """Takes an acknowledgement of a repeat for one of the first transmission."""
-
-    def sample(self, rtt_s: float, ack_delay_s: float = 0.0) -> None:
-        super().sample(rtt_s + (1.0 if self.samples % 2 else 0.0), ack_delay_s)
-
-
 def test_an_estimator_without_karns_rule_is_caught():
-    estimates_the_path(RttEstimator)
-    with pytest.raises(AssertionError):
+    estimates_the_path(Connection)
+    with pytest.raises(AssertionError, match="on a path of"):
         estimates_the_path(ForgetsKarn)
 
 
-def test_a_search_that_trusts_its_probes_is_caught():
-    search_stays_within(random.Random(1), honest=True)
-    with pytest.raises(AssertionError):
-        search_stays_within(random.Random(1), honest=False)
+@pytest.mark.parametrize("accidents", [0, 2])
+def test_a_search_that_is_right_passes(accidents):
+    search_stays_within(MtuDiscovery, accidents)
+
+
+@pytest.mark.parametrize(
+    ("bug", "accidents", "by"),
+    [
+        (TrustsItsProbes, 0, "does not carry"),
+        (NeverGivesASizeUp, 0, "does not end"),
+        (StopsAtTheFirstLoss, 1, "on a path of 1,472"),
+    ],
+)
+def test_a_search_that_is_wrong_is_caught(bug, accidents, by):
+    with pytest.raises(AssertionError, match=by):
+        search_stays_within(bug, accidents)

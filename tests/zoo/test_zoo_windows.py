@@ -21,6 +21,7 @@ from netstack.transport.congestion.bbr import Bbr
 from netstack.transport.congestion.cubic import Cubic
 from netstack.transport.congestion.dctcp import Dctcp
 from netstack.transport.congestion.hystart import HyStart
+from netstack.transport.congestion.newreno import NewReno
 from netstack.transport.ecn import EcnPath
 from netstack.transport.outgoing import Outgoing
 from netstack.transport.recovery import Recovery, SentPacket
@@ -84,6 +85,15 @@ def ends_at_the_first_long_round_trip(self, acked, rtt_s, taught=HyStart.growth)
     grown = taught(self, acked, rtt_s)
     self.over = self.over or self._rounds_slowed > 0 or self._baseline < float("inf")
     return grown
+
+
+def watches_every_slow_start(self, acked, taught=LossBased.on_acknowledged):
+    below = self.cwnd < self.ssthresh < float("inf")
+    taught(self, acked)
+    if below and acked.sent_at > self._recovery_since:
+        self._hystart.growth(acked, self.rtt.latest)
+        if self._hystart.over:
+            self.ssthresh = self.cwnd
 
 
 def is_flat_at_once(self, window, now, taught=Cubic._begin_epoch):
@@ -285,6 +295,10 @@ ZOO = [
      SLOW_START.test_jitter_does_not_end_it),
     (does_nothing, BASE + "on_persistent_congestion",
      outages.test_nothing_arrived_for_several_time_outs_is),
+    *[(watches_every_slow_start, BASE + "on_acknowledged",
+       partial(windows.TestAfterPersistentCongestion().test_slow_start_goes_up_to_where_it_was,
+               make, windows.fills_the_queue))
+      for make in (NewReno, Cubic, Dctcp)],
     (any_two_losses, NET + "recovery._longest_outage",
      partial(outages.test_losses_with_an_arrival_between_them_are_no_persistent_congestion,
              [(1, 50)])),

@@ -17,6 +17,8 @@ from netstack.transport.rtt import RttEstimator
 INITIAL_PACKETS: Final = 10  # RFC 6928
 MINIMUM_PACKETS: Final = 2
 
+SSTHRESH_AT_FIRST: Final = float("inf")  # arbitrarily high (RFC 5681 §3.1)
+
 # Paced a little faster than a window a round trip, or the window could never be filled
 # (RFC 9002 §7.7); twice as fast while it doubles.
 PACING_GAIN: Final = 1.25
@@ -72,9 +74,9 @@ class LossBased(ABC):
         self.mtu = mtu
         self.rtt = rtt
         self.cwnd = INITIAL_PACKETS * mtu
-        self.ssthresh = float("inf")
+        self.ssthresh = SSTHRESH_AT_FIRST
         self._recovery_since = -1.0
-        self._hystart: HyStart | None = HyStart()
+        self._hystart = HyStart()
 
     def __repr__(self) -> str:
         phase = "slow start" if self.cwnd < self.ssthresh else "avoidance"
@@ -103,8 +105,8 @@ class LossBased(ABC):
             return
         if self.cwnd >= self.ssthresh:
             self.avoid(acked)
-        elif self._hystart is None:
-            self.cwnd += acked.size
+        elif self.ssthresh < SSTHRESH_AT_FIRST:
+            self.cwnd += acked.size  # HyStart++ is for the first slow start (RFC 9406 §4.3)
         else:
             self.cwnd += self._hystart.growth(acked, self.rtt.latest)
             if self._hystart.over:
@@ -129,7 +131,7 @@ class LossBased(ABC):
 
     def on_mtu(self, mtu: int) -> None:
         """See CongestionController. Ten packets of the new size may start if none was lost."""
-        if mtu > self.mtu and self.ssthresh == float("inf"):
+        if mtu > self.mtu and self.ssthresh == SSTHRESH_AT_FIRST:
             self.cwnd = max(self.cwnd, INITIAL_PACKETS * mtu)
         self.mtu = mtu
         self.cwnd = max(self.cwnd, MINIMUM_PACKETS * mtu)

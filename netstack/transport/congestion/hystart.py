@@ -1,4 +1,4 @@
-"""HyStart++ (RFC 9406): slow start that ends before the queue overflows.
+"""HyStart++ (RFC 9406): a first slow start that ends before the queue overflows.
 
 A queue that fills shows in the round-trip time before anything is lost. When the shortest round
 trip of a round is clearly longer than that of the round before, growth is slowed to a quarter for

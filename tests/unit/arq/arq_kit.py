@@ -27,14 +27,16 @@ def message(count: int, payload: int = PAYLOAD) -> tuple[bytes, list[Segment]]:
     return data, cut(914, data, payload)
 
 
-def path(seed: object = 1, **faults: float) -> Link:
-    """The lecture's path, with these faults in both directions."""
-    delay_s = (RTT_S - SEGMENT_S) / 2
+def path(
+    seed: object = 1, *, rtt_s: float = RTT_S, loss_there: float = 0.0, **faults: float
+) -> Link:
+    """The lecture's path, or a longer or shorter one, with these faults in both directions."""
+    delay_s = (rtt_s - SEGMENT_S) / 2
     there = LinkPolicy(
         delay_s=delay_s,
         rate_bytes_s=(PAYLOAD + OVERHEAD) / SEGMENT_S,
         queue_bytes=1 << 20,
-        **faults,
+        **(faults | ({"loss": loss_there} if loss_there else {})),
     )
     return Link(there, LinkPolicy(delay_s=delay_s, **faults), random.Random(f"{seed}"))
 

@@ -122,6 +122,85 @@ class TestExactTimes:
         assert (result.data, result.timeouts) == (data, 1)
 
 
+RTTS_S = (0.001, 0.005, 0.02, 0.07, 0.25)
+WINDOWS = (1, 7, 70)
+
+
+class TestRoundTripTimes:
+    """Throughput against the round-trip time, for every sender: to the letter, without loss."""
+
+    @pytest.mark.parametrize("rtt_s", RTTS_S)
+    def test_lock_step_is_half_as_fast_over_twice_the_distance(self, rtt_s):
+        result = send(LockStepSender(message(8)[1]), InOrderReceiver(), path(rtt_s=rtt_s))
+        assert result.throughput == pytest.approx(formulas.lock_step(PAYLOAD, rtt_s))
+        assert result.throughput * rtt_s == pytest.approx(PAYLOAD)
+
+    @pytest.mark.parametrize("window", WINDOWS)
+    @pytest.mark.parametrize("rtt_s", RTTS_S)
+    def test_a_fixed_window_pauses_for_the_whole_distance(self, rtt_s, window):
+        sender = FixedWindowSender(message(3 * window)[1], window)
+        result = send(sender, InOrderReceiver(), path(rtt_s=rtt_s))
+        paper = formulas.fixed_window(PAYLOAD, rtt_s, window, SEGMENT_S)
+        assert result.throughput == pytest.approx(paper)
+
+    @pytest.mark.parametrize("window", WINDOWS)
+    @pytest.mark.parametrize("rtt_s", RTTS_S)
+    def test_a_sliding_window_is_as_fast_as_the_line_up_to_its_knee(self, rtt_s, window):
+        count = 4 * window
+        sender = SlidingWindowSender(message(count + 1)[1], window)
+        result = send(sender, InOrderReceiver(), path(rtt_s=rtt_s))
+        paper = formulas.sliding_window(PAYLOAD, rtt_s, window, RATE)
+        assert count * PAYLOAD / (result.time_s - rtt_s) == pytest.approx(paper)
+        knee = formulas.window_for(PAYLOAD, rtt_s, RATE)
+        assert (paper == pytest.approx(RATE)) == (window >= knee * 0.999)
+
+
+class TestLoss:
+    """Throughput against loss, for the senders that have a window: in order only, no answer lost.
+
+    Each loss that matters is one time-out. Their number is left to the dice; what they cost is not.
+    """
+
+    RTO_S = 0.3
+
+    def throughput(self, kind, window, rtt_s, loss):
+        """What was reached, and the loss that there really was."""
+        count = int(200 / loss)
+        segments = cut(1, bytes(count * PAYLOAD), PAYLOAD)
+        sender = kind(segments, window, timer=FixedTimer(self.RTO_S / 3), tries_max=30)
+        result = transfer(sender, InOrderReceiver(), path(3, rtt_s=rtt_s, loss_there=loss))
+        assert result.gave_up is None
+        met = result.timeouts / (result.timeouts + count)
+        assert met == pytest.approx(loss, rel=0.25)
+        return result.throughput, met
+
+    @pytest.mark.parametrize("loss", [0.05, 0.1, 0.3])
+    @pytest.mark.parametrize("rtt_s", [0.005, 0.02, 0.07])
+    @pytest.mark.parametrize("window", [2, 7, 20])
+    def test_a_fixed_window_waits_for_each_loss(self, window, rtt_s, loss):
+        found, met = self.throughput(FixedWindowSender, window, rtt_s, loss)
+        paper = formulas.fixed_window(PAYLOAD, rtt_s, window, SEGMENT_S, met, self.RTO_S)
+        assert found == pytest.approx(paper, rel=0.02)
+
+    @pytest.mark.parametrize("loss", [0.05, 0.1, 0.3])
+    @pytest.mark.parametrize("rtt_s", [0.005, 0.02, 0.07])
+    @pytest.mark.parametrize("window", [2, 7, 20])
+    def test_a_sliding_window_goes_back_for_each_loss(self, window, rtt_s, loss):
+        found, met = self.throughput(SlidingWindowSender, window, rtt_s, loss)
+        paper = formulas.sliding_window(PAYLOAD, rtt_s, window, RATE, met, self.RTO_S)
+        assert found == pytest.approx(paper, rel=0.02)
+
+    def test_a_window_of_one_is_lock_step(self):
+        paper = formulas.lock_step(PAYLOAD, RTT_S, 0.1, self.RTO_S)
+        for formula, line in ((formulas.fixed_window, SEGMENT_S), (formulas.sliding_window, RATE)):
+            assert formula(PAYLOAD, RTT_S, 1, line, 0.1, self.RTO_S) == pytest.approx(paper)
+
+    def test_without_loss_the_formulas_are_the_simple_ones(self):
+        simple = formulas.sliding_window(PAYLOAD, RTT_S, 7, RATE)
+        nearly = formulas.sliding_window(PAYLOAD, RTT_S, 7, RATE, 1e-9, self.RTO_S)
+        assert nearly == pytest.approx(simple, rel=1e-5)
+
+
 class TestFormulas:
     @pytest.mark.parametrize("loss", [0.05, 0.2])
     def test_lock_step_under_loss_is_as_fast_as_on_paper(self, loss):

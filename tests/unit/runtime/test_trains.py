@@ -28,13 +28,19 @@ def net(request):
 
 
 class Kernel:
-    """A socket that writes down what it is asked to send, and may refuse trains."""
+    """A socket that writes down what it is asked to send, and may refuse trains.
 
-    def __init__(self, refuses: int = 0) -> None:
+    Its device carries datagrams of up to `mtu` bytes.
+    """
+
+    def __init__(self, refuses: int = 0, mtu: int = 65_507) -> None:
         self.calls: list[list[int]] = []
         self.refuses = refuses
+        self.mtu = mtu
 
     def sendto(self, datagram, destination):
+        if len(datagram) > self.mtu:
+            raise OSError(errno.EMSGSIZE, "the device carries less")
         self.calls.append([len(datagram)])
 
     def sendmsg(self, train, ancillary, flags, destination):
@@ -94,6 +100,22 @@ class TestATrain:
         async def scenario():
             kernel = Kernel(refuses=refusal)
             assert await sent(net, kernel, 9, 9) == [[9], [9]]
+
+        net.run(scenario())
+
+    @pytest.mark.parametrize("refusal", [errno.EMSGSIZE, errno.EINVAL])
+    def test_that_is_larger_than_the_device_loses_only_what_does_not_fit(self, net, refusal):
+        async def scenario():
+            here = await net.bind()
+            kernel = Kernel(refuses=refusal, mtu=8)
+            own, here._socket = here._socket, kernel
+            here.send([bytes(9), bytes(9), bytes(5)], THERE)
+            assert (kernel.calls, here.send_failures) == ([[5]], 2)
+            # It said nothing about trains that fit: the next one is tried again.
+            kernel.refuses = 0
+            here.send([bytes(8)] * 3, THERE)
+            here._socket = own
+            assert kernel.calls == [[5], [8, 8, 8]]
 
         net.run(scenario())
 

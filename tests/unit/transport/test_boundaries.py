@@ -529,7 +529,9 @@ LOOKS_LIKE_A_LIMIT = re.compile(
 NO_LIMITS = {
     "connection.COPIED_MAX": "how a packet is copied, not whether",
     "peer.UNCUT_MAX": "how a write is queued, not whether",
+    "packet.ID_BYTES": "a field of the wire",
     "qlog_file.BUFFER_BYTES": "how often a file is written to",
+    "qlog_file.FLUSH_S": "the same; integration/test_qlog_real.py kills the writer",
     "bbr.BANDWIDTH_ROUNDS": "test_congestion.py plays the model's rounds",
     "bbr.FULL_ROUNDS": "the same",
     "bbr.RTT_EXPIRES_S": "the same",

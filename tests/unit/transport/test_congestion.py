@@ -135,6 +135,47 @@ class TestHyStart:
         assert path.packets == 320
 
 
+def fills_the_queue(path: Path) -> None:
+    rtt_s = RTT_S
+    while path.controller.ssthresh == math.inf:
+        path.round(rtt_s=rtt_s, size=20 * MTU)
+        rtt_s += 0.02
+
+
+def loses(path: Path) -> None:
+    for _ in range(4):
+        path.round()
+    path.lose()
+
+
+FIRST_SLOW_START_ENDS = [fills_the_queue, loses]
+
+
+class TestAfterPersistentCongestion:
+    """Slow start up to where it was; HyStart++ is for the first one only (RFC 9406 §4.3)."""
+
+    @pytest.mark.parametrize("end", FIRST_SLOW_START_ENDS)
+    @pytest.mark.parametrize("make", [NewReno, Cubic, Dctcp])
+    def test_slow_start_goes_up_to_where_it_was(self, make, end):
+        path = Path(make)
+        end(path)
+        was = path.controller.ssthresh
+        assert 40 * MTU < was < math.inf
+        path.controller.on_persistent_congestion()
+        expected = 2
+        rtt_s = path.rtt.latest
+        while 2 * expected * MTU < was:
+            assert path.packets == expected
+            path.round(rtt_s=rtt_s)
+            rtt_s += 0.02  # as a queue would grow: a second HyStart++ would take that for the end
+            expected *= 2
+        assert expected >= 32
+        assert path.controller.ssthresh == was
+        path.round()
+        assert was <= path.controller.cwnd < was * 1.5
+        assert path.controller.ssthresh == was
+
+
 class TestCubic:
     def after_a_loss(self, packets: int = 1000) -> Path:
         path = Path(Cubic)

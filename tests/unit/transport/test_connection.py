@@ -8,7 +8,7 @@ import itertools
 import pytest
 from transport_kit import SERVER, Pair
 
-from netstack.transport.config import TransportConfig
+from netstack.transport.config import BASE_MTU, TransportConfig
 from netstack.transport.errors import (
     BufferFull,
     ConnectionClosed,
@@ -24,6 +24,7 @@ from netstack.transport.events import (
     StreamReset,
     StreamStopped,
 )
+from netstack.transport.mtu import BLACK_HOLE_TIMEOUTS
 from netstack.transport.packet import DATA, FINAL, INITIAL_IK, INITIAL_XX, RESPONSE, SHORT
 
 RTT = 0.02  # twice the default delay of a Pair
@@ -182,6 +183,18 @@ class TestStreams:
         assert pair.server.events == [DatagramReceived(b"ping")]
         with pytest.raises(TransportError, match="fits no packet"):
             pair.client.connection.send_datagram(bytes(70_000))
+
+    def test_a_datagram_that_fits_no_packet_any_more_holds_up_none_behind_it(self):
+        pair = Pair(mtu=1472)
+        client = pair.client.connection
+        client.write(client.streams.open(), bytes(300_000))
+        assert pair.run(20.0, lambda: client.mtu.current == 1472 and not client.recovery.in_flight)
+        client.send_datagram(bytes(1400))
+        client.send_datagram(b"the next")
+        client.mtu.timed_out(BLACK_HOLE_TIMEOUTS, pair.now)  # the path carries 1,200 from now on
+        assert client.mtu.current == BASE_MTU
+        pair.run(1.0)
+        assert pair.server.events == [DatagramReceived(b"the next")]
 
 
 class TestAcknowledgements:
