@@ -16,6 +16,7 @@ from ddp.schedules.checker import WrongSchedule, prove
 from ddp.simulation import Simulation
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "simulation"))
+from ddp_direct_kit import Exploration, Wrong
 from ddp_sim_kit import judge, one_call
 
 
@@ -100,3 +101,28 @@ def mismatched(make):
 def test_calls_that_are_not_compared_are_caught():
     assert not mismatched(Engine)
     assert mismatched(ddp_bugs.DoesNotCompareCalls)
+
+
+@pytest.mark.parametrize(
+    ("bug", "faults", "caught"),
+    [
+        (ddp_bugs.fails_when_anybody_is_dead, {"deaths": 1}, "survivors disagree"),
+        (ddp_bugs.takes_the_suspected_for_frozen, {"suspicions": 1}, "survivors disagree"),
+        (ddp_bugs.never_hopeless, {"deaths": 1}, "nothing moves"),
+    ],
+)
+def test_who_gives_up_a_direct_sum_for_the_wrong_reason_is_caught(bug, faults, caught):
+    Exploration(3, **faults).run()
+    with pytest.raises(Wrong, match=caught):
+        Exploration(3, hopeless=bug, **faults).run()
+
+
+def test_who_adds_before_all_have_filled_is_caught():
+    with pytest.raises(Wrong, match="what is not there"):
+        Exploration(3, program=ddp_bugs.adds_before_all_have_filled).run()
+
+
+def test_a_vector_without_elements_that_has_no_window_is_caught():
+    """It is over once all have called: then nobody knows whether the others know that."""
+    with pytest.raises(Wrong, match="survivors disagree"):
+        Exploration(3, 0, deaths=1, program=ddp_bugs.without_windows).run()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -12,11 +14,12 @@ from hypothesis import strategies as st
 
 from ddp import segment as segment_module
 from ddp import verifiable
+from ddp.direct import Sum
 from ddp.engine import Engine
 from ddp.errors import GroupClosed, Mismatch, RankLate, RankLost
 from ddp.group import Group
 from ddp.schedules.catalogue import ALLREDUCE, schedule_of
-from ddp.segment import RING_BYTES, RingEnd, Segment, Where, usable
+from ddp.segment import REDUCED, RING_BYTES, RingEnd, Segment, Where, usable
 from ddp.shared import SharedFabric
 
 pytestmark = pytest.mark.skipif(not usable(), reason="shared memory is for Linux on x86-64")
@@ -145,6 +148,128 @@ def test_a_reported_death_ends_a_call_that_waits():
         groups[0].fabric.report(1, "it was seen to die")
         with pytest.raises(RankLost, match="rank 1 is gone: it was seen to die"):
             groups[0].allreduce(np.zeros(8))
+
+
+class Told:
+    """Deaths as the kernel would tell them, when the test says so."""
+
+    def __init__(self):
+        self.news, self.looks = [], 0
+
+    def look(self):
+        self.looks += 1
+        found, self.news = self.news, []
+        return found
+
+    def close(self):
+        pass
+
+
+def told(groups):
+    """What each rank hears by."""
+    found = []
+    for group in groups:
+        group.fabric._deaths.close()
+        group.fabric._deaths = Told()
+        found.append(group.fabric._deaths)
+    return found
+
+
+def held_at(monkeypatch, rank, verb):
+    """`rank` stops before it does that, until the event that is returned."""
+    go = threading.Event()
+    plain = getattr(Sum, verb)
+
+    def slow(self, *arguments):
+        if self.rank == rank:
+            assert go.wait(30)
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(Sum, verb, slow)
+    return go
+
+
+def until(wanted):
+    deadline = time.monotonic() + 30
+    while not wanted():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("n", [0, 8])
+def test_who_dies_after_it_has_shown_its_sums_takes_them_from_nobody(monkeypatch, n):
+    """The first waits for the last, who is slow but lives, and for nobody who is dead."""
+    first, victim, slow = 0, 1, 2
+    go = held_at(monkeypatch, slow, "add")
+
+    def work(group):
+        data = np.full(n, group.rank + 1.0)
+        return group.allreduce(data, algorithm="sharded-server").tolist()
+
+    with Ranks(3) as groups:
+        deaths = told(groups)
+
+        def happens():
+            until(lambda: groups[victim].fabric._own.counters[REDUCED])
+            deaths[first].news.append(victim)
+            deaths[slow].news.append(victim)
+            heard = deaths[first].looks
+            until(lambda: deaths[first].looks > heard + 3)  # it has thought about it, and waits
+            go.set()
+
+        watching = threading.Thread(target=happens)
+        watching.start()
+        found = together(groups, work)
+        watching.join()
+        assert found[first] == found[slow] == [6.0] * n
+        for rank in (first, slow):  # and then it is over, for both
+            with pytest.raises(RankLost, match="rank 1 is gone"):
+                groups[rank].allreduce(np.zeros(3))
+
+
+def test_who_dies_before_it_has_shown_its_sums_takes_them_from_all(monkeypatch):
+    victim = 1
+    go, both = held_at(monkeypatch, victim, "add"), threading.Barrier(2)
+    with Ranks(3) as groups:
+        deaths = told(groups)
+
+        def work(group):
+            if group.rank != victim:
+                deaths[group.rank].news.append(victim)
+            try:
+                return group.allreduce(np.ones(8), algorithm="sharded-server")
+            finally:
+                if group.rank != victim:
+                    both.wait(30)  # the dead do nothing meanwhile
+                    go.set()
+
+        found = together(groups, work)
+        for rank in (0, 2):
+            assert isinstance(found[rank], RankLost)
+            assert "rank 1 is gone" in str(found[rank])
+
+
+def test_whose_patience_ends_after_its_own_part_says_that_it_does_not_know(monkeypatch):
+    slow = 2
+    go = held_at(monkeypatch, slow, "add")
+
+    def work(group):
+        try:
+            limit = 30.0 if group.rank == slow else 0.3
+            return group.allreduce(np.ones(8), algorithm="sharded-server", timeout_s=limit)
+        finally:
+            if group.rank != slow:
+                go.set()
+
+    with Ranks(3) as groups:
+        found = together(groups, work)
+        for rank in (0, 1):
+            if isinstance(found[rank], RankLate):
+                assert str(found[rank]).endswith(
+                    "rank 2 has not done its part after 0.30 s; its outcome is unknown"
+                )
+        assert any(isinstance(error, RankLate) for error in found)
+        assert (found[slow] == 3).all(), "it takes what the others have shown"
 
 
 def test_a_part_is_shared_memory_too_and_leaves_nothing_open():
