@@ -7,15 +7,16 @@
     doubling         instead of two.
     all others       the engine's frames, through a ring of bytes for each pair.
 
-A vector goes through in windows that fit into a cache. Two waits a window keep it right: nobody
-adds before all have filled, nobody copies before all have added. A rank that fills window w + 1
-has copied window w; so who sees that all have filled w + 1 may overwrite its sums of w.
+A vector goes through in windows that fit into a cache; direct.py has the steps, why two waits a
+window keep it right, and what a death means in the middle. A rank that fills window w + 1 has
+copied window w; so who sees that all have filled w + 1 may overwrite its sums of w.
 
 Before either, all ranks meet over what they called (`_meet`), so that a mismatch is seen even
 between a call that goes directly and one that does not. Whoever waits spins, giving way to others
 at each turn, and after a while sleeps; it looks for deaths and for others' reasons to give up
-meanwhile. What a dead rank has written stays readable: so either all survivors find its sums
-there, or none does.
+meanwhile. What a dead rank has written stays readable, and its counters are frozen: so either all
+survivors find its sums there, or none does. A reason is written only by who has no direct sum under
+way, so that it means the same.
 
 Calls make progress while somebody waits for one, and, once `start` was used, in a thread.
 """

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from ddp_kit import results, together
+from ddp_kit import WINDOW, SharedRanks, results, together
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,33 +17,11 @@ from ddp import shared, verifiable
 from ddp.direct import Sum
 from ddp.engine import Engine
 from ddp.errors import GroupClosed, Mismatch, RankLate, RankLost
-from ddp.group import Group
 from ddp.schedules.catalogue import ALLREDUCE, schedule_of
 from ddp.segment import REDUCED, RING_BYTES, RingEnd, Segment, Where, usable
 from ddp.shared import SharedFabric
 
 pytestmark = pytest.mark.skipif(not usable(), reason="shared memory is for Linux on x86-64")
-
-WINDOW = 4096  # small, so that a short vector has many windows
-
-
-class Ranks:
-    """A group whose segments are closed with it."""
-
-    def __init__(self, size, timeout_s=30.0):
-        self.segments = [Segment.make(size, WINDOW) for _ in range(size)]
-        where = [segment.where for segment in self.segments]
-        self.groups = [
-            Group(SharedFabric(Engine(r, size, 1), self.segments[r], where), timeout_s=timeout_s)
-            for r in range(size)
-        ]
-
-    def __enter__(self):
-        return self.groups
-
-    def __exit__(self, *_):
-        for group in self.groups:
-            group.close()
 
 
 def open_files():
@@ -70,7 +48,7 @@ def test_any_allreduce_is_exact_whatever_the_window(size, algorithm, case, n):
             found.append(group.allreduce(data, op, algorithm, dtype=dtype))
         return found
 
-    with Ranks(size) as groups:
+    with SharedRanks(size) as groups:
         for rank in results(groups, work):
             for found in rank:
                 assert verifiable.wrong(found, wanted) == 0
@@ -88,21 +66,8 @@ def test_every_schedule_runs_through_the_rings_and_they_go_around():
             wrong.append(verifiable.wrong(group.allreduce(data, algorithm=algorithm), wanted))
         return wrong
 
-    with Ranks(3) as groups:
+    with SharedRanks(3) as groups:
         assert results(groups, work) == [[0] * len(ALLREDUCE)] * 3
-
-
-def test_what_a_direct_sum_counts_is_what_the_schedule_costs():
-    n = 2048
-
-    def work(group):
-        group.allreduce(np.zeros(n), algorithm="sharded-server")
-        return group.fabric.engine.recorder.records[-1]
-
-    with Ranks(4) as groups:
-        for record in results(groups, work):
-            assert (record.rounds, record.fan_in) == (2, 3)
-            assert record.sent == 2 * 8 * n * 3 // 4
 
 
 @pytest.mark.parametrize("other", ["sharded-server", "ring"])
@@ -113,7 +78,7 @@ def test_a_direct_call_beside_another_is_a_mismatch_for_all(other):
         else:
             group.allreduce(np.zeros(8), algorithm=other)
 
-    with Ranks(3) as groups:
+    with SharedRanks(3) as groups:
         for error in together(groups, work):
             assert isinstance(error, Mismatch), error
             assert "barrier()" in str(error)
@@ -125,7 +90,7 @@ def test_a_rank_that_does_not_come_is_named_and_one_that_closes_too():
         if group.rank:
             group.allreduce(np.zeros(8))
 
-    with Ranks(3, timeout_s=0.3) as groups:
+    with SharedRanks(3, timeout_s=0.3) as groups:
         found = together(groups, late)
         for rank in (1, 2):
             assert isinstance(found[rank], RankLate)
@@ -137,14 +102,14 @@ def test_a_rank_that_does_not_come_is_named_and_one_that_closes_too():
         else:
             group.barrier()
 
-    with Ranks(3) as groups:
+    with SharedRanks(3) as groups:
         found = together(groups, closing)
         assert isinstance(found[1], GroupClosed)
         assert isinstance(found[2], GroupClosed)
 
 
 def test_a_reported_death_ends_a_call_that_waits():
-    with Ranks(2) as groups:
+    with SharedRanks(2) as groups:
         groups[0].fabric.report(1, "it was seen to die")
         with pytest.raises(RankLost, match="rank 1 is gone: it was seen to die"):
             groups[0].allreduce(np.zeros(8))
@@ -206,7 +171,7 @@ def test_who_dies_after_it_has_shown_its_sums_takes_them_from_nobody(monkeypatch
         data = np.full(n, group.rank + 1.0)
         return group.allreduce(data, algorithm="sharded-server").tolist()
 
-    with Ranks(3) as groups:
+    with SharedRanks(3) as groups:
         deaths = told(groups)
 
         def happens():
@@ -230,7 +195,7 @@ def test_who_dies_after_it_has_shown_its_sums_takes_them_from_nobody(monkeypatch
 def test_who_dies_before_it_has_shown_its_sums_takes_them_from_all(monkeypatch):
     victim = 1
     go, both = held_at(monkeypatch, victim, "add"), threading.Barrier(2)
-    with Ranks(3) as groups:
+    with SharedRanks(3) as groups:
         deaths = told(groups)
 
         def work(group):
@@ -274,7 +239,7 @@ def test_whose_patience_ends_after_its_own_part_says_that_it_does_not_know(monke
                 both.wait(30)
                 go.set()
 
-    ranks = Ranks(3)
+    ranks = SharedRanks(3)
     with ranks as groups, monkeypatch.context() as patch:
         patch.setattr(shared, "time", Clock(ranks.segments[:slow]))
         found = together(groups, work)
@@ -287,7 +252,7 @@ def test_whose_patience_ends_after_its_own_part_says_that_it_does_not_know(monke
 
 def test_a_part_is_shared_memory_too_and_leaves_nothing_open():
     before = open_files()
-    with Ranks(4) as groups:
+    with SharedRanks(4) as groups:
 
         def rank(world):
             part = world.split([3, 0] if world.rank in (0, 3) else [1, 2])
@@ -301,7 +266,7 @@ def test_a_part_is_shared_memory_too_and_leaves_nothing_open():
 
 def test_nothing_is_left_open_and_nothing_has_a_name():
     before, names = open_files(), os.listdir("/dev/shm")
-    with Ranks(3) as groups:
+    with SharedRanks(3) as groups:
         results(groups, lambda group: group.allreduce(np.zeros(100)))
         assert os.listdir("/dev/shm") == names
     assert open_files() == before
