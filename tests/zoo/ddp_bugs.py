@@ -9,6 +9,7 @@ from ddp.direct import Mark, Verb
 from ddp.elements import combine
 from ddp.engine import Engine
 from ddp.execution import Execution
+from ddp.operation import Operation
 from ddp.schedules.double_tree import both_trees
 from ddp.schedules.ring import ring
 from ddp.schedules.schedule import Action, Schedule, Transfer
@@ -75,6 +76,22 @@ class ReturnsWhenItsOwnPartIsDone(Engine):
             self._end(operation, None, now)
         else:
             super()._decide(operation, now)
+
+
+class ForgetsWhatItHeld(Engine):
+    """A piece that waited for its receiver to begin is never sent."""
+
+    def _of_call(self, operation, src, frame, now):
+        operation.held.pop(src, None)
+        super()._of_call(operation, src, frame, now)
+
+
+class TakesSlicesAsTheyCome(Operation):
+    """A piece goes into the slice that is under way, whichever it is of."""
+
+    def receive(self, src, frame):
+        running = min(self.running, default=frame.slice)
+        return super().receive(src, frame._replace(slice=running))
 
 
 class DoesNotCompareCalls(Engine):

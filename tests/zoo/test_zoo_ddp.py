@@ -9,6 +9,7 @@ import ddp_bugs
 import numpy as np
 import pytest
 
+from ddp import engine as engine_module
 from ddp import operation as operation_module
 from ddp.call import Call
 from ddp.engine import Engine
@@ -17,7 +18,7 @@ from ddp.simulation import Simulation
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "simulation"))
 from ddp_direct_kit import Exploration, Wrong
-from ddp_sim_kit import judge, one_call
+from ddp_sim_kit import go, judge, one_call
 
 
 def test_an_off_by_one_chunk_is_caught_by_the_proof():
@@ -68,6 +69,25 @@ def test_the_campaign_passes_without_a_bug():
 def test_who_does_not_ask_the_others_is_caught_by_deaths_at_every_step():
     with pytest.raises(AssertionError, match=r"survivors disagree|hangs"):
         campaign(ddp_bugs.ReturnsWhenItsOwnPartIsDone)
+
+
+def test_what_was_held_and_forgotten_is_caught_where_vectors_are_held(monkeypatch):
+    go("held", monkeypatch)
+    assert judge(*one_call("ring", 3, 1), "ring") == "sum"
+    with pytest.raises(AssertionError, match="hangs"):
+        judge(*one_call("ring", 3, 1, make=ddp_bugs.ForgetsWhatItHeld), "ring")
+
+
+def in_slices(seeds=20):
+    """How sums of several slices end."""
+    return {judge(*one_call("ring", 3, seed), "ring") for seed in range(seeds)}
+
+
+def test_pieces_of_another_slice_are_caught_where_there_are_several(monkeypatch):
+    go("slices", monkeypatch)
+    assert in_slices() == {"sum"}
+    monkeypatch.setattr(engine_module, "Operation", ddp_bugs.TakesSlicesAsTheyCome)
+    assert in_slices() != {"sum"}
 
 
 def stale(make):
@@ -123,6 +143,6 @@ def test_who_adds_before_all_have_filled_is_caught():
 
 
 def test_a_vector_without_elements_that_has_no_window_is_caught():
-    """It is over once all have called: then nobody knows whether the others know that."""
-    with pytest.raises(Wrong, match="survivors disagree"):
+    """No counter of it can be short: who died before it called is waited for, for ever."""
+    with pytest.raises(Wrong, match="nothing moves"):
         Exploration(3, 0, deaths=1, program=ddp_bugs.without_windows).run()
