@@ -1,7 +1,8 @@
 """`ring ddp …`: collectives between ranks, measured and explained.
 
-`allreduce` takes the flags of nccl-tests' all_reduce_perf and prints its table and its JSON, with
-three columns more: rounds, bytes sent by the busiest rank, and fan-in, as counted while it ran.
+`allreduce` takes the flags of nccl-tests' all_reduce_perf and prints its header, its table and its
+JSON, with three columns more: rounds, bytes sent by the busiest rank, and fan-in, as counted while
+it ran. Flags that only have a meaning for a GPU are taken and change nothing; --help says which.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json as json_
 import os
 import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,8 +30,17 @@ Ranks = Annotated[int, typer.Option("--ranks", "-P", help="Ranks, each a process
 Algorithm = Annotated[str, typer.Option("--algorithm", "-A", help="A name, or auto, or all.")]
 Transport = Annotated[str, typer.Option(help="auto (shared memory on one host), shared, network.")]
 
+# nccl-tests' names of types and reductions.
+TYPE_NAMES = {"half": "float16", "float": "float32", "double": "float64", "int": "int32"}
+TYPE_NAMES |= {"uint": "uint32"}
+OP_NAMES = {"avg": "mean", "prod": "product"}
+# -a, by number.
+AVERAGES = ("rank0", "avg", "min", "max")
+
 HEAD = "# %10s  %12s  %8s  %6s  %6s  %7s  %6s  %6s  %6s  %7s  %6s  %6s  %6s  %6s  %10s  %6s"
 
+
+BOTH = ("out_of_place", "in_place")
 
 Runner = Callable[[int, dict[str, Any], str, float], list[dict[str, Any]]]
 
@@ -79,6 +90,51 @@ def allreduce(
     timeout: Annotated[
         float, typer.Option("-T", "--timeout", help="Seconds a call may take.")
     ] = 30,
+    aggregate: Annotated[
+        int,
+        typer.Option(
+            "-m",
+            "--agg_iters",
+            min=1,
+            max=64,
+            help="Calls started before the first is waited for, each on a vector of its own.",
+        ),
+    ] = 1,
+    average: Annotated[
+        int,
+        typer.Option(
+            "-a",
+            "--average",
+            min=0,
+            max=3,
+            help="Whose time counts: 0 rank 0's, 1 the mean, 2 the least, 3 the slowest rank's.",
+        ),
+    ] = 3,
+    cycles: Annotated[
+        int, typer.Option("-N", "--run_cycles", min=1, help="The whole table so many times.")
+    ] = 1,
+    stamps: Annotated[
+        bool, typer.Option("-S", "--report_timestamps", help="When each row was done.")
+    ] = False,
+    spread: Annotated[
+        bool, typer.Option("-I", "--per_iteration", help="Min, max, p99 and cv% of the calls.")
+    ] = False,
+    unalign: Annotated[
+        int, typer.Option("-u", "--unalign", min=0, help="Vectors begin so many elements later.")
+    ] = 0,
+    root: Annotated[
+        str, typer.Option("-r", "--root", help="No meaning here: an allreduce has no root.")
+    ] = "0",
+    blocking: Annotated[
+        int,
+        typer.Option(
+            "-z",
+            "--blocking",
+            min=0,
+            max=3,
+            help="No meaning here: there is no stream to wait for; -m starts several calls.",
+        ),
+    ] = 0,
     ranks: Ranks = 2,
     algorithm: Algorithm = "auto",
     transport: Transport = "auto",
@@ -94,15 +150,25 @@ def allreduce(
         "iterations": iterations,
         "warmup": warmup,
         "check": bool(check),
+        "aggregate": aggregate,
+        "cycles": cycles,
+        "unalign": unalign,
     }
     run = _on_workers if live else _in_processes
     try:
         found, dumps = _measure(
-            run, _cases(dtype, op), algorithm, settings, ranks, transport, timeout
+            run, _cases(dtype, op), algorithm, settings, ranks, transport, timeout, average
         )
     except DdpError as error:
         raise RanksFailed(str(error)) from None
-    _report(found, settings, json=json, json_file=json_file)
+    step_text = f"{size_of(step)}(bytes)" if step else f"{factor}(factor)"
+    columns = [name for name, wanted in (("spread", spread), ("stamps", stamps)) if wanted]
+    if json_file:
+        Path(json_file).write_text(json_.dumps(found, indent=2), encoding="utf-8")
+    if json:
+        render.as_json(found)
+    else:
+        _print(found, settings, step_text, columns)
     if trace:
         Path(trace).write_text(json_.dumps(chrome_trace(dumps)), encoding="utf-8")
         render.say(f"trace {trace}: open it in chrome://tracing or https://ui.perfetto.dev")
@@ -196,6 +262,7 @@ def _measure(
     ranks: int,
     transport: str,
     timeout: float,
+    average: int,
 ) -> tuple[dict[str, Any], list[Any]]:
     """The report, and the flight recorders of all ranks; raises DdpError."""
     from ddp.client import ALLREDUCE, check_reduction, perf_rows
@@ -209,32 +276,25 @@ def _measure(
             how = {"dtype": type_, "op": reduction, "algorithm": name}
             found = run(ranks, settings | how, transport, timeout)
             dumps += [rank["recorder"] for rank in found]
-            rows += [_as_nccl(row, type_, reduction) for row in perf_rows(found)]
+            merged = perf_rows(found, AVERAGES[average])
+            rows += [_as_nccl(row, type_, reduction) for row in merged]
     report = {
         "ranks": len(found),
         "fabric": found[0]["fabric"],
+        "devices": [{key: rank[key] for key in ("rank", "pid", "host")} for rank in found],
+        "auto": found[0]["model"],
         "results": rows,
         "average_bus_bandwidth": _average(rows),
-        "out_of_bounds": sum(row["out_of_place"]["nwrong"] or 0 for row in rows),
+        "out_of_bounds": sum(row[kind]["nwrong"] or 0 for row in rows for kind in BOTH),
     }
     return report, dumps
-
-
-def _report(found: dict[str, Any], settings: dict[str, Any], *, json: bool, json_file: str) -> None:
-    if json_file:
-        Path(json_file).write_text(json_.dumps(found, indent=2), encoding="utf-8")
-    if json:
-        render.as_json(found)
-        return
-    how = f"warmup iters: {settings['warmup']} iters: {settings['iterations']}"
-    _print(found, settings["sizes"], f"{how} validation: {int(settings['check'])}")
 
 
 def _cases(dtype: str, op: str) -> list[tuple[str, str]]:
     from ddp.client import FLOATS, OPS, TYPES
 
-    types = [t for t in TYPES if t != "uint8"] if dtype == "all" else [dtype]
-    ops = list(OPS) if op == "all" else [{"avg": "mean", "prod": "product"}.get(op, op)]
+    types = [t for t in TYPES if t != "uint8"] if dtype == "all" else [TYPE_NAMES.get(dtype, dtype)]
+    ops = list(OPS) if op == "all" else [OP_NAMES.get(op, op)]
     for name, known in ((types[0], TYPES), (ops[0], OPS)):
         if name not in known:
             raise Usage(f"there is no {name}; there are {', '.join(known)}, all")
@@ -274,48 +334,77 @@ def _as_nccl(row: dict[str, Any], dtype: str, op: str) -> dict[str, Any]:
         "type": dtype,
         "redop": op,
         "root": -1,
+        "timestamp": row["at"],
         "algorithm": row["algorithm"],
         "rounds": row["rounds"],
         "bytes_max": row["sent_max"],
         "bytes_mean": row["sent_mean"],
         "fan_in": row["fan_in"],
     }
-    for kind in ("out_of_place", "in_place"):
-        found[kind] = {**row[kind], "nwrong": row["wrong"]}
+    for kind in BOTH:
+        found[kind] = {**row[kind]}
+        found[kind]["nwrong"] = found[kind].pop("wrong")
     return found
 
 
 def _average(rows: list[dict[str, Any]]) -> float:
-    found: list[float] = [
-        row[kind]["bus_bw"] for row in rows for kind in ("out_of_place", "in_place")
-    ]
+    found: list[float] = [row[kind]["bus_bw"] for row in rows for kind in BOTH]
     return sum(found) / len(found)
 
 
-def _print(report: dict[str, Any], wanted: list[int], settings: str) -> None:
-    print("# Collective test starting: allreduce")
-    print(
-        f"# ranks {report['ranks']} over {report['fabric']} minBytes {wanted[0]} "
-        f"maxBytes {wanted[-1]} {settings}"
-    )
-    print("#")
+def _print(report: dict[str, Any], settings: dict[str, Any], step: str, columns: list[str]) -> None:
+    _print_head(report, settings, step)
     both = ("", "", "", "", "", "out-of-place", "", "", "", "in-place", "", "", "", "", "", "")
     print((HEAD % both).rstrip())
     names = ("time", "algbw", "busbw", "#wrong")
     more = ("rounds", "max sent", "fan-in")
-    print(HEAD % ("size", "count", "type", "redop", "root", *names, *names, *more) + "  algorithm")
+    head = HEAD % ("size", "count", "type", "redop", "root", *names, *names, *more) + "  algorithm"
+    print(head + "".join(EXTRA_HEADS[name] for name in columns))
     units = ("(us)", "(GB/s)", "(GB/s)", "")
     print((HEAD % ("(B)", "(elements)", "", "", "", *units, *units, "", "(B)", "")).rstrip())
     for row in report["results"]:
         cells = []
-        for kind in ("out_of_place", "in_place"):
+        for kind in BOTH:
             found = row[kind]
             wrong = "N/A" if found["nwrong"] is None else found["nwrong"]
             speeds = (f"{found['alg_bw']:.2f}", f"{found['bus_bw']:.2f}")
             cells += [f"{found['time']:.1f}", *speeds, wrong]
         first = (row["size"], row["count"], row["type"][:8], row["redop"][:6], row["root"])
         last = (row["rounds"], row["bytes_max"], row["fan_in"])
-        print(HEAD.replace("#", " ", 1) % (*first, *cells, *last) + f"  {row['algorithm']}")
+        line = HEAD.replace("#", " ", 1) % (*first, *cells, *last) + f"  {row['algorithm']}"
+        print(line + "".join(_extra(row, name) for name in columns))
     verdict = "OK" if not report["out_of_bounds"] else "FAILED"
     print(f"# Out of bounds values : {report['out_of_bounds']} {verdict}")
     print(f"# Avg bus bandwidth    : {report['average_bus_bandwidth']:.4f}")
+
+
+# Columns that a flag adds: of the calls in place, and when the row was done.
+EXTRA_HEADS = {
+    "spread": "  " + " ".join(f"{name:>9}" for name in ("min(us)", "max(us)", "p99(us)", "cv(%)")),
+    "stamps": "  timestamp",
+}
+
+
+def _extra(row: dict[str, Any], column: str) -> str:
+    if column == "stamps":
+        return "  " + datetime.fromtimestamp(row["timestamp"]).isoformat(" ", "seconds")
+    figures = (row["in_place"][name] for name in ("best", "worst", "p99", "cv"))
+    return "  " + " ".join(f"{figure:9.1f}" for figure in figures)
+
+
+def _print_head(report: dict[str, Any], settings: dict[str, Any], step: str) -> None:
+    """What nccl-tests says before its table: who takes part, where; and why `auto` chose."""
+    sizes_, how = settings["sizes"], settings
+    print("# Collective test starting: allreduce")
+    print(
+        f"# ranks {report['ranks']} over {report['fabric']} minBytes {sizes_[0]} "
+        f"maxBytes {sizes_[-1]} step: {step} warmup iters: {how['warmup']} "
+        f"iters: {how['iterations']} agg iters: {how['aggregate']} validation: {int(how['check'])}"
+    )
+    print("#\n# Using devices")
+    for device in report["devices"]:
+        where = f"{device['host']:>10} device  - [cpu]"
+        print(f"#  Rank {device['rank']:2} Group  0 Pid {device['pid']:6} on {where}")
+    if report["auto"]:
+        print(f"#\n# auto: {report['auto']}")
+    print("#")

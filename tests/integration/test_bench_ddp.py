@@ -64,9 +64,14 @@ def test_a_peer_that_does_not_add_has_no_figure():
 
 def test_a_wrong_sum_of_ours_has_no_figure(monkeypatch):
     rows = ddp.client.perf_rows
-    monkeypatch.setattr(
-        ddp.client, "perf_rows", lambda found: [{**row, "wrong": 2} for row in rows(found)]
-    )
+
+    def one_off(found):
+        made = rows(found)
+        for row in made:
+            row["in_place"]["wrong"] = 2
+        return made
+
+    monkeypatch.setattr(ddp.client, "perf_rows", one_off)
     with pytest.raises(RuntimeError, match="4 elements are wrong"):
         bench._ours("shared", 2, SMALL)
 
