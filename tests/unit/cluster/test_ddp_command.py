@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.__main__ import app
-from cluster.cli.ddp import _cases, size_of, sizes
+from cluster.cli.ddp_allreduce import _cases, size_of, sizes
 from cluster.errors import Unhealthy, Usage
 
 
