@@ -325,9 +325,11 @@ class SharedFabric(Fabric):
             if direct:
                 self.engine.recorder.records.append(record)
                 self._last = self._window + windows_of(vector, self._own.window)
-                self._meet(number, call, deadline, record)
-                self._directly(call, vector, deadline, record)
-                self._last = None
+                try:
+                    self._meet(number, call, deadline, record)
+                    self._directly(call, vector, deadline, record)
+                finally:
+                    self._last = None
                 record.outcome, record.ended = "done", time.monotonic()
                 self.engine.counters["calls"] += 1
                 self.engine.counters["sent_bytes"] += record.sent
@@ -337,7 +339,6 @@ class SharedFabric(Fabric):
                 now = time.monotonic()
                 bind(work, self.engine.start(call, vector, now, deadline - now))
         except DdpError as error:
-            self._last = None
             record.outcome, record.ended = str(error), time.monotonic()
             self._fail(error)
             work.end(error)

@@ -214,6 +214,34 @@ def test_who_dies_before_it_has_shown_its_sums_takes_them_from_all(monkeypatch):
             assert "rank 1 is gone" in str(found[rank])
 
 
+class Interrupted(Exception):
+    """What Ctrl-C does to a rank in the middle of a call."""
+
+
+def test_who_is_interrupted_in_a_call_and_closes_is_not_waited_for(monkeypatch):
+    plain = Sum.add
+
+    def interrupted(self, window):
+        if self.rank == 0:
+            raise Interrupted
+        plain(self, window)
+
+    monkeypatch.setattr(Sum, "add", interrupted)
+
+    def work(group):
+        try:
+            group.allreduce(np.ones(8), algorithm="sharded-server")
+        finally:
+            if group.rank == 0:
+                group.close()
+
+    with SharedRanks(3) as groups:
+        found = together(groups, work)
+    assert isinstance(found[0], Interrupted)
+    for rank in (1, 2):
+        assert isinstance(found[rank], GroupClosed)
+
+
 class Clock:
     """It jumps ahead once all of these have shown their sums."""
 
