@@ -46,6 +46,9 @@ from raftd.wal import DamagedLog, Wal
 
 METHOD: Final = "raft"
 
+# Of commands since the last snapshot: then the next is due, however few they are.
+LOG_BYTES_MAX: Final = 64 * 1024 * 1024
+
 # How often a full disk is tried again.
 DISK_RETRY_S: Final = 0.2
 # Time between two events that tell of the log's progress: a picture, not a copy of it.
@@ -384,7 +387,8 @@ class Replica:
     def _maybe_snapshot(self) -> None:
         """When the log has grown as long as the state it makes: its upkeep is a constant factor."""
         index = self.store.applied_index
-        if self._snapshotting or index < self._snapshot_due or self._log_bytes < self._state_bytes:
+        due = index >= self._snapshot_due or self._log_bytes >= LOG_BYTES_MAX
+        if self._snapshotting or not due or self._log_bytes < self._state_bytes:
             return
         term = self.core.log.term_at(index)
         if term is None:

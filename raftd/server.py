@@ -48,9 +48,6 @@ from security.identity import Identity
 
 SERVICE = "raft"
 
-# Keys and values in one message of an answer; the rest is asked for, or follows.
-ANSWER_BYTES_MAX = 4 * 1024 * 1024
-
 # Expired leases are looked for this often while this node leads.
 LEASE_TICK_S = 0.1
 
@@ -437,7 +434,7 @@ def _page(pairs: list[KeyValue]) -> list[KeyValue]:
     size = 0
     for i, pair in enumerate(pairs):
         size += len(pair.key) + len(pair.value)
-        if size > ANSWER_BYTES_MAX and i:
+        if size > c.ANSWER_BYTES_MAX and i:
             return pairs[:i]
     return pairs
 
@@ -449,7 +446,7 @@ def _parts(events: list[Event]) -> Iterator[tuple[list[Event], bool]]:
     for event in events:
         for pair in event:
             size += len(pair.key) + len(pair.value) if pair is not None else 0
-        if size > ANSWER_BYTES_MAX and part:
+        if size > c.ANSWER_BYTES_MAX and part:
             yield part, True
             part, size = [], 0
         part.append(event)

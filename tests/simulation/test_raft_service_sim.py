@@ -119,3 +119,16 @@ def test_a_member_that_has_left_is_dialled_no_more():
                 assert gone not in service._addresses
 
     run(scenario)
+
+
+def test_a_log_of_few_and_large_commands_is_written_out_too(monkeypatch):
+    monkeypatch.setattr("raftd.replica.LOG_BYTES_MAX", 2_000_000)
+
+    async def scenario(store):
+        client = await store.client()
+        for _ in range(50):
+            await client.put(b"k", bytes(100_000))
+        await asyncio.sleep(2)
+        assert all(service.replica.core.snapshot for service in store.services.values())
+
+    run(scenario)
