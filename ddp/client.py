@@ -69,6 +69,9 @@ def cost_table(ranks: int, elements: int) -> list[dict[str, Any]]:
 
 
 def _cost_row(algorithm: str, ranks: int, elements: int) -> dict[str, Any]:
+    if algorithm == "hierarchical":
+        elements *= -(-ranks // 2)  # of the leaders of hosts, too, all shares are whole
+
     def run(group: Group) -> Record:
         group.allreduce(np.ones(elements, np.float32), algorithm=algorithm)
         return group.fabric.engine.recorder.records[-1]

@@ -11,8 +11,9 @@ DdpError
 
 All but BadCall end the group: what was open and what is called later fails with the same error, and
 the survivors go on in a group of the next epoch. A collective of survivors has one outcome: either
-all have the result, or all have an error (engine.py says how). Only RankLate can be indefinite: a
-rank whose own part was done when its patience ended does not know what the others decided.
+all have the result, or all have an error (engine.py and direct.py say how). RankLate can be
+indefinite: a rank whose own part was done when its patience ended does not know what the others
+decided, and says so. Nor does one that closes the group, or is fenced off, in the middle of a call.
 """
 
 from __future__ import annotations

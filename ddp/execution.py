@@ -41,8 +41,9 @@ class Execution:
         self.schedule, self.rank, self.vector, self.call = schedule, rank, vector, call
         self.outbox: list[Piece] = []
         self.done = False
-        self.fan_in = 0
-        self.rounds = 0
+        self.fan_in = 0  # most transfers that came whole in one round
+        self.rounds = 0  # one more than the last in which something was sent or came
+        self._arrivals = 0  # in this round
         self._turns = schedule.program(rank)
         self._starts = bounds(len(vector), schedule.chunks)
         self._bytes = vector.view(np.uint8)
@@ -106,8 +107,7 @@ class Execution:
                 self._finish()
                 return
             turn = self._turns[self._at]
-            self.rounds = turn.round + 1
-            self.fan_in = max(self.fan_in, len(turn.receives))
+            self._arrivals = 0
             for transfer in turn.sends:
                 self._send(turn.round, transfer)
             self._due.extend(turn.receives)
@@ -116,6 +116,7 @@ class Execution:
     def _send(self, round_: int, t: Transfer) -> None:
         """Copies: what is sent is what was there before this round's receives."""
         start, length = self._starts[t.lo] * self.vector.itemsize, self._length(t)
+        self.rounds = max(self.rounds, round_ + 1)
         for offset in range(0, max(length, 1), SEGMENT_BYTES):
             end = min(offset + SEGMENT_BYTES, length)
             data = self._bytes[start + offset : start + end].tobytes()
@@ -141,6 +142,9 @@ class Execution:
         if self._got == self._length(t):
             self._got = 0
             self._due.popleft()
+            self._arrivals += 1
+            self.fan_in = max(self.fan_in, self._arrivals)
+            self.rounds = max(self.rounds, self._turns[self._at].round + 1)
             self._to_come.discard((self._turns[self._at].round, t.src, t.lo))
             if not self._due:
                 self._next_turn()

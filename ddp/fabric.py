@@ -7,10 +7,13 @@ network.py   netstack, encrypted, between any hosts
 
 from __future__ import annotations
 
+import platform
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from ddp.call import Call
@@ -82,11 +85,18 @@ class Fabric(ABC):
 
     def dump(self) -> dict[str, Any]:
         """The flight recorder."""
-        return self.engine.recorder.dump(time.monotonic())
+        return self.engine.recorder.dump(time.monotonic(), clock())
 
     def why(self) -> list[str]:
         """What is open and for whom it waits, in sentences."""
         return self.engine.recorder.why(time.monotonic())
+
+
+@lru_cache(maxsize=1)
+def clock() -> str:
+    """Whose `time.monotonic` it is: all processes of one boot of one machine have the same."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return boot.read_text().strip() if boot.exists() else platform.node()
 
 
 def bind(work: Work, of: Operation | Message) -> Work:

@@ -13,8 +13,9 @@ by the ranks. One that is not contiguous is copied in and out.
 **Guaranteed**
 - All ranks get the same bits, and the same again in the next run if the algorithm is the same:
   additions have an order that is the schedule's, not the network's. Name the algorithm where bits
-  must repeat: "auto" chooses by measured costs. "parameter-server", "sharded-server" and the
-  naive ones add in the order of ranks, as `functools.reduce(np.add, [rank 0, rank 1, …])` does.
+  must repeat: over netstack "auto" chooses by measured costs (over shared memory there is one way).
+  "parameter-server", "sharded-server" and the naive ones add in the order of ranks, as
+  `functools.reduce(np.add, [rank 0, rank 1, …])` does.
 - All ranks must make the same calls in the same order. Those that do not get a Mismatch that
   names both.
 - A call ends on all ranks or fails on all living ranks; it never gives a wrong number. After an
@@ -276,10 +277,12 @@ class Group:
 
     def explain(self, nbytes: int) -> str:
         """What `auto` expects of each algorithm for such a vector, and so which it takes."""
-        model = self.fabric.model
+        model, choices = self.fabric.model, self.fabric.choices()
+        if len(choices) == 1:
+            return f"{choices[0]}: over {self.fabric.name} there is one way, and nothing to measure"
         if model is None:
             return "nothing is measured yet: the first `auto` will"
-        return f"{model}: {model.explain(self.size, nbytes, self.fabric.choices())}"
+        return f"{model}: {model.explain(self.size, nbytes, choices)}"
 
     def why(self) -> list[str]:
         """What is open, for whom it waits, who came last: sentences of the flight recorder."""

@@ -50,13 +50,15 @@ class Recorder:
     def __repr__(self) -> str:
         return f"<Recorder rank={self.rank} epoch={self.epoch} records={len(self.records)}>"
 
-    def dump(self, now: float) -> dict[str, Any]:
-        """All of it, as plain data; `now` lets readers line up the clocks of ranks."""
+    def dump(self, now: float, clock: str = "") -> dict[str, Any]:
+        """All of it, as plain data. `now` is by the clock of that name: times of ranks that have
+        the same one compare."""
         return {
             "rank": self.rank,
             "size": self.size,
             "epoch": self.epoch,
             "now": now,
+            "clock": clock,
             "records": [asdict(record) for record in self.records],
         }
 
@@ -100,10 +102,20 @@ def ranks(which: Iterable[int]) -> str:
 
 
 def chrome_trace(dumps: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The records of all ranks as one timeline: a row a rank; waiting and work apart."""
+    """The records of all ranks as one timeline: a row a rank; waiting and work apart.
+
+    Ranks of one host share a clock. That of another host is shifted so that its dump is of the same
+    moment as rank 0's, which it is where all dump on leaving a barrier: to within the time of a
+    message. Dumps of several groups follow one another, each from rank 0.
+    """
     events: list[dict[str, Any]] = []
+    reference: Mapping[str, Any] | None = None
     for dump in dumps:
         rank = dump["rank"]
+        if rank == 0 or reference is None:
+            reference = dump
+        same = dump["clock"] == reference["clock"]
+        shift = 0.0 if same else reference["now"] - dump["now"]
         events.append(
             {"name": "process_name", "ph": "M", "pid": rank, "args": {"name": f"rank {rank}"}}
         )
@@ -123,7 +135,7 @@ def chrome_trace(dumps: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
                             "ph": "X",
                             "pid": rank,
                             "tid": 0,
-                            "ts": start * 1e6,
+                            "ts": (start + shift) * 1e6,
                             "dur": (end - start) * 1e6,
                             "args": detail,
                         }

@@ -7,15 +7,16 @@
     doubling         instead of two.
     all others       the engine's frames, through a ring of bytes for each pair.
 
-A vector goes through in windows that fit into a cache. Two waits a window keep it right: nobody
-adds before all have filled, nobody copies before all have added. A rank that fills window w + 1
-has copied window w; so who sees that all have filled w + 1 may overwrite its sums of w.
+A vector goes through in windows that fit into a cache; direct.py has the steps, why two waits a
+window keep it right, and what a death means in the middle. A rank that fills window w + 1 has
+copied window w; so who sees that all have filled w + 1 may overwrite its sums of w.
 
 Before either, all ranks meet over what they called (`_meet`), so that a mismatch is seen even
 between a call that goes directly and one that does not. Whoever waits spins, giving way to others
 at each turn, and after a while sleeps; it looks for deaths and for others' reasons to give up
-meanwhile. What a dead rank has written stays readable: so either all survivors find its sums
-there, or none does.
+meanwhile. What a dead rank has written stays readable, and its counters are frozen: so either all
+survivors find its sums there, or none does. A reason is written only by who has no direct sum under
+way, so that it means the same.
 
 Calls make progress while somebody waits for one, and, once `start` was used, in a thread.
 """
@@ -32,7 +33,8 @@ from typing import Any, Final
 
 from ddp.call import Call
 from ddp.deaths import Deaths
-from ddp.elements import Array, combine, divide
+from ddp.direct import Area, Mark, Sum, Verb, hopeless, program, windows_of
+from ddp.elements import Array
 from ddp.engine import OPERATIONS_MAX, Engine
 from ddp.errors import (
     BadCall,
@@ -47,13 +49,15 @@ from ddp.errors import (
 from ddp.fabric import Fabric, bind
 from ddp.frames import HEAD_BYTES, Decoder, Frame, Type, decode
 from ddp.recorder import Record
-from ddp.schedules.schedule import bounds
 from ddp.segment import CALLS, FILLED, REDUCED, STATE, RingEnd, Segment, Where, values
 from ddp.work import Work
 
 # Bytes of a vector under way at a time: they fit into a core's cache, and the two waits cost little
 # beside them.
 WINDOW_BYTES: Final = 1 << 20
+
+# Where the counters of direct.py are in a segment.
+MARKS: Final = {Mark.FILLED: FILLED, Mark.REDUCED: REDUCED}
 
 SHARDED: Final = "sharded-server"
 EXCHANGE: Final = "recursive-doubling"
@@ -103,7 +107,8 @@ class SharedFabric(Fabric):
         self._leaving: dict[int, deque[tuple[memoryview, int]]] = {r: deque() for r in self._others}
         self._number = 0  # of the next call
         self._window = 0  # windows so far
-        self._turn = 0
+        self._last: int | None = None  # of the direct call under way, its last window
+        self._gone: set[int] = set()  # processes that have ended
         self._jobs: deque[tuple[int, Call, Array, float, Work]] = deque()
         self._pumping = threading.Lock()
         self._stirred = threading.Condition()
@@ -290,6 +295,7 @@ class SharedFabric(Fabric):
                 if self.engine.broken is None:
                     self._fail(from_wire(self._segments[rank].reason))
         for rank in self._deaths.look():
+            self._gone.add(rank)
             self.engine.lost(rank, "its process ended", now)
         while self._reported:
             self.engine.lost(*self._reported.popleft(), now)
@@ -302,7 +308,8 @@ class SharedFabric(Fabric):
         if self.engine.broken is None:
             self.engine.fail(error, time.monotonic())
         assert self.engine.broken is not None
-        self._own.reason = to_wire(self.engine.broken)
+        if self._last is None:  # who has said why has nothing under way that may yet end well
+            self._own.reason = to_wire(self.engine.broken)
         while self._jobs:
             self._jobs.popleft()[-1].end(self.engine.broken)
 
@@ -317,8 +324,12 @@ class SharedFabric(Fabric):
                 raise self.engine.broken
             if direct:
                 self.engine.recorder.records.append(record)
-                self._meet(number, call, deadline, record)
-                self._directly(call, vector, deadline, record)
+                self._last = self._window + windows_of(vector, self._own.window)
+                try:
+                    self._meet(number, call, deadline, record)
+                    self._directly(call, vector, deadline, record)
+                finally:
+                    self._last = None
                 record.outcome, record.ended = "done", time.monotonic()
                 self.engine.counters["calls"] += 1
                 self.engine.counters["sent_bytes"] += record.sent
@@ -331,6 +342,8 @@ class SharedFabric(Fabric):
             record.outcome, record.ended = str(error), time.monotonic()
             self._fail(error)
             work.end(error)
+        if self.engine.broken is not None:
+            self._fail(self.engine.broken)  # the sum came in spite of it: no other will
 
     def _meet(self, number: int, call: Call, deadline: float, record: Record) -> None:
         """All ranks have called the same; raises Mismatch, RankLost or RankLate."""
@@ -368,78 +381,52 @@ class SharedFabric(Fabric):
             self._rest(turns)
             if turns % TURNS_BETWEEN_LOOKS == 0 and counters[counter] < value:
                 self._poll()
-                if self.engine.broken is not None:
+                if self.engine.broken is not None and self._hopeless():
                     raise self.engine.broken
                 if time.monotonic() > deadline:
-                    what = "begun it" if counter == CALLS else "done its part"
-                    raise RankLate(
-                        f"call #{record.sequence} {record.call}: rank {rank} has not {what} "
-                        f"after {time.monotonic() - record.began:.2f} s"
-                    )
+                    raise self._late(counter, rank, record)
+
+    def _hopeless(self) -> bool:
+        """Whether a call that waits fails, given that the group does (direct.py)."""
+        if self._last is None or self._ending is not None:
+            return True
+        ended = [r for r in self._others if r in self._gone or self._segments[r].counters[STATE]]
+        reduced = [self._segments[r].counters[REDUCED] for r in ended]
+        own = self._own.counters[REDUCED]
+        return hopeless(self._last, own, reduced, alone=not self.engine.others)
+
+    def _late(self, counter: int, rank: int, record: Record) -> RankLate:
+        what = "begun it" if counter == CALLS else "done its part"
+        shown = self._last is not None and self._own.counters[REDUCED] >= self._last
+        unsure = "; its outcome is unknown" if shown else ""
+        return RankLate(
+            f"call #{record.sequence} {record.call}: rank {rank} has not {what} "
+            f"after {time.monotonic() - record.began:.2f} s{unsure}"
+        )
 
     def _is_direct(self, algorithm: str) -> bool:
         size = self.engine.size
         return (algorithm == SHARDED and size > 1) or (algorithm == EXCHANGE and size == 2)
 
     def _directly(self, call: Call, vector: Array, deadline: float, record: Record) -> None:
-        exchange = call.algorithm == EXCHANGE
-        window = self._exchange if exchange else self._one_window
-        step = self._own.window // vector.itemsize
-        for start in range(0, len(vector), step):
-            window(call, vector[start : start + step], deadline, record)
-        record.rounds, record.fan_in = (1, 1) if exchange else (2, self.engine.size - 1)
-
-    def _exchange(self, call: Call, vector: Array, deadline: float, record: Record) -> None:
-        """Of two ranks. The two halves of the staging areas take turns: who shows window w + 1 has
-        added w, so when both have shown it the place of w is free."""
-        other = 1 - self.engine.rank
-        self._window += 1
-        self._turn = 1 - self._turn
-        shown = [self._own.filled, self._own.reduced][self._turn]
-        values(shown, vector)[: len(vector)] = vector
-        self._own.counters[FILLED] = self._own.counters[REDUCED] = self._window
-        self._until(FILLED, other, self._window, deadline, record)
-        theirs = self._segments[other]
-        right = values([theirs.filled, theirs.reduced][self._turn], vector)[: len(vector)]
-        left, right = (vector, right) if other else (right, vector)
-        combine(call.op, call.dtype, left, right, vector)
-        if call.op == "mean":
-            divide(call.dtype, vector, 2)
-        record.sent += vector.nbytes
-
-    def _one_window(self, call: Call, vector: Array, deadline: float, record: Record) -> None:
-        rank, own = self.engine.rank, self._own
-        starts = bounds(len(vector), self.engine.size)
-        lo, hi = starts[rank], starts[rank + 1]
-        self._window += 1
-        filled = values(own.filled, vector)
-        filled[:lo] = vector[:lo]
-        filled[hi : len(vector)] = vector[hi:]
-        own.counters[FILLED] = self._window
-        for other in self._others:
-            self._until(FILLED, other, self._window, deadline, record)
-        sums = values(own.reduced, vector)[: hi - lo]
-        self._add_up(call, vector[lo:hi], lo, sums)
-        own.counters[REDUCED] = self._window
-        vector[lo:hi] = sums
-        for other in self._others:
-            self._until(REDUCED, other, self._window, deadline, record)
-            begin, end = starts[other], starts[other + 1]
-            vector[begin:end] = values(self._segments[other].reduced, vector)[: end - begin]
-        taken_from_me = len(vector) - (hi - lo) + (hi - lo) * len(self._others)
-        record.sent += taken_from_me * vector.itemsize
-
-    def _add_up(self, call: Call, mine: Array, lo: int, sums: Array) -> None:
-        """The shard that is ours, of all ranks, in their order."""
-        parts = [
-            mine if r == self.engine.rank else values(s.filled, mine)[lo : lo + len(mine)]
-            for r, s in enumerate(self._segments)
-        ]
-        combine(call.op, call.dtype, parts[0], parts[1], sums)
-        for part in parts[2:]:
-            combine(call.op, call.dtype, sums, part, sums)
-        if call.op == "mean":
-            divide(call.dtype, sums, len(parts))
+        """See direct.py; `_last` is set."""
+        exchange, windows = call.algorithm == EXCHANGE, windows_of(vector, self._own.window)
+        first, self._window = self._window, self._window + windows
+        areas = (Area(values(s.filled, vector), values(s.reduced, vector)) for s in self._segments)
+        mine = Sum(call, vector, self.engine.rank, list(areas), first, record, exchange=exchange)
+        try:
+            for verb, window, mark, rank in program(mine.rank, self.engine.size, windows, exchange):
+                if verb is Verb.AWAIT:
+                    self._until(MARKS[mark], rank, first + window, deadline, record)
+                    mine.heard(window, mark)
+                elif verb is Verb.TAKE:
+                    mine.take(window, rank)
+                else:
+                    mine.fill(window) if verb is Verb.FILL else mine.add(window)
+                    self._own.counters[MARKS[mark]] = first + window
+        finally:
+            mine.close()
+        self.engine.counters["received_bytes"] += mine.received
 
 
 def share(

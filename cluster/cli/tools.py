@@ -20,6 +20,7 @@ BENCHES: Final = {
     "torrent": "cluster.bench.torrent",
     "mapreduce": "cluster.bench.mapreduce",
     "ddp": "cluster.bench.ddp",
+    "recovery": "cluster.bench.recovery",
 }
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]

@@ -35,7 +35,8 @@ class Row(NamedTuple):
 
 
 def table(algorithm: str, size: int) -> Row | None:
-    """The row of `algorithm`; None where there is none (P no power of two, for two of them)."""
+    """The row of `algorithm`; None where there is none: the double tree has bounds, and two of
+    them want P to be a power of two."""
     p, logarithm = size, size.bit_length() - 1
     if p == 1:
         return Row(0, 0.0, 0.0, 0)
@@ -52,12 +53,22 @@ def table(algorithm: str, size: int) -> Row | None:
         return Row(p - 1, p - 1, p - 1, 1)
     if algorithm == "ring":
         return Row(2 * (p - 1), share, share, 1)
+    if algorithm == "hierarchical":
+        return _pairs(p)
     if p & (p - 1) == 0:
         if algorithm == "recursive-doubling":
             return Row(logarithm, logarithm, logarithm, 1)
         if algorithm == "halving-doubling":
             return Row(2 * logarithm, share, share, 1)
     return None
+
+
+def _pairs(p: int) -> Row:
+    """Hierarchical on hosts of two; with a rank alone on the last one only leaders talk."""
+    hosts, share = -(-p // 2), 2 * (p - 1) / p
+    if p % 2 == 0:
+        return Row(2 + 2 * (hosts - 1), share, share, 1)
+    return Row(2 + 2 * (hosts - 1), 1 + 2 * (hosts - 1) / hosts, share, 1)
 
 
 def tree_bounds(size: int) -> Row:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from ddp.training.schedule import SCHEDULES
 
 
 def say(kind: str, **fields: Any) -> None:
-    """One line."""
-    print(json.dumps({"kind": kind, **fields}), flush=True)
+    """One line; `at` is by the clock that all processes of a host share, in seconds."""
+    print(json.dumps({"kind": kind, "at": time.monotonic(), **fields}), flush=True)
 
 
 def main(arguments: list[str]) -> int:

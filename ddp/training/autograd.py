@@ -11,7 +11,7 @@ A tensor made by an operation holds its parents and a function from its own grad
 What it guarantees: gradients of equal programs on equal numbers are equal bit for bit, so ranks
 that compute the same thing stay the same. A parameter's gradient is complete the moment that
 `on_gradient` is called, long before `backward` ends: that is where data parallelism hides its
-communication (parallel/data.py).
+communication (buckets.py).
 
 Where it stops: first derivatives, and the operations below and in functional.py. The numbers may
 be of any type that numpy multiplies, objects too: a test counts every multiplication so.

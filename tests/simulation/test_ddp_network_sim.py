@@ -8,10 +8,12 @@ import random
 import numpy as np
 import pytest
 
+from ddp import verifiable
 from ddp.call import Call
 from ddp.card import Card
 from ddp.errors import Fenced, RankLost
 from ddp.network import NetworkFabric, Switchboard, transport_config
+from ddp.schedules.catalogue import ALLREDUCE, schedule_of
 from netstack.rpc.node import RpcNode
 from netstack.runtime.policy import LinkPolicy
 from netstack.runtime.simulation.world import EPOCH, World
@@ -20,7 +22,7 @@ from security.identity import Authority
 _entropy = random.Random("ranks").randbytes
 _authority = Authority.create("test", now=EPOCH, entropy=_entropy)
 IDENTITIES = {
-    f"r{i}": _authority.issue(f"r{i}", "ddp", now=EPOCH, entropy=_entropy) for i in range(4)
+    f"r{i}": _authority.issue(f"r{i}", "ddp", now=EPOCH, entropy=_entropy) for i in range(5)
 }
 
 
@@ -93,21 +95,37 @@ class Ranks:
             self.world.close()
 
 
-@pytest.mark.parametrize("algorithm", ["ring", "double-tree", "sharded-server", "naive-serial"])
-@pytest.mark.parametrize("seed", [1, 2])
-def test_sums_are_exact_over_a_line_that_loses_duplicates_and_reorders(algorithm, seed):
-    ranks = Ranks(3, seed, delay_s=0.002, jitter_s=0.004, loss=0.1, duplicate=0.05, reorder=0.1)
+def sum_over_a_bad_line(algorithm, seed, n, size=3):
+    """Exact at every rank."""
+    ranks = Ranks(size, seed, delay_s=0.002, jitter_s=0.004, loss=0.1, duplicate=0.05, reorder=0.1)
 
     async def scenario():
         await ranks.begin()
         fabrics = await ranks.open()
-        vectors = [np.full(70_001, rank + 1, np.float32) for rank in range(3)]
-        calls = [ranks.on(r, ranks.call(fabrics[r], algorithm, vectors[r])) for r in range(3)]
-        assert await asyncio.gather(*calls) == [None] * 3
+        vectors = [verifiable.inputs("float32", "sum", n, rank, size) for rank in range(size)]
+        calls = [ranks.on(r, ranks.call(fabrics[r], algorithm, vectors[r])) for r in range(size)]
+        assert await asyncio.gather(*calls) == [None] * size
+        contributors = schedule_of("allreduce", algorithm, size).contributors
+        wanted = verifiable.expected("float32", "sum", n, contributors, size)
         for vector in vectors:
-            assert (vector == 6).all()
+            assert verifiable.wrong(vector, wanted) == 0
 
     ranks.run(scenario())
+    assert ranks.world.network.dropped, "the line was good, so this tested nothing"
+
+
+@pytest.mark.parametrize("algorithm", ALLREDUCE)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_sums_are_exact_over_a_line_that_loses_duplicates_and_reorders(algorithm, seed):
+    sum_over_a_bad_line(algorithm, seed, 70_001)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ALLREDUCE)
+@pytest.mark.parametrize(("size", "n"), [(2, 300_001), (4, 70_001), (5, 1_009)])
+def test_so_they_are_under_many_seeds(algorithm, size, n):
+    for seed in range(10):
+        sum_over_a_bad_line(algorithm, seed, n, size)
 
 
 def test_a_silent_rank_is_named_by_all_others_and_the_next_epoch_goes_on_without_it():

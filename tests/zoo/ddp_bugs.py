@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 
+from ddp import direct
+from ddp.direct import Mark, Verb
 from ddp.elements import combine
 from ddp.engine import Engine
 from ddp.execution import Execution
+from ddp.operation import Operation
 from ddp.schedules.double_tree import both_trees
 from ddp.schedules.ring import ring
 from ddp.schedules.schedule import Action, Schedule, Transfer
@@ -75,6 +78,22 @@ class ReturnsWhenItsOwnPartIsDone(Engine):
             super()._decide(operation, now)
 
 
+class ForgetsWhatItHeld(Engine):
+    """A piece that waited for its receiver to begin is never sent."""
+
+    def _of_call(self, operation, src, frame, now):
+        operation.held.pop(src, None)
+        super()._of_call(operation, src, frame, now)
+
+
+class TakesSlicesAsTheyCome(Operation):
+    """A piece goes into the slice that is under way, whichever it is of."""
+
+    def receive(self, src, frame):
+        running = min(self.running, default=frame.slice)
+        return super().receive(src, frame._replace(slice=running))
+
+
 class DoesNotCompareCalls(Engine):
     """The head of a frame is not looked at."""
 
@@ -88,3 +107,30 @@ class DropsAPiece(Execution):
     def _apply(self, t, offset, data):
         if t.action is not Action.REDUCE or self.rank:
             super()._apply(t, offset, data)
+
+
+def fails_when_anybody_is_dead(last, own, frozen, *, alone):
+    """Does not ask how far the dead had come."""
+    return True
+
+
+def takes_the_suspected_for_frozen(last, own, frozen, *, alone):
+    """Who is said to be dead cannot show anything any more, it thinks."""
+    return alone or not list(frozen) or direct.hopeless(last, own, frozen, alone=alone)
+
+
+def never_hopeless(last, own, frozen, *, alone):
+    """Waits for the dead, too."""
+    return False
+
+
+def adds_before_all_have_filled(rank, size, windows, exchange):
+    """Waits for all but the last."""
+    steps = direct.program(rank, size, windows, exchange)
+    left_out = next(s for s in reversed(steps) if s.verb is Verb.AWAIT and s.mark is Mark.FILLED)
+    return tuple(step for step in steps if step is not left_out)
+
+
+def without_windows(rank, size, windows, exchange):
+    """A vector without elements needs no step, it thinks."""
+    return ()

@@ -9,6 +9,7 @@ import ddp_bugs
 import numpy as np
 import pytest
 
+from ddp import engine as engine_module
 from ddp import operation as operation_module
 from ddp.call import Call
 from ddp.engine import Engine
@@ -16,7 +17,8 @@ from ddp.schedules.checker import WrongSchedule, prove
 from ddp.simulation import Simulation
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "simulation"))
-from ddp_sim_kit import judge, one_call
+from ddp_direct_kit import Exploration, Wrong
+from ddp_sim_kit import go, judge, one_call
 
 
 def test_an_off_by_one_chunk_is_caught_by_the_proof():
@@ -69,6 +71,25 @@ def test_who_does_not_ask_the_others_is_caught_by_deaths_at_every_step():
         campaign(ddp_bugs.ReturnsWhenItsOwnPartIsDone)
 
 
+def test_what_was_held_and_forgotten_is_caught_where_vectors_are_held(monkeypatch):
+    go("held", monkeypatch)
+    assert judge(*one_call("ring", 3, 1), "ring") == "sum"
+    with pytest.raises(AssertionError, match="hangs"):
+        judge(*one_call("ring", 3, 1, make=ddp_bugs.ForgetsWhatItHeld), "ring")
+
+
+def in_slices(seeds=20):
+    """How sums of several slices end."""
+    return {judge(*one_call("ring", 3, seed), "ring") for seed in range(seeds)}
+
+
+def test_pieces_of_another_slice_are_caught_where_there_are_several(monkeypatch):
+    go("slices", monkeypatch)
+    assert in_slices() == {"sum"}
+    monkeypatch.setattr(engine_module, "Operation", ddp_bugs.TakesSlicesAsTheyCome)
+    assert in_slices() != {"sum"}
+
+
 def stale(make):
     """Rank 1 is of an epoch that is over; whether its numbers were added."""
     world = Simulation(2, 3, make=make)
@@ -100,3 +121,28 @@ def mismatched(make):
 def test_calls_that_are_not_compared_are_caught():
     assert not mismatched(Engine)
     assert mismatched(ddp_bugs.DoesNotCompareCalls)
+
+
+@pytest.mark.parametrize(
+    ("bug", "faults", "caught"),
+    [
+        (ddp_bugs.fails_when_anybody_is_dead, {"deaths": 1}, "survivors disagree"),
+        (ddp_bugs.takes_the_suspected_for_frozen, {"suspicions": 1}, "survivors disagree"),
+        (ddp_bugs.never_hopeless, {"deaths": 1}, "nothing moves"),
+    ],
+)
+def test_who_gives_up_a_direct_sum_for_the_wrong_reason_is_caught(bug, faults, caught):
+    Exploration(3, **faults).run()
+    with pytest.raises(Wrong, match=caught):
+        Exploration(3, hopeless=bug, **faults).run()
+
+
+def test_who_adds_before_all_have_filled_is_caught():
+    with pytest.raises(Wrong, match="what is not there"):
+        Exploration(3, program=ddp_bugs.adds_before_all_have_filled).run()
+
+
+def test_a_vector_without_elements_that_has_no_window_is_caught():
+    """No counter of it can be short: who died before it called is waited for, for ever."""
+    with pytest.raises(Wrong, match="nothing moves"):
+        Exploration(3, 0, deaths=1, program=ddp_bugs.without_windows).run()

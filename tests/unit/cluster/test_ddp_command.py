@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
 
 from cluster.__main__ import app
-from cluster.cli.ddp import size_of, sizes
+from cluster.cli.ddp_allreduce import _cases, size_of, sizes
 from cluster.errors import Unhealthy, Usage
 
 
@@ -62,6 +63,52 @@ def test_allreduce_reports_in_the_shape_of_nccl_tests(tmp_path):
     assert set(row["in_place"]) >= {"time", "alg_bw", "bus_bw", "nwrong"}
     events = json.loads(trace.read_text())["traceEvents"]
     assert {event["pid"] for event in events} == {0, 1}
+
+
+def test_the_head_names_ranks_and_what_auto_expects():
+    done = run("allreduce", "-b", "4K", "-n", "2", "-P", "2", "-i", "1K")
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[0] == "# Collective test starting: allreduce"
+    assert lines[1] == (
+        "# ranks 2 over shared memory minBytes 4096 maxBytes 4096 step: 1024(bytes) "
+        "warmup iters: 1 iters: 2 agg iters: 1 validation: 1"
+    )
+    assert lines[3] == "# Using devices"
+    for rank in (0, 1):
+        assert re.fullmatch(
+            rf"#  Rank  {rank} Group  0 Pid +\d+ on +\S+ device  - \[cpu\]", lines[4 + rank]
+        )
+    assert "# auto: recursive-doubling: over shared memory there is one way" in done.stdout
+
+
+def test_all_flags_of_all_reduce_perf_are_taken(tmp_path):
+    out = tmp_path / "out.json"
+    arguments = "-b 4K -e 8K -n 3 -w 1 -m 3 -N 2 -a 1 -u 1 -r all -z 0 -d float -o avg -S -I -P 2"
+    done = run("allreduce", *arguments.split(), "-J", str(out))
+    assert done.exit_code == 0, done.output
+    report = json.loads(out.read_text())
+    assert [row["size"] for row in report["results"]] == [4096, 8192] * 2
+    assert {(row["type"], row["redop"]) for row in report["results"]} == {("float32", "mean")}
+    assert [device["rank"] for device in report["devices"]] == [0, 1]
+    assert len({device["pid"] for device in report["devices"]}) == 2
+    assert "agg iters: 3" in done.stdout
+    head = next(line for line in done.stdout.splitlines() if "algorithm" in line)
+    assert head.endswith("min(us)   max(us)   p99(us)     cv(%)  timestamp")
+    rows = [line for line in done.stdout.splitlines() if not line.startswith("#")]
+    assert all(re.search(r"  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", row) for row in rows)
+    assert len(rows) == 4
+
+
+def test_names_of_types_are_those_of_nccl_tests():
+    names = {"float": "float32", "half": "float16", "double": "float64", "int": "int32"}
+    for name, ours in names.items():
+        assert _cases(name, "prod") == [(ours, "product")]
+
+
+def test_flags_without_a_meaning_say_so():
+    said = " ".join(re.sub("[│\n]", " ", run("allreduce", "--help").output).split())
+    assert said.count("No meaning here") == 2
 
 
 def test_what_makes_no_sense_is_refused(monkeypatch):

@@ -45,12 +45,12 @@ def test_costs_are_those_of_the_table(algorithm):
         if row is None:
             continue
         asked += 1
-        n = size * 64
+        n = size * 64 * (-(-size // 2) if algorithm == "hierarchical" else 1)  # shares are whole
         cost = count(schedule_of("allreduce", algorithm, size), n)
         assert (cost.rounds, cost.fan_in) == (row.rounds, row.fan_in), size
         assert cost.sent_max == pytest.approx(row.sent_max * n), size
         assert cost.sent_mean == pytest.approx(row.sent_mean * n), size
-    assert asked >= 5 or algorithm in ("double-tree", "hierarchical")
+    assert asked >= 5 or algorithm == "double-tree"
 
 
 def test_the_examples_of_the_table_for_eight_ranks():
@@ -70,8 +70,11 @@ def test_the_examples_of_the_table_for_eight_ranks():
     assert found["halving-doubling"] == (6, 1.75, 1)
 
 
-def test_no_rank_is_interior_in_both_trees_for_up_to_1024_ranks():
-    for size in range(1, 1025):
+@pytest.mark.parametrize(
+    "sizes", [range(1, 129), pytest.param(range(129, 1025), marks=pytest.mark.slow)]
+)
+def test_no_rank_is_interior_in_both_trees_for_up_to_1024_ranks(sizes):
+    for size in sizes:
         first, second = both_trees(size)
         interior = [{r for r in range(size) if tree.children[r]} for tree in (first, second)]
         assert not interior[0] & interior[1], size

@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 
 import numpy as np
 import pytest
-from ddp_kit import results, together
+from ddp_kit import WINDOW, SharedRanks, results, together
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddp import segment as segment_module
-from ddp import verifiable
+from ddp import shared, verifiable
+from ddp.direct import Sum
 from ddp.engine import Engine
 from ddp.errors import GroupClosed, Mismatch, RankLate, RankLost
-from ddp.group import Group
 from ddp.schedules.catalogue import ALLREDUCE, schedule_of
-from ddp.segment import RING_BYTES, RingEnd, Segment, Where, usable
+from ddp.segment import REDUCED, RING_BYTES, RingEnd, Segment, Where, usable
 from ddp.shared import SharedFabric
 
 pytestmark = pytest.mark.skipif(not usable(), reason="shared memory is for Linux on x86-64")
-
-WINDOW = 4096  # small, so that a short vector has many windows
-
-
-class Ranks:
-    """A group whose segments are closed with it."""
-
-    def __init__(self, size, timeout_s=30.0):
-        self.segments = [Segment.make(size, WINDOW) for _ in range(size)]
-        where = [segment.where for segment in self.segments]
-        self.groups = [
-            Group(SharedFabric(Engine(r, size, 1), self.segments[r], where), timeout_s=timeout_s)
-            for r in range(size)
-        ]
-
-    def __enter__(self):
-        return self.groups
-
-    def __exit__(self, *_):
-        for group in self.groups:
-            group.close()
 
 
 def open_files():
@@ -67,7 +48,7 @@ def test_any_allreduce_is_exact_whatever_the_window(size, algorithm, case, n):
             found.append(group.allreduce(data, op, algorithm, dtype=dtype))
         return found
 
-    with Ranks(size) as groups:
+    with SharedRanks(size) as groups:
         for rank in results(groups, work):
             for found in rank:
                 assert verifiable.wrong(found, wanted) == 0
@@ -85,21 +66,8 @@ def test_every_schedule_runs_through_the_rings_and_they_go_around():
             wrong.append(verifiable.wrong(group.allreduce(data, algorithm=algorithm), wanted))
         return wrong
 
-    with Ranks(3) as groups:
+    with SharedRanks(3) as groups:
         assert results(groups, work) == [[0] * len(ALLREDUCE)] * 3
-
-
-def test_what_a_direct_sum_counts_is_what_the_schedule_costs():
-    n = 2048
-
-    def work(group):
-        group.allreduce(np.zeros(n), algorithm="sharded-server")
-        return group.fabric.engine.recorder.records[-1]
-
-    with Ranks(4) as groups:
-        for record in results(groups, work):
-            assert (record.rounds, record.fan_in) == (2, 3)
-            assert record.sent == 2 * 8 * n * 3 // 4
 
 
 @pytest.mark.parametrize("other", ["sharded-server", "ring"])
@@ -110,7 +78,7 @@ def test_a_direct_call_beside_another_is_a_mismatch_for_all(other):
         else:
             group.allreduce(np.zeros(8), algorithm=other)
 
-    with Ranks(3) as groups:
+    with SharedRanks(3) as groups:
         for error in together(groups, work):
             assert isinstance(error, Mismatch), error
             assert "barrier()" in str(error)
@@ -122,7 +90,7 @@ def test_a_rank_that_does_not_come_is_named_and_one_that_closes_too():
         if group.rank:
             group.allreduce(np.zeros(8))
 
-    with Ranks(3, timeout_s=0.3) as groups:
+    with SharedRanks(3, timeout_s=0.3) as groups:
         found = together(groups, late)
         for rank in (1, 2):
             assert isinstance(found[rank], RankLate)
@@ -134,22 +102,185 @@ def test_a_rank_that_does_not_come_is_named_and_one_that_closes_too():
         else:
             group.barrier()
 
-    with Ranks(3) as groups:
+    with SharedRanks(3) as groups:
         found = together(groups, closing)
         assert isinstance(found[1], GroupClosed)
         assert isinstance(found[2], GroupClosed)
 
 
 def test_a_reported_death_ends_a_call_that_waits():
-    with Ranks(2) as groups:
+    with SharedRanks(2) as groups:
         groups[0].fabric.report(1, "it was seen to die")
         with pytest.raises(RankLost, match="rank 1 is gone: it was seen to die"):
             groups[0].allreduce(np.zeros(8))
 
 
+class Told:
+    """Deaths as the kernel would tell them, when the test says so."""
+
+    def __init__(self):
+        self.news, self.looks = [], 0
+
+    def look(self):
+        self.looks += 1
+        found, self.news = self.news, []
+        return found
+
+    def close(self):
+        pass
+
+
+def told(groups):
+    """What each rank hears by."""
+    found = []
+    for group in groups:
+        group.fabric._deaths.close()
+        group.fabric._deaths = Told()
+        found.append(group.fabric._deaths)
+    return found
+
+
+def held_at(monkeypatch, rank, verb):
+    """`rank` stops before it does that, until the event that is returned."""
+    go = threading.Event()
+    plain = getattr(Sum, verb)
+
+    def slow(self, *arguments):
+        if self.rank == rank:
+            assert go.wait(30)
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(Sum, verb, slow)
+    return go
+
+
+def until(wanted):
+    deadline = time.monotonic() + 30
+    while not wanted():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("n", [0, 8])
+def test_who_dies_after_it_has_shown_its_sums_takes_them_from_nobody(monkeypatch, n):
+    """The first waits for the last, who is slow but lives, and for nobody who is dead."""
+    first, victim, slow = 0, 1, 2
+    go = held_at(monkeypatch, slow, "add")
+
+    def work(group):
+        data = np.full(n, group.rank + 1.0)
+        return group.allreduce(data, algorithm="sharded-server").tolist()
+
+    with SharedRanks(3) as groups:
+        deaths = told(groups)
+
+        def happens():
+            until(lambda: groups[victim].fabric._own.counters[REDUCED])
+            deaths[first].news.append(victim)
+            deaths[slow].news.append(victim)
+            heard = deaths[first].looks
+            until(lambda: deaths[first].looks > heard + 3)  # it has thought about it, and waits
+            go.set()
+
+        watching = threading.Thread(target=happens)
+        watching.start()
+        found = together(groups, work)
+        watching.join()
+        assert found[first] == found[slow] == [6.0] * n
+        for rank in (first, slow):  # and then it is over, for both
+            with pytest.raises(RankLost, match="rank 1 is gone"):
+                groups[rank].allreduce(np.zeros(3))
+
+
+def test_who_dies_before_it_has_shown_its_sums_takes_them_from_all(monkeypatch):
+    victim = 1
+    go, both = held_at(monkeypatch, victim, "add"), threading.Barrier(2)
+    with SharedRanks(3) as groups:
+        deaths = told(groups)
+
+        def work(group):
+            if group.rank != victim:
+                deaths[group.rank].news.append(victim)
+            try:
+                return group.allreduce(np.ones(8), algorithm="sharded-server")
+            finally:
+                if group.rank != victim:
+                    both.wait(30)  # the dead do nothing meanwhile
+                    go.set()
+
+        found = together(groups, work)
+        for rank in (0, 2):
+            assert isinstance(found[rank], RankLost)
+            assert "rank 1 is gone" in str(found[rank])
+
+
+class Interrupted(Exception):
+    """What Ctrl-C does to a rank in the middle of a call."""
+
+
+def test_who_is_interrupted_in_a_call_and_closes_is_not_waited_for(monkeypatch):
+    plain = Sum.add
+
+    def interrupted(self, window):
+        if self.rank == 0:
+            raise Interrupted
+        plain(self, window)
+
+    monkeypatch.setattr(Sum, "add", interrupted)
+
+    def work(group):
+        try:
+            group.allreduce(np.ones(8), algorithm="sharded-server")
+        finally:
+            if group.rank == 0:
+                group.close()
+
+    with SharedRanks(3) as groups:
+        found = together(groups, work)
+    assert isinstance(found[0], Interrupted)
+    for rank in (1, 2):
+        assert isinstance(found[rank], GroupClosed)
+
+
+class Clock:
+    """It jumps ahead once all of these have shown their sums."""
+
+    sleep = staticmethod(time.sleep)
+
+    def __init__(self, segments):
+        self.segments = segments
+
+    def monotonic(self):
+        shown = all(segment.counters[REDUCED] for segment in self.segments)
+        return time.monotonic() + (100 if shown else 0)
+
+
+def test_whose_patience_ends_after_its_own_part_says_that_it_does_not_know(monkeypatch):
+    slow = 2
+    go, both = held_at(monkeypatch, slow, "add"), threading.Barrier(2)
+
+    def work(group):
+        try:
+            return group.allreduce(np.ones(8), algorithm="sharded-server")
+        finally:
+            if group.rank != slow:
+                both.wait(30)
+                go.set()
+
+    ranks = SharedRanks(3)
+    with ranks as groups, monkeypatch.context() as patch:
+        patch.setattr(shared, "time", Clock(ranks.segments[:slow]))
+        found = together(groups, work)
+    for rank in (0, 1):
+        assert isinstance(found[rank], RankLate)
+        assert "rank 2 has not done its part after" in str(found[rank])
+        assert str(found[rank]).endswith(" s; its outcome is unknown")
+    assert (found[slow] == 3).all(), "it takes what the others have shown"
+
+
 def test_a_part_is_shared_memory_too_and_leaves_nothing_open():
     before = open_files()
-    with Ranks(4) as groups:
+    with SharedRanks(4) as groups:
 
         def rank(world):
             part = world.split([3, 0] if world.rank in (0, 3) else [1, 2])
@@ -163,7 +294,7 @@ def test_a_part_is_shared_memory_too_and_leaves_nothing_open():
 
 def test_nothing_is_left_open_and_nothing_has_a_name():
     before, names = open_files(), os.listdir("/dev/shm")
-    with Ranks(3) as groups:
+    with SharedRanks(3) as groups:
         results(groups, lambda group: group.allreduce(np.zeros(100)))
         assert os.listdir("/dev/shm") == names
     assert open_files() == before
