@@ -21,8 +21,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
-from cluster.chaos import evidence
 from cluster.chaos.catalogue import FAULTS_BY_NAME, FILES, MEMBERS, PAUSE, PROCESS
+from cluster.chaos.evidence import Meter, Reading, of_clock, of_disk, of_links, of_point
 from cluster.chaos.grudges import GRUDGES, Edge, largest_group
 from cluster.chaos.plan import Episode, Plan
 from cluster.chaos.system import NoEffect, Refused, System
@@ -62,8 +62,8 @@ class Record:
     unseated: bool = False  # a leader, by ending its process
     # Of each node: what was seen of it when it began.
     seen: dict[str, str] = field(default_factory=dict)
-    meters: dict[str, evidence.Meter] = field(default_factory=dict)
-    clocks: dict[str, evidence.Reading | None] = field(default_factory=dict)
+    meters: dict[str, Meter] = field(default_factory=dict)
+    clocks: dict[str, Reading | None] = field(default_factory=dict)
     edges: frozenset[Edge] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class Injector:
         self._broken: dict[str, asyncio.Task[None]] = {}  # being replaced
         self._apart: set[str] = set()  # nobody hears them
         self.records: list[Record] = []
-        # Times at which the set of harmed nodes changed, with the set.
+        # Times at which the set of nodes changed that are excused from going on, with the set.
         self.harmed: list[tuple[float, frozenset[str]]] = [(0.0, frozenset())]
 
     async def run(self, plan: Plan) -> None:
@@ -194,7 +194,8 @@ class Injector:
             raise kept[0]
 
     def _note_harm(self) -> None:
-        harmed = {name for record in self._active for name in record.nodes} | set(self._broken)
+        bad = [record for record in self._active if FAULTS_BY_NAME[record.fault].excuses]
+        harmed = {name for record in bad for name in record.nodes} | set(self._broken)
         self.harmed.append((self._now(), frozenset(harmed)))
 
     # -- who
@@ -274,7 +275,7 @@ class Injector:
         elif record.fault in (*_DISK, *_LINKS, *GRUDGES, "crashpoint"):
             names = [*dict.fromkeys(a for a, _ in self._edges_of(record)), *record.nodes]
             for name in dict.fromkeys(names):
-                record.meters[name] = evidence.Meter(await self._system.faults(name, {}))
+                record.meters[name] = Meter(await self._system.faults(name, {}))
 
     def _spare_the_majority(self, record: Record) -> None:
         """A majority must never have lost its copies at once: nobody promises to survive that."""
@@ -326,8 +327,8 @@ class Injector:
         if fault in GRUDGES or fault in _LINKS:
             await self._set_links()
             edges = [(record.meters[a], self._system.address(b)) for a, b in self._edges_of(record)]
-            if told := evidence.of_links(fault, edges):
-                return told
+            if shown := of_links(fault, edges):
+                return shown
             raise NoEffect("none of the datagrams that passed shows it")
         results = await asyncio.gather(*(self._end_one(record, name) for name in record.nodes))
         told = [text for text in results if text]
@@ -347,15 +348,15 @@ class Injector:
             return await system.slow(name, 1)
         if fault in _DISK:
             await system.faults(name, {"disk": _good(record.values)})
-            return evidence.of_disk(fault, name, record.meters[name])
+            return of_disk(fault, name, record.meters[name])
         if fault in _CLOCK:
             after = await self._read_clock(name)
             good = {"offset_s": 0.0} if "offset_s" in record.values else {"rate": 1.0}
             await system.faults(name, {"clock": good})
-            return evidence.of_clock(record.values, name, record.clocks[name], after)
+            return of_clock(record.values, name, record.clocks[name], after)
         if fault == "crashpoint":
             await system.faults(name, {"points": {record.values["point"]: None}})
-            return evidence.of_point(record.values["point"], name, record.meters[name])
+            return of_point(record.values["point"], name, record.meters[name])
         if fault == "leave":
             self._join_again([name])
             return record.seen[name]
@@ -372,10 +373,10 @@ class Injector:
         for name in sorted(record.meters.keys() & set(nodes)):
             record.meters[name].read(await self._system.faults(name, {}))
 
-    async def _read_clock(self, name: str) -> evidence.Reading | None:
+    async def _read_clock(self, name: str) -> Reading | None:
         life = (await self._system.look())[name].lives
         answer = await self._system.faults(name, {})
-        return evidence.Reading.of(answer, self._now(), life)
+        return Reading.of(answer, self._now(), life)
 
     async def _end_rot(self, record: Record, name: str) -> str:
         if record.fault == "bitflip":
