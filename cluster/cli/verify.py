@@ -13,7 +13,7 @@ from cluster.errors import Usage
 if TYPE_CHECKING:
     from cluster.verify.verdict import Verdict
 
-# Findings that are printed in full; a broken system has hundreds that say the same.
+# Findings of what is wrong that are printed; a broken system has hundreds that say the same.
 SHOWN_MAX = 10
 
 
@@ -33,6 +33,7 @@ def verify(
 ) -> None:
     """The verdict on a history, or on a whole run. Exit status 0 valid, 1 invalid, 3 unknown."""
     from cluster.verify.history import HistoryError
+    from cluster.verify.linear import VALID
     from cluster.verify.verdict import KNOWN, STATUS, NoModel
 
     if model and model not in KNOWN:
@@ -46,10 +47,13 @@ def verify(
     if json:
         render.as_json(found.to_json())
     else:
-        for finding in found.findings[:SHOWN_MAX]:
-            print(f"{finding.verdict:8} {finding.check}: {finding.sentence}")
-        if len(found.findings) > SHOWN_MAX:
-            render.say(f"and {len(found.findings) - SHOWN_MAX} more; all with --json")
+        # What is valid is one line a check, and hides nothing that is not.
+        others = [finding for finding in found.findings if finding.verdict != VALID]
+        for finding in found.findings:
+            if finding.verdict == VALID or finding in others[:SHOWN_MAX]:
+                print(f"{finding.verdict:8} {finding.check}: {finding.sentence}")
+        if len(others) > SHOWN_MAX:
+            render.say(f"and {len(others) - SHOWN_MAX} more; all with --json")
         counts = found.counts
         print(
             f"{found.verdict.upper()}  {counts['operations']:,} operations · {counts['ok']:,} ok"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.chaos.judge import judge_effects
+from cluster.chaos.catalogue import DEFAULT
+from cluster.chaos.judge import VIRTUAL, judge_effects, judge_progress
 from cluster.chaos.plan import Episode
 from cluster.chaos.scenarios import SCENARIOS
 from cluster.chaos.simulate import simulate
@@ -31,7 +32,9 @@ def test_a_few_seeds_see_every_package_take_effect_and_many_leaders():
     runs = [simulate("register", seed, seconds=20.0) for seed in range(20, 24)]
     assert [run.verdict.verdict for run in runs] == ["valid"] * 4, [run.line() for run in runs]
     records = [record for run in runs for record in run.result.records]
-    assert [finding.verdict for finding in judge_effects(records)] == ["valid"]
+    assert [finding.verdict for finding in judge_effects(records, DEFAULT)] == ["valid"]
+    progress = judge_progress([(run.result, run.nodes) for run in runs], VIRTUAL)
+    assert [finding.verdict for finding in progress] == ["valid"], progress
     assert sum(run.result.terms for run in runs) >= 8
 
 

@@ -85,6 +85,20 @@ def test_all_that_the_campaign_knew_is_judged_again(ring, tmp_path, status, what
     assert told["verdict"] == {0: "valid", 1: "invalid", 3: "unknown"}[status]
 
 
+def test_what_is_wrong_is_shown_however_much_is_right(ring, tmp_path, monkeypatch):
+    """Other checks are valid and come first; the stale read is the last of it."""
+    monkeypatch.setattr("cluster.cli.verify.SHOWN_MAX", 1)
+    wrong = [
+        {"process": 9, "f": "read", "key": "r0", "type": kind, "value": value, "time": 70.0}
+        for kind, value in (("invoke", None), ("ok", 3))
+    ]
+    text = history() + "".join(json.dumps(event) + "\n" for event in wrong)
+    run = write_run(tmp_path / "run", text=text)
+    done = ring("verify", str(run))
+    assert done.status == 1
+    assert "invalid  linearizable register" in done.out
+
+
 def test_a_run_that_did_not_come_to_its_end_is_unknown(ring, tmp_path):
     run = write_run(tmp_path / "run")
     (run / "outcome.json").unlink()
