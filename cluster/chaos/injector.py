@@ -60,6 +60,7 @@ class Record:
     took_effect: bool | None = None
     evidence: str = ""
     unseated: bool = False  # a leader, by ending its process
+    leader: str = ""  # when it began
     # Of each node: what was seen of it when it began.
     seen: dict[str, str] = field(default_factory=dict)
     meters: dict[str, Meter] = field(default_factory=dict)
@@ -77,7 +78,9 @@ class Record:
 
 
 _TOLD: Final = tuple(
-    name.name for name in fields(Record) if name.name not in ("seen", "meters", "clocks", "edges")
+    part.name
+    for part in fields(Record)
+    if part.name not in ("leader", "seen", "meters", "clocks", "edges")
 )
 
 
@@ -107,6 +110,7 @@ class Injector:
         self._held: dict[str, Record] = {}  # nodes whose process an episode has in hand
         self._broken: dict[str, asyncio.Task[None]] = {}  # being replaced
         self._apart: set[str] = set()  # nobody hears them
+        self._healed = False
         self.records: list[Record] = []
         # Times at which the set of nodes changed that are excused from going on, with the set.
         self.harmed: list[tuple[float, frozenset[str]]] = [(0.0, frozenset())]
@@ -122,6 +126,8 @@ class Injector:
         async with self._changing:
             record.begin = self._now()
             try:
+                if self._healed:
+                    raise Refused("by then all had been healed")
                 await self._begin(record)
             except NoEffect as error:
                 record.took_effect, record.evidence = False, str(error)
@@ -151,13 +157,20 @@ class Injector:
         self._say(f"{self._now():7.2f}  {record.fault} over: {record.evidence}")
 
     async def _give_up(self, record: Record) -> None:
-        """It could not be begun, or only in part: a node that was stopped for it goes on."""
+        """It could not be begun, or only in part: what was done of it is undone."""
         record.end = self._now()
-        if record in self._active:
-            self._active.remove(record)
+        if record not in self._active:
+            return
+        self._active.remove(record)
+        if record.fault in GRUDGES or record.fault in _LINKS:
             with contextlib.suppress(Refused, RingError):
-                await self._wake(record.nodes)
-            self._let_go(record)
+                await self._set_links()
+        for name in record.nodes:
+            with contextlib.suppress(Refused, RingError, ValueError):
+                if record.fault in (*_DISK, *_CLOCK, "crashpoint"):
+                    await self._mend(record, name)
+                await self._wake([name])
+        self._let_go(record)
 
     def _let_go(self, record: Record) -> None:
         """Nothing of it is under way any more."""
@@ -166,8 +179,12 @@ class Injector:
         self._note_harm()
 
     async def heal(self) -> None:
-        """End everything that is under way; all nodes up, all faults gone. Raises RingError."""
+        """End everything that is under way; all nodes up, all faults gone. Raises RingError.
+
+        Nothing is begun any more.
+        """
         async with self._changing:
+            self._healed = True
             for record in list(self._active):
                 await self._finish(record)
         await asyncio.gather(*self._broken.values())
@@ -219,9 +236,7 @@ class Injector:
         if not record.nodes:
             raise Refused("no node is left that it could befall")
         leaders = [v for v in views.values() if v.role == "leader" and v.state == "running"]
-        leader = max(leaders, key=lambda view: view.term, default=None)
-        takes = FAULTS_BY_NAME[record.fault].unseats
-        record.unseated = takes and leader is not None and leader.name in record.nodes
+        record.leader = max(leaders, key=lambda view: view.term).name if leaders else ""
 
     # -- begin and end
 
@@ -261,6 +276,8 @@ class Injector:
         for error in failed.values():
             if not isinstance(error, NoEffect) or len(failed) == len(nodes):
                 raise error
+        takes = FAULTS_BY_NAME[record.fault].unseats
+        record.unseated = takes and record.leader in set(nodes) - set(failed)
         if failed:
             record.nodes = [name for name in nodes if name not in failed]
             self._held = {name: held for name, held in self._held.items() if name not in failed}
@@ -347,35 +364,48 @@ class Injector:
         if fault == "slow":
             return await system.slow(name, 1)
         if fault in _DISK:
-            await system.faults(name, {"disk": _good(record.values)})
+            await self._mend(record, name)
             return of_disk(fault, name, record.meters[name])
         if fault in _CLOCK:
             after = await self._read_clock(name)
-            good = {"offset_s": 0.0} if "offset_s" in record.values else {"rate": 1.0}
-            await system.faults(name, {"clock": good})
+            await self._mend(record, name)
             return of_clock(record.values, name, record.clocks[name], after)
         if fault == "crashpoint":
-            await system.faults(name, {"points": {record.values["point"]: None}})
+            await self._mend(record, name)
             return of_point(record.values["point"], name, record.meters[name])
         if fault == "leave":
             self._join_again([name])
             return record.seen[name]
         return await self._end_rot(record, name)
 
+    async def _mend(self, record: Record, name: str) -> None:
+        """What was set for it is good again."""
+        if record.fault in _DISK:
+            change: dict[str, Any] = {"disk": _good(record.values)}
+        elif record.fault in _CLOCK:
+            good = {"offset_s": 0.0} if "offset_s" in record.values else {"rate": 1.0}
+            change = {"clock": good}
+        else:
+            change = {"points": {record.values["point"]: None}}
+        await self._system.faults(name, change)
+
     async def _keep_counts(self, nodes: Sequence[str]) -> None:
         """A process that ends counts from nothing in its next life."""
         for record in self._active:
-            with contextlib.suppress(Refused, RingError):
-                await self._count(record, nodes)
+            await self._count(record, nodes)
 
     async def _count(self, record: Record, nodes: Iterable[str]) -> None:
-        """What it has come to so far on these nodes."""
+        """What it has come to so far on these nodes; of who does not tell, nothing."""
         for name in sorted(record.meters.keys() & set(nodes)):
-            record.meters[name].read(await self._system.faults(name, {}))
+            with contextlib.suppress(Refused, RingError):
+                record.meters[name].read(await self._system.faults(name, {}))
 
     async def _read_clock(self, name: str) -> Reading | None:
-        life = (await self._system.look())[name].lives
-        answer = await self._system.faults(name, {})
+        try:
+            life = (await self._system.look())[name].lives
+            answer = await self._system.faults(name, {})
+        except (Refused, RingError):
+            return None
         return Reading.of(answer, self._now(), life)
 
     async def _end_rot(self, record: Record, name: str) -> str:

@@ -239,6 +239,70 @@ def test_a_leader_is_taken_away_by_what_really_befell_it(target, unseated):
     assert record.unseated is False
 
 
+def test_a_leader_that_could_not_be_killed_was_not_taken_away():
+    class Immortal(FakeSystem):
+        async def kill(self, node):
+            if node == self.leader:
+                raise NoEffect(f"the process of {node} is still there")
+            return await super().kill(node)
+
+    (record,) = inject(Immortal(3), episode("kill", "all")).records
+    assert (record.nodes, record.took_effect, record.unseated) == (["n2", "n3"], True, False)
+
+
+def test_what_was_begun_in_part_is_undone():
+    class Deaf(FakeSystem):
+        async def faults(self, node, change):
+            if node == "n3" and any(part in change for part in ("disk", "links")):
+                raise Refused("n3 did not take the fault")
+            return await super().faults(node, change)
+
+    system = Deaf(3)
+    full, halves = inject(
+        system, episode("full", "all", full=True), episode("halves", "all", 3.0, 4.0), heal=False
+    ).records
+    assert (full.took_effect, full.evidence) == (None, "not begun: n3 did not take the fault")
+    assert halves.took_effect is None
+    for node in ("n1", "n2"):
+        disks = [deed[2] for deed in system.deeds if deed[:2] == ("disk", node)]
+        assert disks == ["{'full': True}", "{'full': False}"]
+    assert not system.cut()
+
+
+def test_a_node_that_does_not_tell_keeps_nobody_from_mending():
+    class Mute(FakeSystem):
+        async def faults(self, node, change):
+            if node == "n3" and not change and asyncio.get_running_loop().time() > 1.5:
+                raise Refused("n3 does not answer")
+            return await super().faults(node, change)
+
+    system = Mute(3)
+    busy = later(1.2, system.counts, {"cut": 4})
+    (record,) = inject(system, episode("halves", "all"), heal=False, meanwhile=[busy]).records
+    assert record.took_effect
+    assert not system.cut()
+
+
+def test_nothing_is_begun_when_all_has_been_healed():
+    system = FakeSystem(3)
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        injector = Injector(system, random.Random(1), loop.time)
+        running = asyncio.ensure_future(injector.run([episode("kill", "all", 5.0, 9.0)]))
+        await asyncio.sleep(3)
+        await injector.heal()
+        await running
+        return injector.records
+
+    (record,) = in_virtual_time(scenario())
+    assert (record.took_effect, record.evidence) == (
+        None,
+        "not begun: by then all had been healed",
+    )
+    assert set(system.states.values()) == {"running"}
+
+
 @pytest.mark.parametrize(("fault", "excused"), [("loss", True), ("duplicate", False)])
 def test_what_a_quorum_has_to_bear_does_not_excuse_it(fault, excused):
     injector = inject(FakeSystem(3), episode(fault, "all"))
