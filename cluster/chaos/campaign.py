@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Final, TextIO
@@ -38,16 +38,16 @@ POLL_S: Final = 0.1
 
 @dataclass(slots=True)
 class Result:
-    """What a campaign leaves beside its history."""
+    """What a campaign leaves beside its history. Times are seconds since the run began."""
 
     records: list[Record]
     harmed: list[tuple[float, frozenset[str]]]
     answered_at: list[float]
     terms: int  # how often the leader changed while it was looked at
-    trouble_s: float  # how long the trouble lasted
+    trouble_s: float  # when the trouble ended
     peace_s: float | None  # how long it took until all was well; None: it did not become so
     complaints: list[str] = field(default_factory=list)  # what was not well in the end
-    counts: dict[str, int] = field(default_factory=dict)
+    began_s: float = 0.0  # when it began: all was well, and prepared
 
 
 class Campaign:
@@ -118,10 +118,10 @@ class Campaign:
                     timeout=self._seconds,
                     return_when=asyncio.FIRST_EXCEPTION,
                 )
-                trouble_s = self._now() - began
+                trouble_s = self._now()
                 complaints, peace_s = await self._peace(workers)
                 self._over = True
-                await asyncio.wait(asking, timeout=self._limit_s)
+                complaints += await self._last_answers(asking)
                 if peace_s is not None:
                     complaints += await self._last_look(workers[0])
             finally:
@@ -140,7 +140,7 @@ class Campaign:
             trouble_s,
             peace_s,
             complaints,
-            dict(scribe.counts),
+            began,
         )
 
     def _shifted(self, by: float) -> Plan:
@@ -193,7 +193,18 @@ class Campaign:
         except TimeoutError:
             told = "; ".join(complaints)
             return [f"{self._limit_s:.0f} s after the end of the faults: {told}"], None
+        except (Refused, RingError) as error:
+            return [f"the faults could not be ended: {error}"], None
         return [], self._now() - began
+
+    async def _last_answers(self, asking: Sequence[asyncio.Task[None]]) -> list[str]:
+        """Nobody asks anything new, and all is well: every request that is open gets its answer."""
+        _, open_ = await asyncio.wait(asking, timeout=self._limit_s)
+        return [
+            f"the last request of worker {index} was not answered within {self._limit_s:.0f} s"
+            for index, task in enumerate(asking)
+            if task in open_
+        ]
 
     async def _complaints(self) -> list[str]:
         views = (await self._system.look()).values()

@@ -48,6 +48,8 @@ class Fault:
     lasts_s: shortest and longest, from beginning to end.
     needs: what the system must be able to do to its nodes.
     unseats: whether a leader that it befalls must lose its place, or nothing was tested.
+    excuses: whether a quorum that it befalls may be silent meanwhile.
+    nodes_min: in a smaller cluster there is nothing of it: a circle of three cuts nothing.
     """
 
     name: str
@@ -56,6 +58,8 @@ class Fault:
     lasts_s: tuple[float, float]
     draw: Callable[[random.Random], Values]
     unseats: bool = False
+    excuses: bool = True
+    nodes_min: int = 1
 
 
 def _nothing(rng: random.Random) -> Values:
@@ -80,6 +84,21 @@ def _crash_point(rng: random.Random) -> Values:
 
 _LINKS_S = (2.0, 8.0)
 
+# The shapes of partitions need so many; a chain of three is a bridge.
+_NODES_MIN = {"bridge": 3, "ring": 4, "chain": 4}
+
+_JUMPS_S: Final = (-3600.0, -2.0, 2.0, 86_400.0)
+# (name, targets, whether a quorum may be silent meanwhile, values)
+_OF_LINKS: Final[tuple[tuple[str, tuple[str, ...], bool, dict[str, tuple[Any, ...]]], ...]] = (
+    ("loss", ANY, True, {"loss": (0.05, 0.2, 0.4)}),
+    ("burst", ANY, True, {"burst_begin": (0.02, 0.1), "burst_end": (0.1, 0.3)}),
+    ("delay", ANY, True, {"delay_s": (0.005, 0.05), "jitter_s": (0.0, 0.01)}),
+    ("duplicate", ANY, False, {"duplicate": (0.1, 0.5)}),
+    ("reorder", ANY, False, {"reorder": (0.1, 0.4), "reorder_s": (0.01,)}),
+    ("corrupt", ANY, True, {"corrupt": (0.02, 0.2)}),
+    ("rate", SOME, True, {"rate_bytes_s": (50_000, 500_000)}),
+)
+
 FAULTS_BY_NAME: Final[dict[str, Fault]] = {
     fault.name: fault
     for fault in (
@@ -87,28 +106,33 @@ FAULTS_BY_NAME: Final[dict[str, Fault]] = {
         Fault("host", FAULTS, SOME, (2.0, 6.0), _nothing, unseats=True),
         Fault("pause", PAUSE, ANY, (0.3, 4.0), _nothing),
         Fault("slow", PAUSE, SOME, (2.0, 6.0), _one_of(duty=(0.3, 0.6))),
-        *(Fault(name, FAULTS, ("all",), _LINKS_S, _one_of(grudge=(name,))) for name in GRUDGES),
-        Fault("loss", FAULTS, ANY, _LINKS_S, _one_of(loss=(0.05, 0.2, 0.4))),
-        Fault(
-            "burst", FAULTS, ANY, _LINKS_S, _one_of(burst_begin=(0.02, 0.1), burst_end=(0.1, 0.3))
+        *(
+            Fault(
+                name,
+                FAULTS,
+                ("all",),
+                _LINKS_S,
+                _one_of(grudge=(name,)),
+                nodes_min=_NODES_MIN.get(name, 2),
+            )
+            for name in GRUDGES
         ),
-        Fault("delay", FAULTS, ANY, _LINKS_S, _one_of(delay_s=(0.005, 0.05), jitter_s=(0.0, 0.01))),
-        Fault("duplicate", FAULTS, ANY, _LINKS_S, _one_of(duplicate=(0.1, 0.5))),
-        Fault("reorder", FAULTS, ANY, _LINKS_S, _one_of(reorder=(0.1, 0.4), reorder_s=(0.01,))),
-        Fault("corrupt", FAULTS, ANY, _LINKS_S, _one_of(corrupt=(0.02, 0.2))),
-        Fault("rate", FAULTS, SOME, _LINKS_S, _one_of(rate_bytes_s=(50_000, 500_000))),
+        *(
+            Fault(name, FAULTS, targets, _LINKS_S, _one_of(**values), excuses=bad, nodes_min=2)
+            for name, targets, bad, values in _OF_LINKS
+        ),
         Fault("full", FAULTS, SOME, _LINKS_S, _one_of(full=(True,))),
         Fault("slow-disk", FAULTS, ANY, _LINKS_S, _one_of(slow_s=(0.02, 0.2))),
         Fault("eio", FAULTS, SOME, (1.0, 4.0), _one_of(eio_at=(1, 2, 3, 10))),
         Fault("torn", FAULTS, SOME, (1.0, 4.0), _one_of(torn=(True,))),
         Fault("lie", FAULTS, ("all",), (4.0, 8.0), _one_of(sync_lies=(True,))),
-        Fault("jump", FAULTS, ANY, _LINKS_S, _one_of(offset_s=(-3600.0, -2.0, 2.0, 86_400.0))),
+        Fault("jump", FAULTS, ANY, _LINKS_S, _one_of(offset_s=_JUMPS_S), excuses=False),
         Fault("drift", FAULTS, SOME, _LINKS_S, _one_of(rate=(0.5, 0.9, 1.1, 2.0))),
-        Fault("bitflip", FILES, ("one", "leader"), (1.0, 3.0), _nothing),
-        Fault("truncate", FILES, ("one", "leader"), (1.0, 3.0), _nothing),
-        Fault("old-copy", FILES, ("one", "leader"), (2.0, 4.0), _nothing),
-        Fault("wipe", FILES, ("one", "leader"), (1.0, 3.0), _nothing),
-        Fault("leave", MEMBERS, SOME, (2.0, 5.0), _nothing),
+        Fault("bitflip", FILES, ("one", "leader"), (1.0, 3.0), _nothing, nodes_min=3),
+        Fault("truncate", FILES, ("one", "leader"), (1.0, 3.0), _nothing, nodes_min=3),
+        Fault("old-copy", FILES, ("one", "leader"), (2.0, 4.0), _nothing, nodes_min=3),
+        Fault("wipe", FILES, ("one", "leader"), (1.0, 3.0), _nothing, nodes_min=3),
+        Fault("leave", MEMBERS, SOME, (2.0, 5.0), _nothing, nodes_min=3),
         Fault("crashpoint", FAULTS, SOME, (2.0, 5.0), _crash_point),
     )
 }

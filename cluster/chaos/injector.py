@@ -4,8 +4,12 @@ Each episode is begun and ended by a task of its own; faults of different packag
 is wrong with links is the union of all episodes that are under way, so that the end of one does
 not heal another. A node that is down, stopped or rotten belongs to one episode until that is over.
 
-Of each fault it is written down what showed that it was there: a process that is gone, datagrams
-that were dropped, a disk that failed, a clock that is off.
+Of each fault it is written down what showed that it was there (evidence.py): a process that is
+gone, datagrams that were dropped, a disk that failed, a clock that is off.
+
+Whoever has lost what it had promised to keep must not speak again: it could vote a second time. So
+a node whose files are cut short, old or gone is started on them where nobody hears it; it has to
+refuse, or to come up, and is then replaced by a new member, as an operator would do it.
 """
 
 from __future__ import annotations
@@ -13,14 +17,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 from cluster.chaos.catalogue import FAULTS_BY_NAME, FILES, MEMBERS, PAUSE, PROCESS
+from cluster.chaos.evidence import Meter, Reading, of_clock, of_disk, of_links, of_point
 from cluster.chaos.grudges import GRUDGES, Edge, largest_group
 from cluster.chaos.plan import Episode, Plan
-from cluster.chaos.system import NoEffect, Refused, System, View
+from cluster.chaos.system import NoEffect, Refused, System
 from cluster.errors import RingError, Usage
 from cluster.selectors import NodeView, resolve
 from netstack.runtime.policy import LinkPolicy
@@ -37,20 +42,14 @@ _DISK: Final = ("full", "slow-disk", "eio", "torn", "lie")
 _CLOCK: Final = ("jump", "drift")
 _ROT: Final = {"bitflip": "flip", "truncate": "truncate", "wipe": "wipe"}
 
-# Which count of a link shows that its fault was there; the others show in what passed.
-_COUNTED: Final = {
-    "loss": "dropped",
-    "burst": "dropped",
-    "duplicate": "duplicated",
-    "reorder": "reordered",
-    "corrupt": "corrupted",
-}
-_STRUCK: Final = {"full": "full", "slow-disk": "slow", "eio": "eio", "torn": "torn", "lie": "lies"}
-
 
 @dataclass(slots=True)
 class Record:
-    """What came of one episode. `took_effect` is None if it could not be begun."""
+    """What came of one episode.
+
+    `took_effect` is None if it could not be begun, because there was nobody whom it could befall or
+    who could be harmed just then; it is False if it was begun, and nothing of it was to be seen.
+    """
 
     fault: str
     target: str
@@ -60,18 +59,29 @@ class Record:
     end: float | None = None
     took_effect: bool | None = None
     evidence: str = ""
-    # Of each node: what was seen of it so far, and its lives when it began, which it may end.
+    unseated: bool = False  # a leader, by ending its process
+    leader: str = ""  # when it began
+    # Of each node: what was seen of it when it began.
     seen: dict[str, str] = field(default_factory=dict)
-    lives: dict[str, int] = field(default_factory=dict)
-    # Of each node whose process another episode has ended meanwhile: how often it had struck.
-    ended: dict[str, int] = field(default_factory=dict)
+    meters: dict[str, Meter] = field(default_factory=dict)
+    clocks: dict[str, Reading | None] = field(default_factory=dict)
     edges: frozenset[Edge] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
         """A line of faults.jsonl."""
-        fields = asdict(self)
-        del fields["seen"], fields["lives"], fields["ended"], fields["edges"]
-        return fields
+        return {name: getattr(self, name) for name in _TOLD}
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> Record:
+        """What to_json told; raises TypeError or KeyError."""
+        return cls(**{name: told[name] for name in _TOLD})
+
+
+_TOLD: Final = tuple(
+    part.name
+    for part in fields(Record)
+    if part.name not in ("leader", "seen", "meters", "clocks", "edges")
+)
 
 
 class Injector:
@@ -99,8 +109,10 @@ class Injector:
         self._active: list[Record] = []
         self._held: dict[str, Record] = {}  # nodes whose process an episode has in hand
         self._broken: dict[str, asyncio.Task[None]] = {}  # being replaced
+        self._apart: set[str] = set()  # nobody hears them
+        self._healed = False
         self.records: list[Record] = []
-        # Times at which the set of harmed nodes changed, with the set.
+        # Times at which the set of nodes changed that are excused from going on, with the set.
         self.harmed: list[tuple[float, frozenset[str]]] = [(0.0, frozenset())]
 
     async def run(self, plan: Plan) -> None:
@@ -114,8 +126,13 @@ class Injector:
         async with self._changing:
             record.begin = self._now()
             try:
+                if self._healed:
+                    raise Refused("by then all had been healed")
                 await self._begin(record)
-            except (NoEffect, Refused, RingError, ValueError) as error:
+            except NoEffect as error:
+                record.took_effect, record.evidence = False, str(error)
+                await self._give_up(record)
+            except (Refused, RingError, ValueError) as error:
                 record.evidence = f"not begun: {error}"
                 await self._give_up(record)
         if record.end is not None:
@@ -140,13 +157,20 @@ class Injector:
         self._say(f"{self._now():7.2f}  {record.fault} over: {record.evidence}")
 
     async def _give_up(self, record: Record) -> None:
-        """It could not be begun, or only in part: a node that was stopped for it goes on."""
+        """It could not be begun, or only in part: what was done of it is undone."""
         record.end = self._now()
-        if record in self._active:
-            self._active.remove(record)
+        if record not in self._active:
+            return
+        self._active.remove(record)
+        if record.fault in GRUDGES or record.fault in _LINKS:
             with contextlib.suppress(Refused, RingError):
-                await self._wake(record.nodes)
-            self._let_go(record)
+                await self._set_links()
+        for name in record.nodes:
+            with contextlib.suppress(Refused, RingError, ValueError):
+                if record.fault in (*_DISK, *_CLOCK, "crashpoint"):
+                    await self._mend(record, name)
+                await self._wake([name])
+        self._let_go(record)
 
     def _let_go(self, record: Record) -> None:
         """Nothing of it is under way any more."""
@@ -155,8 +179,12 @@ class Injector:
         self._note_harm()
 
     async def heal(self) -> None:
-        """End everything that is under way; all nodes up, all faults gone. Raises RingError."""
+        """End everything that is under way; all nodes up, all faults gone. Raises RingError.
+
+        Nothing is begun any more.
+        """
         async with self._changing:
+            self._healed = True
             for record in list(self._active):
                 await self._finish(record)
         await asyncio.gather(*self._broken.values())
@@ -167,21 +195,30 @@ class Injector:
         await self._wake(nodes)
 
     async def _wake(self, nodes: Sequence[str]) -> None:
-        """Whichever of them was stopped goes on."""
+        """Whichever of them was stopped goes on; raises what kept the first that does not."""
+        kept: list[Exception] = []
         for name, view in (await self._system.look()).items():
-            if name in nodes and view.state in ("killed", "stopped", "fatal"):
-                await self._system.revive(name)
-            elif name in nodes and view.state == "paused":
-                await self._system.resume(name)
+            if name not in nodes:
+                continue
+            try:
+                if view.state in ("killed", "stopped", "fatal"):
+                    await self._system.revive(name)
+                elif view.state == "paused":
+                    await self._system.resume(name)
+            except (Refused, RingError) as error:
+                kept.append(error)
+        if kept:
+            raise kept[0]
 
     def _note_harm(self) -> None:
-        harmed = {name for record in self._active for name in record.nodes} | set(self._broken)
+        bad = [record for record in self._active if FAULTS_BY_NAME[record.fault].excuses]
+        harmed = {name for record in bad for name in record.nodes} | set(self._broken)
         self.harmed.append((self._now(), frozenset(harmed)))
 
     # -- who
 
-    async def _choose(self, record: Record, *, hold: bool) -> dict[str, View]:
-        """The nodes that the target means now, and all views; raises Refused if there are none."""
+    async def _choose(self, record: Record, *, hold: bool) -> None:
+        """The nodes that the target means now; raises Refused if there are none."""
         views = await self._system.look()
         free = [
             NodeView(view.name, "raft", view.role, view.state in ("running", "paused"))
@@ -198,8 +235,8 @@ class Injector:
             record.nodes = [name for name in record.nodes if views[name].state == "running"]
         if not record.nodes:
             raise Refused("no node is left that it could befall")
-        record.lives = {name: views[name].lives for name in record.nodes}
-        return views
+        leaders = [v for v in views.values() if v.role == "leader" and v.state == "running"]
+        record.leader = max(leaders, key=lambda view: view.term).name if leaders else ""
 
     # -- begin and end
 
@@ -221,13 +258,41 @@ class Injector:
         if holds:
             self._held.update(dict.fromkeys(record.nodes, record))
         self._note_harm()
+        await self._measure(record)
         if fault in GRUDGES or fault in _LINKS:
             await self._set_links()
-            return
-        if fault == "leave":
+        elif fault == "leave":
             await self._dismiss(record)
-            return
-        await asyncio.gather(*(self._begin_one(record, name) for name in record.nodes))
+        else:
+            await self._begin_each(record)
+
+    async def _begin_each(self, record: Record) -> None:
+        """On each of its nodes; those whom it could not touch are no longer of it."""
+        nodes = record.nodes
+        outcomes = await asyncio.gather(
+            *(self._begin_one(record, name) for name in nodes), return_exceptions=True
+        )
+        failed = {n: o for n, o in zip(nodes, outcomes, strict=True) if isinstance(o, Exception)}
+        for error in failed.values():
+            if not isinstance(error, NoEffect) or len(failed) == len(nodes):
+                raise error
+        takes = FAULTS_BY_NAME[record.fault].unseats
+        record.unseated = takes and record.leader in set(nodes) - set(failed)
+        if failed:
+            record.nodes = [name for name in nodes if name not in failed]
+            self._held = {name: held for name, held in self._held.items() if name not in failed}
+            with contextlib.suppress(Refused, RingError):
+                await self._wake(list(failed))
+            self._note_harm()
+
+    async def _measure(self, record: Record) -> None:
+        """What there is to be seen of it before it begins."""
+        if record.fault in _CLOCK:
+            record.clocks = {name: await self._read_clock(name) for name in record.nodes}
+        elif record.fault in (*_DISK, *_LINKS, *GRUDGES, "crashpoint"):
+            names = [*dict.fromkeys(a for a, _ in self._edges_of(record)), *record.nodes]
+            for name in dict.fromkeys(names):
+                record.meters[name] = Meter(await self._system.faults(name, {}))
 
     def _spare_the_majority(self, record: Record) -> None:
         """A majority must never have lost its copies at once: nobody promises to survive that."""
@@ -275,10 +340,13 @@ class Injector:
     async def _end(self, record: Record) -> str:
         """Mend it; returns what showed that it was there, or raises NoEffect."""
         fault = record.fault
+        await self._count(record, record.meters)
         if fault in GRUDGES or fault in _LINKS:
-            shown = await self._counts(record)
             await self._set_links()
-            return _enough(shown, fault)
+            edges = [(record.meters[a], self._system.address(b)) for a, b in self._edges_of(record)]
+            if shown := of_links(fault, edges):
+                return shown
+            raise NoEffect("none of the datagrams that passed shows it")
         results = await asyncio.gather(*(self._end_one(record, name) for name in record.nodes))
         told = [text for text in results if text]
         if not told:
@@ -296,64 +364,79 @@ class Injector:
         if fault == "slow":
             return await system.slow(name, 1)
         if fault in _DISK:
-            return await self._end_disk(record, name)
+            await self._mend(record, name)
+            return of_disk(fault, name, record.meters[name])
         if fault in _CLOCK:
-            return await self._end_clock(record, name)
+            after = await self._read_clock(name)
+            await self._mend(record, name)
+            return of_clock(record.values, name, record.clocks[name], after)
         if fault == "crashpoint":
-            await system.faults(name, {"points": {record.values["point"]: None}})
-            return await self._died(record, name)
+            await self._mend(record, name)
+            return of_point(record.values["point"], name, record.meters[name])
         if fault == "leave":
             self._join_again([name])
             return record.seen[name]
         return await self._end_rot(record, name)
 
+    async def _mend(self, record: Record, name: str) -> None:
+        """What was set for it is good again."""
+        if record.fault in _DISK:
+            change: dict[str, Any] = {"disk": _good(record.values)}
+        elif record.fault in _CLOCK:
+            good = {"offset_s": 0.0} if "offset_s" in record.values else {"rate": 1.0}
+            change = {"clock": good}
+        else:
+            change = {"points": {record.values["point"]: None}}
+        await self._system.faults(name, change)
+
     async def _keep_counts(self, nodes: Sequence[str]) -> None:
         """A process that ends counts from nothing in its next life."""
         for record in self._active:
-            for name in sorted(set(nodes) & set(record.nodes)):
-                record.ended.setdefault(name, 0)
-                with contextlib.suppress(Refused, RingError):
-                    record.ended[name] = await self._strikes(record, name)
+            await self._count(record, nodes)
 
-    async def _strikes(self, record: Record, name: str) -> int:
-        """How often a fault of its disk has struck, in all its lives."""
-        struck = (await self._system.faults(name, {}))["struck"]
-        return int(struck.get(_STRUCK.get(record.fault, ""), 0)) + record.ended.get(name, 0)
+    async def _count(self, record: Record, nodes: Iterable[str]) -> None:
+        """What it has come to so far on these nodes; of who does not tell, nothing."""
+        for name in sorted(record.meters.keys() & set(nodes)):
+            with contextlib.suppress(Refused, RingError):
+                record.meters[name].read(await self._system.faults(name, {}))
 
-    async def _end_disk(self, record: Record, name: str) -> str:
-        count = await self._strikes(record, name)
-        await self._system.faults(name, {"disk": _good(record.values)})
-        if count:
-            return f"{name}: {_STRUCK[record.fault]} {count} times"
-        return await self._died(record, name)
-
-    async def _died(self, record: Record, name: str) -> str:
-        if name in record.ended:
-            return ""  # that was another's doing
-        lives = (await self._system.look())[name].lives - record.lives[name]
-        return f"{name} ended and was started again" if lives else ""
-
-    async def _end_clock(self, record: Record, name: str) -> str:
-        after = _shown(await self._system.faults(name, {}))
-        good = {"offset_s": 0.0} if "offset_s" in record.values else {"rate": 1.0}
-        await self._system.faults(name, {"clock": good})
-        offset, rate = after["offset_s"], after["rate"]
-        return (
-            f"{name}: clock off by {offset:+g} s, rate {rate:g}" if (offset, rate) != (0, 1) else ""
-        )
+    async def _read_clock(self, name: str) -> Reading | None:
+        try:
+            life = (await self._system.look())[name].lives
+            answer = await self._system.faults(name, {})
+        except (Refused, RingError):
+            return None
+        return Reading.of(answer, self._now(), life)
 
     async def _end_rot(self, record: Record, name: str) -> str:
-        system = self._system
-        if record.fault == "old-copy":
-            await system.kill(name)
-            record.seen[name] = await system.damage(name, "put-back", 0)
         if record.fault == "bitflip":
             # It must notice by itself; then it is replaced, as an operator would.
-            told = await system.revive(name)
+            told = await self._system.revive(name)
             if told == "running":
                 raise NoEffect(f"{name} did not need what was damaged: {record.seen[name]}")
-        self._join_again([name])
-        return f"{name}: {record.seen[name]}"
+            self._join_again([name])
+            return f"{name}: {record.seen[name]}; it refused to start on that"
+        try:
+            if record.fault == "old-copy":
+                await self._system.kill(name)
+                record.seen[name] = await self._system.damage(name, "put-back", 0)
+            return f"{name}: {record.seen[name]}; {await self._try_out(name)}"
+        finally:
+            self._join_again([name])
+
+    async def _try_out(self, name: str) -> str:
+        """Start it on the files that it has now, where nobody hears it."""
+        self._apart.add(name)
+        try:
+            await self._set_links()
+            if await self._system.revive(name) == "running":
+                return "it started on what was left, apart from the others"
+            return "it refused to start on that"
+        finally:
+            with contextlib.suppress(NoEffect, Refused, RingError):
+                await self._system.kill(name)
+            self._apart.discard(name)
+            await self._set_links()
 
     def _join_again(self, nodes: Sequence[str]) -> None:
         for name in nodes:
@@ -383,6 +466,8 @@ class Injector:
             elif record.fault in _LINKS:
                 for edge in self._edges_of(record):
                     wrong.setdefault(edge, {}).update(record.values)
+        for edge in self._edges_to(self._apart):
+            wrong.setdefault(edge, {})["cut"] = True
         for a in system.nodes:
             links = {
                 system.address(b): _policy(wrong.get((a, b), {})) for b in system.nodes if b != a
@@ -390,20 +475,14 @@ class Injector:
             await system.faults(a, {"links": links})
 
     def _edges_of(self, record: Record) -> list[Edge]:
-        nodes, chosen = self._system.nodes, set(record.nodes)
-        return [(a, b) for a in nodes for b in nodes if a != b and (a in chosen or b in chosen)]
+        """The edges that a fault of links befalls, whichever they are."""
+        if record.fault in GRUDGES:
+            return sorted(record.edges)
+        return self._edges_to(record.nodes) if record.fault in _LINKS else []
 
-    async def _counts(self, record: Record) -> dict[str, int]:
-        """What has become of the datagrams of the edges that the fault befell."""
-        edges = record.edges or self._edges_of(record)
-        counted: dict[str, int] = {}
-        for a in {a for a, _ in edges}:
-            links = (await self._system.faults(a, {}))["links"]
-            for b in (b for c, b in edges if c == a):
-                link = links.get(self._system.address(b), {})
-                for what, count in link.get("counts", {}).items():
-                    counted[what] = counted.get(what, 0) + count
-        return counted
+    def _edges_to(self, chosen: Collection[str]) -> list[Edge]:
+        nodes = self._system.nodes
+        return [(a, b) for a in nodes for b in nodes if a != b and (a in chosen or b in chosen)]
 
 
 _PERFECT: Final = asdict(LinkPolicy())
@@ -416,15 +495,3 @@ def _policy(wrong: dict[str, Any]) -> dict[str, Any]:
 def _good(values: dict[str, Any]) -> dict[str, Any]:
     """The same fields of a good disk."""
     return {name: type(value)() for name, value in values.items()}
-
-
-def _shown(answer: dict[str, Any]) -> dict[str, float]:
-    clock = answer["clock"]
-    return {"offset_s": clock.get("offset_s", 0.0), "rate": clock.get("rate", 1.0)}
-
-
-def _enough(counts: dict[str, int], fault: str) -> str:
-    what = "dropped" if fault in GRUDGES else _COUNTED.get(fault, "passed")
-    if not counts.get(what):
-        raise NoEffect(f"no datagram was {what}")
-    return f"{counts[what]} datagrams {what if what != 'passed' else 'were held up'}"

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from cluster.chaos.catalogue import FAULTS_BY_NAME, package
+from cluster.chaos.catalogue import FAULTS_BY_NAME, package, package_of
 
 # More at once, and a small cluster is down most of the time: nothing is tested by that.
 AT_ONCE: Final = 1.6
@@ -61,19 +61,15 @@ def draw_plan(
         seconds: all episodes end by then.
         interval_s: mean time of quiet between two faults of a package; else so long that
             AT_ONCE faults are under way on average.
-        nodes: of the system; a circle of three cuts nothing, and a chain of three is a bridge.
+        nodes: of the system; faults that need more are left out.
         able: what the system can do to its nodes; other faults are left out. None: everything.
     """
     plan: Plan = []
     if interval_s is None:
         interval_s = max(2.0, EPISODE_S * (len(packages) / AT_ONCE - 1))
-    known = None if able is None else set(able)
+    known = None if able is None else frozenset(able)
     for name in packages:
-        faults = [FAULTS_BY_NAME[fault] for fault in package(name)]
-        if known is not None:
-            faults = [fault for fault in faults if fault.needs in known]
-        if nodes < 4:
-            faults = [fault for fault in faults if fault.name not in ("ring", "chain")]
+        faults = [FAULTS_BY_NAME[n] for n in package(name) if not _why_not(n, known, nodes)]
         # Each package begins early enough that none is missing in a short run.
         now = rng.uniform(0.1, min(interval_s, max(0.2, seconds / 2)))
         while faults:
@@ -94,12 +90,30 @@ def draw_plan(
     return sorted(plan, key=lambda episode: episode.at)
 
 
-def possible(packages: Sequence[str], able: Iterable[str]) -> tuple[str, ...]:
-    """Those of the packages of which a system can suffer something."""
-    known = set(able)
-    return tuple(
-        name for name in packages if any(FAULTS_BY_NAME[f].needs in known for f in package(name))
-    )
+def impossible(packages: Sequence[str], able: Iterable[str], nodes: int) -> dict[str, str]:
+    """Those of the packages of which a system can suffer nothing, and why."""
+    known = frozenset(able)
+    found = {}
+    for name in packages:
+        reasons = [_why_not(fault, known, nodes) for fault in package(name)]
+        if all(reasons):
+            found[name] = reasons[0]
+    return found
+
+
+def _why_not(fault: str, able: frozenset[str] | None, nodes: int) -> str:
+    """Why nothing of it can happen; empty if it can."""
+    kind = FAULTS_BY_NAME[fault]
+    if able is not None and kind.needs not in able:
+        return "it is out of reach there"
+    if nodes < kind.nodes_min:
+        return f"it takes {kind.nodes_min} nodes, and there are {nodes}"
+    return ""
+
+
+def packages_in(plan: Plan) -> tuple[str, ...]:
+    """The packages of which it has something."""
+    return tuple(dict.fromkeys(package_of(episode.fault) for episode in plan))
 
 
 def write_plan(path: Path, plan: Plan) -> None:

@@ -11,14 +11,17 @@ import asyncio
 import contextlib
 import json
 import shutil
+import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from cluster import topology
 from cluster.chaos.catalogue import FAULTS, FILES, MEMBERS, PAUSE, PROCESS
+from cluster.chaos.evidence import GAVE_UP, GONE
 from cluster.chaos.raft_client import RaftStore
 from cluster.chaos.system import NoEffect, Refused, View
 from cluster.cli.repair import replace_node
@@ -61,6 +64,8 @@ class LiveRaft:
         self._rpc: RpcNode | None = None
         self._runtime: RealRuntime | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None  # if it is ours to reap
+        self._ends: dict[str, Counter[str]] = {name: Counter() for name in self.nodes}
+        self._ends_read = 0  # bytes of the supervisor's log
 
     # -- from nothing to healthy, and back
 
@@ -213,7 +218,27 @@ class LiveRaft:
         answer = (await self._ask("faults", changes={node: change}))["faults"][node]
         if "error" in answer and await self._state(node) not in ("paused", "starting", "backoff"):
             raise Refused(f"{node} did not take the fault: {answer['error']}")
-        return {"links": {}, "disk": {}, "clock": {}, "points": {}, "struck": {}, **answer}
+        ends = {"ends": dict(self._ended()[node])}
+        return {"links": {}, "disk": {}, "clock": {}, "points": {}, "struck": {}, **answer, **ends}
+
+    def _ended(self) -> dict[str, Counter[str]]:
+        """How often their processes have ended by themselves: the supervisor writes it down."""
+        try:
+            with (self.home / "nodes" / "supervisor" / "events.jsonl").open("rb") as log:
+                log.seek(self._ends_read)
+                lines = log.read().rpartition(b"\n")[0]
+        except OSError:
+            return self._ends
+        self._ends_read += len(lines) + 1 if lines else 0
+        for line in lines.splitlines():
+            if b"process.exit" not in line:
+                continue
+            event = json.loads(line)
+            by_itself = event.get("state") in ("backoff", "fatal")
+            if event["kind"] == "process.exit" and by_itself and event["target"] in self._ends:
+                how = GONE if event["status"] == -signal.SIGKILL else GAVE_UP
+                self._ends[event["target"]][how] += 1
+        return self._ends
 
     async def damage(self, node: str, how: str, seed: int) -> str:
         """See System."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cluster.chaos.catalogue import FAULTS, FILES, MEMBERS, PAUSE, PROCESS
+from cluster.chaos.evidence import GAVE_UP, GONE
 from cluster.chaos.raft_client import RaftStore
 from cluster.chaos.system import NoEffect, Refused, View
 from cluster.errors import NotInTime
@@ -57,9 +58,19 @@ class _Host:
         self.faults = Faults(LinkTable(random.Random(0)), DiskFaults(), clock, points)
         self.state = "stopped"
         self.ends = 0  # by itself, since somebody last started it
+        self.gave_up = 0  # over an error, in all its lives
+        self.fired: list[list[str]] = []  # of each life: the points at which it died
         self.kept: rot.Files = {}
         self.strobe: asyncio.Task[None] | None = None
         self.turns = 0
+
+    def told(self, kind: str, fields: dict[str, Any]) -> None:
+        """An event of its process."""
+        self.gave_up += kind == "node.fatal"
+
+    def ended(self) -> dict[str, int]:
+        """How often its processes have ended by themselves, and how."""
+        return {GONE: sum(map(len, self.fired)), GAVE_UP: self.gave_up}
 
 
 class SimulatedRaft:
@@ -104,15 +115,17 @@ class SimulatedRaft:
         return self._authority.issue(name, role, now=EPOCH, entropy=self._entropy)
 
     async def _start_node(self, runtime: Runtime) -> RaftService:
-        name = runtime.node
-        runtime.faults.apply(self._hosts[name].faults.lasting())
+        name, host = runtime.node, self._hosts[runtime.node]
+        runtime.faults.apply(host.faults.lasting())
+        host.fired.append(runtime.failpoint.fired)
+        runtime.events.subscribers.append(host.told)
         config = self._config
         if name in self._bootstrap:
             table = {**self._raft, "bootstrap": self._bootstrap[name]}
             config = dataclasses.replace(config, settings={"raft": table})
         service = RaftService()
         await service.start(runtime, self._identities[name], config)
-        self._hosts[name].state = "running"
+        host.state = "running"
         return service
 
     # -- from nothing to healthy, and back
@@ -291,10 +304,12 @@ class SimulatedRaft:
         """See System."""
         host, runtime = self._hosts[node], self._node(node).runtime
         host.faults.apply(change)
+        ends = {"ends": host.ended()}
         if runtime is None:
-            return host.faults.describe()
+            return host.faults.describe() | ends
         runtime.faults.apply(change)
-        return runtime.faults.describe()
+        clocks = {"wall": runtime.clock.wall(), "steady": runtime.clock.now()}
+        return runtime.faults.describe() | clocks | ends
 
     async def damage(self, node: str, how: str, seed: int) -> str:
         """See System."""

@@ -15,15 +15,19 @@ from pathlib import Path
 from typing import Final
 
 from cluster.chaos.campaign import Campaign, Result
-from cluster.chaos.folder import Described, conclude, describe
-from cluster.chaos.judge import judge_effects, judge_result
+from cluster.chaos.folder import (
+    Described,
+    Outcome,
+    conclude,
+    describe,
+    judge_folder,
+    record_outcome,
+)
 from cluster.chaos.plan import Plan
 from cluster.chaos.scenarios import workload_of
 from cluster.chaos.system import System
-from cluster.verify.history import operations, read_events
-from cluster.verify.invariants import judge_events, read_node_events
 from cluster.verify.linear import VALID
-from cluster.verify.verdict import Verdict, judge_history
+from cluster.verify.verdict import Verdict
 
 # What the search for an order may take.
 LIMIT_S: Final = 120.0
@@ -94,16 +98,9 @@ async def run_live(
     finally:
         await system.stop()
     _keep_events(folder, system)
-    verdict = judge_history(
-        operations(read_events(folder / "history.jsonl")), workload.model, limit_s=LIMIT_S
-    )
-    verdict.findings = [
-        *judge_result(result, system.nodes, slowness),
-        *judge_effects(result.records),
-        *judge_events(read_node_events(folder / "events")),
-        *verdict.findings,
-    ]
-    return Finished(folder, verdict, result, conclude(folder, result, verdict))
+    record_outcome(folder, Outcome(result, slowness))
+    verdict = judge_folder(folder, limit_s=LIMIT_S)
+    return Finished(folder, verdict, result, conclude(folder, verdict))
 
 
 async def measure_slowness() -> float:

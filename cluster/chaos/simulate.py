@@ -17,17 +17,22 @@ from pathlib import Path
 from typing import Any, Final
 
 from cluster.chaos.campaign import Campaign, Result
-from cluster.chaos.catalogue import package_of
-from cluster.chaos.folder import Described, conclude, describe
-from cluster.chaos.judge import judge_result
-from cluster.chaos.plan import Episode, Plan, draw_plan
+from cluster.chaos.folder import (
+    Described,
+    Outcome,
+    conclude,
+    describe,
+    judge_folder,
+    record_outcome,
+)
+from cluster.chaos.judge import VIRTUAL, WENT_ON, judge_result, judge_run
+from cluster.chaos.plan import Episode, Plan, draw_plan, packages_in
 from cluster.chaos.raft_sim import SimulatedRaft
 from cluster.chaos.scenarios import default_faults, workload_of
 from cluster.verify.finding import Finding
 from cluster.verify.history import operations
-from cluster.verify.invariants import judge_events
-from cluster.verify.linear import INVALID
-from cluster.verify.verdict import Verdict, judge_history
+from cluster.verify.linear import INVALID, UNSURE
+from cluster.verify.verdict import Verdict
 from netstack.runtime.policy import LinkPolicy
 from netstack.runtime.simulation.world import World
 
@@ -50,6 +55,7 @@ class SimulatedRun:
     virtual_s: float
     history: str
     events: str
+    broken: list[Finding]  # what the daemons themselves found to be wrong
 
     def line(self) -> str:
         """For a person."""
@@ -104,19 +110,17 @@ def simulate(
         say=say,
     )
     try:
-        result, findings = _carry_out(world, system, campaign)
+        result, broken = _carry_out(world, system, campaign)
     finally:
         virtual_s, events = world.now, world.log
         world.close()
-    verdict = judge_history(
+    verdict = judge_run(
         operations(json.loads(line) for line in history.getvalue().splitlines()),
         workload.model,
+        [json.loads(line) for line in events.splitlines()],
+        [*broken, *_findings(result, system.nodes)],
         limit_s=LIMIT_S,
     )
-    if result is not None:
-        findings += judge_result(result, system.nodes)
-    findings += judge_events(json.loads(line) for line in events.splitlines())
-    verdict.findings = findings + verdict.findings
     return SimulatedRun(
         seed,
         system.nodes,
@@ -127,7 +131,14 @@ def simulate(
         virtual_s,
         history.getvalue(),
         events,
+        broken,
     )
+
+
+def _findings(result: Result | None, nodes: Sequence[str]) -> list[Finding]:
+    """What one run shows. Whether it was long enough for that is judged of many together."""
+    found = [] if result is None else judge_result(result, nodes, VIRTUAL)
+    return [f for f in found if (f.check, f.verdict) != (WENT_ON, UNSURE)]
 
 
 def _carry_out(
@@ -154,17 +165,16 @@ def _carry_out(
         return None, [Finding("no node fails", INVALID, f"{type(error).__name__}: {error}")]
 
 
-def keep(run: SimulatedRun, folder: Path, scenario: str, seconds: float, faults: str) -> Path:
+def keep(run: SimulatedRun, folder: Path, scenario: str, seconds: float) -> Path:
     """Write a run down as one of live processes is; the page about it."""
     command = ["ring", "sim", scenario, "--seed", str(run.seed), "--seconds", f"{seconds:g}"]
-    command += ["--faults", faults] if faults else []
     command += ["--plan", str(folder / "plan.jsonl")]
     described = Described(
         scenario,
         workload_of(scenario, run.seed).model,
         "simulated raft",
         run.nodes,
-        tuple(dict.fromkeys(package_of(episode.fault) for episode in run.plan)),
+        packages_in(run.plan),
         run.seed,
         seconds,
         command,
@@ -174,7 +184,8 @@ def keep(run: SimulatedRun, folder: Path, scenario: str, seconds: float, faults:
     (folder / "history.jsonl").write_text(run.history)
     (folder / "events").mkdir()
     (folder / "events" / "all.jsonl").write_text(run.events)
-    return conclude(folder, run.result, run.verdict)
+    record_outcome(folder, Outcome(run.result, VIRTUAL, run.broken))
+    return conclude(folder, judge_folder(folder, limit_s=LIMIT_S))
 
 
 def _system(

@@ -155,7 +155,11 @@ class System(Protocol):
         """It runs for so much of the time; 1: all of it."""
 
     async def faults(self, node: str, change: dict[str, Any]) -> dict[str, Any]:
-        """As netstack.runtime.faults; the description afterwards, with `wall` and `steady`."""
+        """As netstack.runtime.faults; the description afterwards.
+
+        With what its clocks show, `wall` and `steady`, if it can be asked; and with `ends`: how
+        often its processes have ended by themselves so far, as evidence.GONE and GAVE_UP.
+        """
 
     def address(self, node: str) -> str:
         """host:port, as in the links of `faults`."""

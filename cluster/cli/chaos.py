@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shlex
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from cluster.chaos.run import Finished
     from cluster.chaos.simulate import SimulatedRun
     from cluster.chaos.system import System
+    from cluster.verify.finding import Finding
+    from cluster.verify.verdict import Verdict
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Scenario = Annotated[
@@ -36,6 +40,9 @@ Faults = Annotated[
     ),
 ]
 
+# Of one campaign.
+WORKERS: Final = 6
+
 
 def chaos(
     scenario: Scenario = "register",
@@ -47,38 +54,38 @@ def chaos(
         bool, typer.Option("--here", help="On the cluster that runs in this home.")
     ] = False,
     system: Annotated[str, typer.Option(help="raft, or etcd: Debian's.")] = "raft",
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Clients at once.")] = 6,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Clients at once.")] = WORKERS,
     plan: Annotated[Path | None, typer.Option(help="A plan.jsonl instead of a drawn one.")] = None,
     json: Json = False,
 ) -> None:
     """Harm a cluster while clients use it, then say whether it was right. 0, 1 or 3."""
     from cluster.chaos.folder import new_folder
-    from cluster.chaos.plan import draw_plan, possible
+    from cluster.chaos.plan import draw_plan
     from cluster.chaos.run import Wanted, run_live, tidy
     from cluster.chaos.scenarios import workload_of
 
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     workload_of(scenario, seed)
-    packages = _packages(scenario, faults)
     given = None if plan is None else _read(plan)
+    packages = _packages(scenario, faults, given)
     folder = new_folder(topology.home() / "runs", scenario, seed)
     try:
         judged = _system(system, folder, nodes, here=here)
+        packages = _possible(packages, judged, by_name=bool(faults) or given is not None)
     except RingError:
         shutil.rmtree(folder)
         raise
-    packages = possible(packages, judged.able)
-    drawn = given or draw_plan(
-        packages,
-        seconds,
-        random.Random(f"plan {seed}"),
-        able=judged.able,
-        nodes=len(judged.nodes),
-    )
+    drawn = given
+    if drawn is None:
+        dice = random.Random(f"plan {seed}")
+        drawn = draw_plan(packages, seconds, dice, able=judged.able, nodes=len(judged.nodes))
     command = ["ring", "chaos", scenario, "--time", f"{seconds:g}", "--seed", str(seed)]
     command += ["--faults", faults] if faults else []
     command += ["--nodes", str(nodes)] if nodes != 3 else []
+    command += ["--here"] if here else []
     command += ["--system", system] if system != "raft" else []
+    command += ["--workers", str(workers)] if workers != WORKERS else []
+    command += ["--plan", str(folder / "plan.jsonl")] if given is not None else []
     wanted = Wanted(scenario, packages, drawn, seconds, seed, workers, command)
     render.say(f"seed {seed}: {len(drawn)} faults in {seconds:g} s; all of it goes to {folder}")
     try:
@@ -91,12 +98,16 @@ def chaos(
     raise typer.Exit(_status(finished.verdict.verdict))
 
 
-def _packages(scenario: str, faults: str) -> tuple[str, ...]:
+def _packages(scenario: str, faults: str, plan: Plan | None) -> tuple[str, ...]:
+    """What somebody wants to see take effect: as named, or what the plan has, or the usual."""
     from cluster.chaos.catalogue import UnknownFault, package
+    from cluster.chaos.plan import packages_in
     from cluster.chaos.scenarios import default_faults
 
     if faults == "none":
         return ()
+    if plan and not faults:
+        return packages_in(plan)
     names = (
         tuple(word.strip() for word in faults.split(",")) if faults else default_faults(scenario)
     )
@@ -106,6 +117,19 @@ def _packages(scenario: str, faults: str) -> tuple[str, ...]:
     except UnknownFault as error:
         raise Usage(str(error)) from None
     return names
+
+
+def _possible(packages: Sequence[str], system: System, *, by_name: bool) -> tuple[str, ...]:
+    """Without those that the system cannot suffer; raises Usage if they were asked for by name."""
+    from cluster.chaos.plan import impossible
+
+    reasons = impossible(packages, system.able, len(system.nodes))
+    told = "; ".join(f"{name}: {why}" for name, why in reasons.items())
+    if reasons and by_name:
+        raise Usage(f"{system.name} cannot be harmed so: {told}")
+    if reasons:
+        render.say(f"left out: {told}")
+    return tuple(name for name in packages if name not in reasons)
 
 
 def _read(plan: Path) -> Plan:
@@ -172,8 +196,8 @@ def sim(
     if seed is None and seeds < 1:
         raise Usage(f"--seeds {seeds} runs nothing; write 1 or more")
     workload_of(scenario, 0)
-    packages = _packages(scenario, faults)
-    drawn = _read(plan) if plan is not None else None
+    drawn = None if plan is None else _read(plan)
+    packages = _packages(scenario, faults, drawn)
     numbers = [seed] if seed is not None else list(range(first, first + seeds))
     began = time.monotonic()
     runs = _simulate_all(scenario, numbers, seconds, packages, drawn, quiet=json)
@@ -182,12 +206,17 @@ def sim(
         print(last.events, end="")
     if history is not None:
         history.write_text(last.history)
+    tested = _tested(runs, packages)
+    verdict = _together(runs, tested)
     if json:
-        render.as_json([_as_json(run) for run in runs])
+        told = [_as_json(run) for run in runs]
+        render.as_json({**verdict.to_json(), "runs": told})
     if last.verdict.verdict == "invalid":
-        _explain(scenario, last, seconds, packages, drawn, faults)
+        again = ["ring", "sim", scenario, "--seed", str(last.seed), "--seconds", f"{seconds:g}"]
+        _explain(scenario, last, seconds, again, faults, plan)
         raise typer.Exit(1)
-    raise typer.Exit(_conclude(runs, time.monotonic() - began))
+    _conclude(runs, tested, time.monotonic() - began)
+    raise typer.Exit(_status(verdict.verdict))
 
 
 def _simulate_all(
@@ -242,47 +271,68 @@ def _explain(
     scenario: str,
     failed: SimulatedRun,
     seconds: float,
-    packages: Sequence[str],
-    plan: Plan | None,
+    again: Sequence[str],
     faults: str,
+    plan: Path | None,
 ) -> None:
-    """How to see it again; the smallest plan that shows it, and a page about that."""
+    """How to see it again; the smallest plan that shows the same, and a page about that."""
     from cluster.chaos.folder import new_folder
     from cluster.chaos.simulate import keep, shrink, simulate
 
-    again = f"ring sim {scenario} --seed {failed.seed} --seconds {seconds:g}"
-    again += f" --faults {faults}" if faults else ""
-    render.say(f"replay   {again}" + (" --plan …" if plan is not None else ""))
+    exactly = [*again, *(["--faults", faults] if faults else [])]
+    exactly += ["--plan", str(plan)] if plan is not None else []
+    render.say(f"replay   {shlex.join(exactly)}")
     for finding in failed.verdict.findings:
         if finding.verdict == "invalid":
             render.say(f"         {finding.check}: {finding.sentence}")
     render.say(f"shrink   from {len(failed.plan)} faults; each try is a run")
+    shown = _invalid(failed)
 
     def run(smaller: Plan) -> SimulatedRun:
-        return simulate(scenario, failed.seed, seconds=seconds, packages=packages, plan=smaller)
+        return simulate(scenario, failed.seed, seconds=seconds, plan=smaller)
 
-    smallest = run(shrink(failed.plan, lambda plan: run(plan).verdict.verdict == "invalid"))
+    # Another check that fails is another story.
+    smallest = run(shrink(failed.plan, lambda smaller: bool(shown & _invalid(run(smaller)))))
     folder = new_folder(topology.home() / "runs", scenario, failed.seed)
-    report = keep(smallest, folder, scenario, seconds, faults)
+    report = keep(smallest, folder, scenario, seconds)
     for episode in smallest.plan:
         render.say(f"         {episode}")
-    render.say(f"replay   {again} --plan {folder / 'plan.jsonl'}")
+    render.say(f"replay   {shlex.join([*again, '--plan', str(folder / 'plan.jsonl')])}")
     render.say(f"report   {report}")
 
 
-def _conclude(runs: Sequence[SimulatedRun], took_s: float) -> int:
-    from cluster.chaos.judge import judge_effects
+def _invalid(run: SimulatedRun) -> set[str]:
+    """The checks that have failed."""
+    return {finding.check for finding in run.verdict.findings if finding.verdict == "invalid"}
 
+
+def _tested(runs: Sequence[SimulatedRun], packages: Sequence[str]) -> list[Finding]:
+    """Whether anything was tried: no single short run says enough, but these together."""
+    from cluster.chaos.judge import VIRTUAL, judge_effects, judge_progress
+
+    ended = [(run.result, run.nodes) for run in runs if run.result is not None]
+    records = [record for result, _ in ended for record in result.records]
+    return [*judge_effects(records, packages), *judge_progress(ended, VIRTUAL)]
+
+
+def _together(runs: Sequence[SimulatedRun], tested: Sequence[Finding]) -> Verdict:
+    """The verdict on all seeds: as bad as the worst of them."""
+    from cluster.verify.finding import Finding
+    from cluster.verify.verdict import Verdict
+
+    of_seeds = [Finding(f"seed {run.seed}", run.verdict.verdict, run.line()) for run in runs]
+    counts = Counter[str]()
+    for run in runs:
+        counts.update(run.verdict.counts)
+    return Verdict([*of_seeds, *tested], dict(counts))
+
+
+def _conclude(runs: Sequence[SimulatedRun], tested: Sequence[Finding], took_s: float) -> None:
     unknown = sum(run.verdict.verdict == "unknown" for run in runs)
-    records = [record for run in runs if run.result for record in run.result.records]
-    effects = judge_effects(records)
     virtual_s = sum(run.virtual_s for run in runs)
-    for finding in effects:
+    for finding in tested:
         print(f"{finding.verdict:8} {finding.check}: {finding.sentence}", file=sys.stderr)
     render.say(
         f"{len(runs) - unknown} valid, {unknown} unknown; "
         f"{virtual_s:.0f} virtual seconds in {took_s:.1f}"
     )
-    if unknown == len(runs) or any(finding.verdict != "valid" for finding in effects):
-        return 3
-    return 0

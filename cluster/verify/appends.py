@@ -80,6 +80,18 @@ def judge_appends(history: Sequence[Operation]) -> list[Anomaly]:
     return found
 
 
+def anything_read(history: Sequence[Operation]) -> bool:
+    """Whether anybody read a list to which another had appended, or might have."""
+    asked: dict[Any, set[int]] = {}
+    for txn in sorted(history, key=lambda txn: txn.called):
+        for verb, key, _ in _steps(txn):
+            if verb == APPEND and txn.outcome != FAIL:
+                asked.setdefault(key, set()).add(txn.index)
+            elif verb == READ and txn.outcome == OK and asked.get(key, set()) - {txn.index}:
+                return True
+    return False
+
+
 def _steps(txn: Operation) -> Sequence[tuple[str, Any, Any]]:
     """What it did, with the answers if there are any."""
     steps = txn.result if txn.outcome == OK else txn.value

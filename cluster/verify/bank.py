@@ -54,7 +54,7 @@ def judge_bank(history: Sequence[Operation], *, overdraft: bool = False) -> list
     if not findings:
         # Where the sum is wrong, some balance is too: that is told already.
         findings += told(CHECK, _misfits(history, reads))
-    moved = sum(op.f == "transfer" and op.outcome == OK for op in history)
+    moved = sum(op.f == "transfer" and op.outcome == OK and _moves(op) for op in history)
     summary = f"{moved:,} transfers, and the total is {total:,} in {len(reads):,} reads"
     # Money that nobody moves stays in any bank.
     return findings or [Finding(CHECK, VALID if moved else UNSURE, summary)]
@@ -110,6 +110,11 @@ def _read(op: Operation) -> _Read:
     if not all(type(balance) is int for balance in balances.values()):
         raise HistoryError(f"{op!r}: a read answers with a map of accounts to whole numbers")
     return _Read(op, balances)
+
+
+def _moves(op: Operation) -> bool:
+    source, target, amount = _transfer(op)
+    return bool(source != target and amount)
 
 
 def _transfer(op: Operation) -> tuple[Any, Any, int]:

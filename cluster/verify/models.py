@@ -15,11 +15,11 @@ history is linearizable if and only if each of its objects' is (Herlihy and Wing
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cluster.verify.history import UNKNOWN, Operation
+from cluster.verify.history import FAIL, OK, UNKNOWN, Operation
 
 
 class _Refused:
@@ -52,6 +52,23 @@ class Model:
             return False
         first = result[0] if isinstance(result, tuple) else result
         return first is self.refusals[f]
+
+    def tested(self, operations: Iterable[Operation]) -> bool:
+        """Whether anybody was told of an object that somebody, before or beside, had changed.
+
+        Args:
+            operations: of one object, in the order of their calls.
+        """
+        changed: Operation | None = None
+        for operation in operations:
+            looked = operation.outcome == OK and (
+                operation.f in self.reads or operation.f in self.refusals
+            )
+            if changed is not None and looked:
+                return True
+            if changed is None and operation.outcome != FAIL and not self.idle(operation):
+                changed = operation
+        return False
 
     def part(self, operation: Operation) -> Any:
         """The object that an operation touches."""

@@ -4,7 +4,8 @@ Only certificates of the services in `OPERATORS` may call: a sibling has no busi
 
     admin.status    {}         -> the service's own status, plus node, pid, uptime and version
     admin.metrics   {}         -> {name: value}; the launcher renders them for Prometheus
-    admin.faults    {…}        -> what is injected now, after the change given ({} asks)
+    admin.faults    {…}        -> what is injected now, after the change given ({} asks); and what
+                                  its clocks show, `wall` and `steady`
     admin.drain     {}         -> finish what is open, refuse what is new
 """
 
@@ -57,7 +58,9 @@ def offer_admin(node: RpcNode, service: Administered) -> None:
             runtime.faults.apply(body)
         except (ValueError, TypeError, KeyError) as error:
             raise BadRequest(f"faults: {error}") from error
-        return runtime.faults.describe()
+        clock = runtime.clock
+        # What the clocks show, so that whoever set them can see that they are off.
+        return runtime.faults.describe() | {"wall": clock.wall(), "steady": clock.now()}
 
     async def drain(body: Any, call: Call) -> None:
         node.service.draining = True

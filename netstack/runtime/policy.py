@@ -29,8 +29,12 @@ if TYPE_CHECKING:
 CHANCES = ("loss", "burst_begin", "burst_end", "duplicate", "reorder", "corrupt")
 AMOUNTS = ("delay_s", "jitter_s", "reorder_s", "rate_bytes_s", "queue_bytes", "mark_bytes")
 
-# What has become of the datagrams of a link.
-COUNTS = ("passed", "dropped", "duplicated", "corrupted", "reordered", "marked")
+# What has become of the datagrams of a link; and of which fault: `dropped` is the sum of cut, lost,
+# burst and what found no room in the queue, `delayed` and `throttled` were really held up.
+COUNTS = (
+    "passed", "dropped", "duplicated", "corrupted", "reordered", "marked",
+    "cut", "lost", "burst", "delayed", "throttled",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +106,9 @@ class LinkShaper:
     def shape(self, datagram: bytes, now: float) -> list[tuple[float, bytes]]:
         """(when, what) for each copy that is to arrive; empty if the datagram is lost."""
         policy, rng, counts = self.policy, self._rng, self.counts
-        if self._lost():
+        if cause := self._lost():
             counts["dropped"] += 1
+            counts[cause] += 1
             return []
         if policy.corrupt and rng.random() < policy.corrupt:
             datagram = flip_bit(datagram, rng)
@@ -113,12 +118,14 @@ class LinkShaper:
             backlog = max(0.0, self._free_at - now) * policy.rate_bytes_s
             if backlog and backlog + len(datagram) > policy.queue_bytes:
                 counts["dropped"] += 1
+                counts["throttled"] += 1
                 return []
             departs = max(now, self._free_at) + len(datagram) / policy.rate_bytes_s
             self._free_at = departs
         arrives = departs + policy.delay_s
         if policy.jitter_s:
             arrives += rng.random() * policy.jitter_s
+        counts["delayed"] += arrives > departs
         arrives = max(arrives, self._last_at)
         if policy.reorder and rng.random() < policy.reorder:
             arrives += policy.reorder_s
@@ -126,6 +133,7 @@ class LinkShaper:
         else:
             self._last_at = arrives
         counts["passed"] += 1
+        counts["throttled"] += departs > now
         if policy.duplicate and rng.random() < policy.duplicate:
             counts["duplicated"] += 1
             return [(arrives, datagram), (arrives, datagram)]
@@ -141,17 +149,18 @@ class LinkShaper:
         self.counts["marked"] += 1
         return CE
 
-    def _lost(self) -> bool:
+    def _lost(self) -> str:
+        """Which fault takes it; empty if none does."""
         policy, rng = self.policy, self._rng
         if policy.cut:
-            return True
+            return "cut"
         if policy.burst_begin:
             chance = policy.burst_end if self._bad else policy.burst_begin
             if rng.random() < chance:
                 self._bad = not self._bad
             if self._bad:
-                return True
-        return policy.loss > 0 and rng.random() < policy.loss
+                return "burst"
+        return "lost" if policy.loss > 0 and rng.random() < policy.loss else ""
 
 
 def flip_bit(datagram: bytes, rng: random.Random) -> bytes:

@@ -37,7 +37,16 @@ def processes_under(folder: Path) -> list[str]:
 
 def test_a_short_campaign_on_a_healthy_build_is_valid_and_leaves_its_evidence(ring, tmp_path):
     done = ring(
-        "chaos", "register", "--time", "8", "--seed", "3", "--faults", "kill,pause", "--json"
+        "chaos",
+        "register",
+        "--time",
+        "25",
+        "--seed",
+        "3",
+        "--faults",
+        "kill,pause",
+        "--json",
+        lasts_s=25,
     )
     told = json.loads(done.stdout)
     assert told["verdict"] == "valid"
@@ -46,7 +55,7 @@ def test_a_short_campaign_on_a_healthy_build_is_valid_and_leaves_its_evidence(ri
     assert run.resolve() == (ring.home / "runs" / "latest").resolve()
     faults = lines(run / "faults.jsonl")
     assert sum(fault["took_effect"] for fault in faults) >= 1
-    assert {"run.json", "plan.jsonl", "history.jsonl", "verdict.json"} <= {
+    assert {"run.json", "plan.jsonl", "history.jsonl", "outcome.json", "verdict.json"} <= {
         path.name for path in run.iterdir()
     }
     for name in ("n1", "n2", "n3"):
@@ -55,13 +64,23 @@ def test_a_short_campaign_on_a_healthy_build_is_valid_and_leaves_its_evidence(ri
         )
     assert not (run / "home").exists()
     assert processes_under(tmp_path) == []
+    again = json.loads(ring("verify", str(run), "--json").stdout)
+    assert again == {name: value for name, value in told.items() if name != "run"}
 
 
 def test_the_same_seed_is_the_same_plan_and_a_plan_can_be_given(ring, tmp_path):
     plan = [Episode("kill", "n2", {}, 0.5, 1.5)]
     write_plan(tmp_path / "plan.jsonl", plan)
     done = ring(
-        "chaos", "--time", "3", "--seed", "3", "--plan", str(tmp_path / "plan.jsonl"), "--json"
+        "chaos",
+        "--time",
+        "12",
+        "--seed",
+        "3",
+        "--plan",
+        str(tmp_path / "plan.jsonl"),
+        "--json",
+        lasts_s=12,
     )
     run = Path(json.loads(done.stdout)["run"])
     assert read_plan(run / "plan.jsonl") == plan
@@ -101,7 +120,8 @@ def test_a_disk_that_lies_is_found_out(ring):
 
 def test_a_cluster_that_runs_already_is_used_and_left_running(ring):
     ring.up()
-    done = ring("chaos", "register", "--here", "--time", "5", "--seed", "1", "--faults", "kill")
+    words = ("--here", "--time", "15", "--seed", "1", "--faults", "kill")
+    done = ring("chaos", "register", *words, lasts_s=15)
     assert "VALID" in done.stdout
     ring.healthy()
     ring("down")
@@ -115,12 +135,13 @@ def test_somebody_elses_store_is_judged_by_the_same_judge(ring, tmp_path):
         "--system",
         "etcd",
         "--time",
-        "8",
+        "20",
         "--seed",
         "5",
         "--faults",
         "kill",
         "--json",
+        lasts_s=20,
     )
     told = json.loads(done.stdout)
     assert told["verdict"] == "valid"
@@ -138,6 +159,7 @@ def test_somebody_elses_store_is_judged_by_the_same_judge(ring, tmp_path):
         (["--system", "oracle"], "there is no system 'oracle'"),
         (["--system", "etcd", "--here"], "--here means a cluster of ours"),
         (["--plan", "/nowhere"], "cannot be read"),
+        (["--faults", "ring"], "ring: it takes 4 nodes, and there are 3"),
         (["--here"], "there is no cluster"),
     ],
 )

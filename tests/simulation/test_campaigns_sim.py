@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.chaos.judge import judge_effects
+from cluster.chaos.catalogue import DEFAULT
+from cluster.chaos.judge import VIRTUAL, judge_effects, judge_progress
 from cluster.chaos.plan import Episode
 from cluster.chaos.scenarios import SCENARIOS
 from cluster.chaos.simulate import simulate
@@ -31,8 +32,46 @@ def test_a_few_seeds_see_every_package_take_effect_and_many_leaders():
     runs = [simulate("register", seed, seconds=20.0) for seed in range(20, 24)]
     assert [run.verdict.verdict for run in runs] == ["valid"] * 4, [run.line() for run in runs]
     records = [record for run in runs for record in run.result.records]
-    assert [finding.verdict for finding in judge_effects(records)] == ["valid"]
+    assert [finding.verdict for finding in judge_effects(records, DEFAULT)] == ["valid"]
+    progress = judge_progress([(run.result, run.nodes) for run in runs], VIRTUAL)
+    assert [finding.verdict for finding in progress] == ["valid"], progress
     assert sum(run.result.terms for run in runs) >= 8
+
+
+def test_what_shows_a_fault_is_its_own():
+    """On the daemons themselves: counts by cause, how a process ended, what a clock shows."""
+    plan = [
+        Episode("loss", "all", {"loss": 0.2}, 0.5, 2.5),
+        Episode("burst", "all", {"burst_begin": 0.1, "burst_end": 0.3}, 0.5, 2.5),
+        Episode("delay", "n2", {"delay_s": 0.0, "jitter_s": 0.0}, 0.5, 2.5),
+        Episode("jump", "n3", {"offset_s": -2.0}, 0.6, 2.6),
+        Episode("drift", "n1", {"rate": 0.9}, 0.6, 2.6),
+        Episode("slow-disk", "n1", {"slow_s": 0.02}, 3.0, 4.0),
+        Episode("torn", "n2", {"torn": True}, 4.0, 6.0),
+        Episode("crashpoint", "n2", {"point": "raft.before-apply", "after": 50_000}, 4.0, 6.0),
+        Episode("slow-disk", "n1", {"slow_s": 0.0}, 4.5, 6.0),
+        Episode("crashpoint", "n3", {"point": "raft.persisted", "after": 2}, 6.5, 8.5),
+        Episode("torn", "n1", {"torn": False}, 6.5, 8.5),
+        Episode("truncate", "n1", {}, 9.0, 10.0),
+        Episode("wipe", "n2", {}, 13.0, 14.0),
+        Episode("old-copy", "n3", {}, 17.0, 18.0),
+    ]
+    run = simulate("register", 1, seconds=21.0, plan=plan, nodes=3)
+    assert run.verdict.verdict == "valid", run.line()
+    told = [(r.fault, r.took_effect, r.evidence) for r in run.result.records]
+    shown = {evidence for _, took_effect, evidence in told if took_effect}
+    harmless = [fault for fault, took_effect, _ in told if took_effect is False]
+    assert sorted(harmless) == ["crashpoint", "delay", "slow-disk", "torn"], told
+    for words in (
+        "datagrams lost",
+        "datagrams lost in bursts",
+        "n3: wall clock off by -2.00 s",
+        "n1: steady clock ran 0.90 times as fast",
+        "n2 gave up over an error of its disk",
+        "n3 died at raft.persisted",
+        "it started on what was left, apart from the others",
+    ):
+        assert any(evidence.endswith(words) for evidence in shown), (words, told)
 
 
 def test_terms_stand_still_while_nobody_can_be_elected():

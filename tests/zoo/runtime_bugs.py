@@ -21,7 +21,9 @@ from netstack.runtime.simulation.world import SimulatedRuntime, VirtualExecutor
 class HasNoBursts(LinkShaper):
     def _lost(self):
         self._bad = False
-        return self.policy.cut or self._rng.random() < self.policy.loss
+        if self.policy.cut:
+            return "cut"
+        return "lost" if self._rng.random() < self.policy.loss else ""
 
 
 class LetsJitterReorder(LinkShaper):

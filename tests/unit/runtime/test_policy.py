@@ -347,6 +347,11 @@ class TestATable:
             "127.0.0.1:7402": {
                 "delay_s": 1.0,
                 "counts": {
+                    "cut": 1,
+                    "lost": 0,
+                    "burst": 0,
+                    "delayed": 1,
+                    "throttled": 0,
                     "passed": 1,
                     "dropped": 1,
                     "duplicated": 0,
@@ -378,3 +383,32 @@ class TestATable:
         for port in (7403, 7401, 7402):
             table.set(("127.0.0.1", port), LinkPolicy(cut=True))
         assert list(table.describe()) == [f"127.0.0.1:{port}" for port in (7401, 7402, 7403)]
+
+
+class TestEachFaultHasACountOfItsOwn:
+    """What was dropped or held up is counted for the fault that did it, and for no other."""
+
+    @pytest.mark.parametrize(
+        ("policy", "cause"),
+        [
+            ({"cut": True}, "cut"),
+            ({"loss": 1.0}, "lost"),
+            ({"burst_begin": 1.0, "burst_end": 0.0}, "burst"),
+            ({"delay_s": 0.01}, "delayed"),
+            ({"rate_bytes_s": 1000.0}, "throttled"),
+        ],
+    )
+    def test_of_what_it_did(self, policy, cause):
+        link = shaper(**policy)
+        for i in range(50):
+            link.shape(b"x" * 100, float(i))
+        causes = {
+            name: link.counts[name] for name in ("cut", "lost", "burst", "delayed", "throttled")
+        }
+        assert causes == {**dict.fromkeys(causes, 0), cause: 50}
+
+    def test_a_delay_of_nothing_holds_nothing_up(self):
+        link = shaper(delay_s=0.0, duplicate=0.5)
+        for i in range(50):
+            link.shape(b"x", float(i))
+        assert (link.counts["passed"], link.counts["delayed"]) == (50, 0)

@@ -23,7 +23,10 @@ class FakeSystem:
         self.links: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in self.nodes}
         self.counts: dict[str, int] = {}
         self.struck: dict[str, int] = {}
-        self.clock: dict[str, float] = {}
+        self.clock: dict[str, float] = {}  # as it was set
+        self.obeys = True  # its clock is as it was set
+        self.ends: dict[str, int] = {}
+        self._steady, self._looked, self._rate = 50.0, 0.0, 1.0
         self.deeds: list[tuple[str, ...]] = []
         self.leader = "n1"
         self.notices = True  # a flipped bit keeps a node from starting
@@ -57,7 +60,7 @@ class FakeSystem:
 
     async def revive(self, node: str) -> str:
         self.deeds.append(("revive", node))
-        damaged = any(deed[:2] == ("damage", node) for deed in self.deeds)
+        damaged = any(d[:2] == ("damage", node) and d[2] != "keep" for d in self.deeds)
         self.states[node] = "fatal" if damaged and self.notices else "running"
         self.lives[node] += 1
         return self.states[node]
@@ -81,13 +84,20 @@ class FakeSystem:
             self.deeds.append((part, node, str(values)))
         self.links[node].update(change.get("links", {}))
         self.clock.update(change.get("clock", {}))
-        counted = {at: {"counts": self.counts} for at in self.links[node]}
+        now = asyncio.get_running_loop().time()
+        wrong = self.clock if self.obeys else {}
+        self._steady += (now - self._looked) * self._rate
+        self._looked, self._rate = now, wrong.get("rate", 1.0)
+        counted = {at: {"counts": dict(self.counts)} for at in map(self.address, self.nodes)}
         return {
             "links": counted,
             "disk": {},
             "clock": self.clock,
             "points": {},
-            "struck": self.struck,
+            "struck": dict(self.struck),
+            "ends": dict(self.ends),
+            "wall": 1000.0 + now + wrong.get("offset_s", 0.0),
+            "steady": self._steady,
         }
 
     async def damage(self, node: str, how: str, seed: int) -> str:
@@ -116,6 +126,13 @@ class FakeSystem:
             for at, policy in links.items()
             if policy["cut"]
         }
+
+
+async def later(seconds: float, counts: dict[str, int], more: dict[str, int]) -> None:
+    """Something is counted meanwhile."""
+    await asyncio.sleep(seconds)
+    for name, count in more.items():
+        counts[name] = counts.get(name, 0) + count
 
 
 def in_virtual_time(scenario):

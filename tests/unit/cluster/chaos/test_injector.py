@@ -6,20 +6,21 @@ import asyncio
 import random
 
 import pytest
-from chaos_kit import FakeSystem, in_virtual_time
+from chaos_kit import FakeSystem, in_virtual_time, later
 
 from cluster.chaos.injector import Injector
 from cluster.chaos.plan import Episode
-from cluster.chaos.system import Refused
+from cluster.chaos.system import NoEffect, Refused
+from cluster.errors import NotInTime
 
 
-def inject(system, *plan, seed=1, heal=True):
-    """Carry a plan out and heal; the injector afterwards."""
+def inject(system, *plan, seed=1, heal=True, meanwhile=()):
+    """Carry a plan out and heal; the injector afterwards. `meanwhile`: what goes on beside it."""
 
     async def scenario():
         loop = asyncio.get_running_loop()
         injector = Injector(system, random.Random(seed), loop.time)
-        await injector.run(list(plan))
+        await asyncio.gather(injector.run(list(plan)), *meanwhile)
         if heal:
             await injector.heal()
         return injector
@@ -101,33 +102,51 @@ def test_partitions_and_other_faults_of_links_end_each_for_itself():
     assert cuts == [(0, set()), (4, {0.0}), (4, {0.5}), (4, {0.0}), (0, {0.0})]
 
 
-def test_a_fault_of_links_counts_if_datagrams_show_it():
+LINKS = [
+    ("loss", {"loss": 0.1}, "lost"),
+    ("burst", {"burst_begin": 0.1}, "burst"),
+    ("delay", {"delay_s": 0.05}, "delayed"),
+    ("duplicate", {"duplicate": 0.5}, "duplicated"),
+    ("reorder", {"reorder": 0.5}, "reordered"),
+    ("corrupt", {"corrupt": 0.5}, "corrupted"),
+    ("rate", {"rate_bytes_s": 5000}, "throttled"),
+    ("isolate", {"grudge": "isolate"}, "cut"),
+]
+
+
+@pytest.mark.parametrize(("fault", "values", "count"), LINKS)
+def test_a_fault_of_links_counts_if_datagrams_show_it(fault, values, count):
+    """Those of its own cause, and no others: nor those that were counted before it began."""
     system = FakeSystem(3)
-    system.counts = {"passed": 100, "dropped": 0}
-    assert inject(system, episode("loss", loss=0.1)).records[0].took_effect is False
-    system.counts = {"passed": 100, "dropped": 7}
-    (record,) = inject(system, episode("loss", loss=0.1)).records
+    others = {other: 5 for _, _, other in LINKS if other != count}
+    system.counts = {"passed": 100, "dropped": 9, count: 7}
+    plan = episode(fault, **values)
+    busy = later(1.5, system.counts, {"passed": 100, "dropped": 9, **others})
+    (record,) = inject(system, plan, meanwhile=[busy]).records
+    assert record.took_effect is False, record.evidence
+    (record,) = inject(system, plan, meanwhile=[later(1.5, system.counts, {count: 1})]).records
     assert record.took_effect
-    assert record.evidence.endswith("datagrams dropped")
+    assert "datagrams" in record.evidence
 
 
-@pytest.mark.parametrize(
-    ("fault", "values", "struck"),
-    [
-        ("full", {"full": True}, "full"),
-        ("slow-disk", {"slow_s": 0.1}, "slow"),
-        ("eio", {"eio_at": 3}, "eio"),
-        ("torn", {"torn": True}, "torn"),
-        ("lie", {"sync_lies": True}, "lies"),
-    ],
-)
-def test_a_fault_of_disks_counts_if_it_struck_or_ended_the_process(fault, values, struck):
+DISKS = [
+    ("full", {"full": True}, "full"),
+    ("slow-disk", {"slow_s": 0.1}, "slow"),
+    ("eio", {"eio_at": 3}, "eio"),
+    ("torn", {"torn": True}, "torn"),
+    ("lie", {"sync_lies": True}, "lies"),
+]
+
+
+@pytest.mark.parametrize(("fault", "values", "struck"), DISKS)
+def test_a_fault_of_disks_counts_if_it_struck_while_it_lasted(fault, values, struck):
     system = FakeSystem()
+    system.struck = {name: 4 for _, _, name in DISKS}  # by others, before
     (record,) = inject(system, episode(fault, **values)).records
-    assert record.took_effect is False
-    system.struck = {struck: 2}
-    (record,) = inject(system, episode(fault, **values)).records
-    assert record.took_effect
+    assert record.took_effect is False, record.evidence
+    busy = later(1.5, system.struck, {struck: 2})
+    (record,) = inject(system, episode(fault, **values), meanwhile=[busy]).records
+    assert record.evidence == f"{record.nodes[0]}: {struck} 2 times"
     good = {name: type(value)() for name, value in values.items()}
     assert ("disk", record.nodes[0], str(good)) in system.deeds
 
@@ -135,22 +154,199 @@ def test_a_fault_of_disks_counts_if_it_struck_or_ended_the_process(fault, values
 def test_what_a_disk_counted_outlives_its_process():
     class Forgetful(FakeSystem):
         async def kill(self, node):
-            self.struck = {}
+            self.struck.clear()
             return await super().kill(node)
 
     system = Forgetful(3)
-    system.struck = {"full": 2}
-    plan = [episode("full", "n1", 1, 5, full=True), episode("kill", "n1", 2, 3)]
-    records = inject(system, *plan).records
-    assert records[0].evidence == "n1: full 2 times"
+    plan = [episode("full", "n1", 1, 5, full=True), episode("kill", "n1", 3, 4)]
+    busy = [later(2.0, system.struck, {"full": 2}), later(4.5, system.struck, {"full": 1})]
+    records = inject(system, *plan, meanwhile=busy).records
+    assert records[0].evidence == "n1: full 3 times"
+
+
+CRASH = {"point": "wal.append.before-sync", "after": 1}
+
+
+def test_torn_writes_and_crash_points_do_not_claim_each_others_ends():
+    """A process that gives up over its disk says so; one that dies at a line of code does not."""
+    for how, evident in (("gave up", [True, False]), ("gone", [False, True])):
+        system = FakeSystem(3)
+        plan = [episode("torn", "n1", 1, 5, torn=True), episode("crashpoint", "n1", 1, 5, **CRASH)]
+        records = inject(system, *plan, meanwhile=[later(2.0, system.ends, {how: 1})]).records
+        assert [record.took_effect for record in records] == evident, how
 
 
 def test_who_was_killed_by_another_has_not_died_of_its_disk():
     system = FakeSystem(3)
-    plan = [episode("torn", "n1", 1, 5, torn=True), episode("kill", "n1", 2, 3)]
-    torn, kill = inject(system, *plan).records
+    plan = [
+        episode("torn", "n1", 1, 5, torn=True),
+        episode("crashpoint", "n1", 1, 5, **CRASH),
+        episode("kill", "n1", 2, 3),
+    ]
+    torn, crash, kill = inject(system, *plan).records
     assert kill.took_effect
-    assert torn.took_effect is False
+    assert torn.took_effect is crash.took_effect is False
+
+
+@pytest.mark.parametrize(
+    ("fault", "values", "told"),
+    [
+        ("jump", {"offset_s": -3600.0}, "wall clock off by -3600.00 s"),
+        ("drift", {"rate": 2.0}, "steady clock ran 2.00 times as fast"),
+        ("drift", {"rate": 0.9}, "steady clock ran 0.90 times as fast"),
+    ],
+)
+def test_a_clock_counts_if_it_is_seen_to_be_off(fault, values, told):
+    """Not because it says that it was set so."""
+    (record,) = inject(FakeSystem(), episode(fault, "n2", **values)).records
+    assert (record.took_effect, record.evidence) == (True, f"n2: {told}")
+    deaf = FakeSystem()
+    deaf.obeys = False
+    (record,) = inject(deaf, episode(fault, "n2", **values)).records
+    assert record.took_effect is False
+
+
+def test_a_kill_that_kills_nothing_has_not_taken_effect():
+    class Immortal(FakeSystem):
+        async def kill(self, node):
+            raise NoEffect(f"the process of {node} is still there")
+
+    kill, pause = inject(Immortal(3), episode("kill", "n1"), episode("pause", "n2")).records
+    assert (kill.took_effect, kill.evidence) == (False, "the process of n1 is still there")
+    assert pause.took_effect is True
+
+
+def test_of_several_nodes_those_count_that_it_befell():
+    class Half(FakeSystem):
+        async def kill(self, node):
+            if node == "n2":
+                raise NoEffect(f"{node} has no process")
+            return await super().kill(node)
+
+    system = Half(3)
+    injector = inject(system, episode("kill", "all", 1.0, 5.0), episode("pause", "n2", 2.0, 3.0))
+    kill, pause = injector.records
+    assert (kill.nodes, kill.took_effect) == (["n1", "n3"], True)
+    assert pause.took_effect is True  # nobody holds n2
+    assert set(system.states.values()) == {"running"}
+
+
+@pytest.mark.parametrize(("target", "unseated"), [("n1", True), ("all", True), ("n2", False)])
+def test_a_leader_is_taken_away_by_what_really_befell_it(target, unseated):
+    (record,) = inject(FakeSystem(3), episode("kill", target)).records
+    assert record.unseated is unseated
+    (record,) = inject(FakeSystem(3), episode("pause", target)).records
+    assert record.unseated is False
+
+
+def test_a_leader_that_could_not_be_killed_was_not_taken_away():
+    class Immortal(FakeSystem):
+        async def kill(self, node):
+            if node == self.leader:
+                raise NoEffect(f"the process of {node} is still there")
+            return await super().kill(node)
+
+    (record,) = inject(Immortal(3), episode("kill", "all")).records
+    assert (record.nodes, record.took_effect, record.unseated) == (["n2", "n3"], True, False)
+
+
+def test_what_was_begun_in_part_is_undone():
+    class Deaf(FakeSystem):
+        async def faults(self, node, change):
+            if node == "n3" and any(part in change for part in ("disk", "links")):
+                raise Refused("n3 did not take the fault")
+            return await super().faults(node, change)
+
+    system = Deaf(3)
+    full, halves = inject(
+        system, episode("full", "all", full=True), episode("halves", "all", 3.0, 4.0), heal=False
+    ).records
+    assert (full.took_effect, full.evidence) == (None, "not begun: n3 did not take the fault")
+    assert halves.took_effect is None
+    for node in ("n1", "n2"):
+        disks = [deed[2] for deed in system.deeds if deed[:2] == ("disk", node)]
+        assert disks == ["{'full': True}", "{'full': False}"]
+    assert not system.cut()
+
+
+def test_a_node_that_does_not_tell_keeps_nobody_from_mending():
+    class Mute(FakeSystem):
+        async def faults(self, node, change):
+            if node == "n3" and not change and asyncio.get_running_loop().time() > 1.5:
+                raise Refused("n3 does not answer")
+            return await super().faults(node, change)
+
+    system = Mute(3)
+    busy = later(1.2, system.counts, {"cut": 4})
+    (record,) = inject(system, episode("halves", "all"), heal=False, meanwhile=[busy]).records
+    assert record.took_effect
+    assert not system.cut()
+
+
+def test_nothing_is_begun_when_all_has_been_healed():
+    system = FakeSystem(3)
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        injector = Injector(system, random.Random(1), loop.time)
+        running = asyncio.ensure_future(injector.run([episode("kill", "all", 5.0, 9.0)]))
+        await asyncio.sleep(3)
+        await injector.heal()
+        await running
+        return injector.records
+
+    (record,) = in_virtual_time(scenario())
+    assert (record.took_effect, record.evidence) == (
+        None,
+        "not begun: by then all had been healed",
+    )
+    assert set(system.states.values()) == {"running"}
+
+
+@pytest.mark.parametrize(("fault", "excused"), [("loss", True), ("duplicate", False)])
+def test_what_a_quorum_has_to_bear_does_not_excuse_it(fault, excused):
+    injector = inject(FakeSystem(3), episode(fault, "all"))
+    assert any(names for _, names in injector.harmed) == excused
+
+
+@pytest.mark.parametrize("fault", ["truncate", "wipe", "old-copy"])
+@pytest.mark.parametrize("starts", [True, False])
+def test_a_node_is_started_on_what_is_left_where_nobody_hears_it(fault, starts):
+    system = FakeSystem(3)
+    system.notices = not starts
+    heard = []
+
+    class Watched(FakeSystem):
+        async def revive(self, node):
+            damaged = any(deed[0] == "damage" and deed[2] != "keep" for deed in self.deeds)
+            if damaged:
+                heard.append(self.cut())
+            return await super().revive(node)
+
+    system = Watched(3)
+    system.notices = not starts
+    (record,) = inject(system, episode(fault, "n2")).records
+    assert heard == [{("n1", "n2"), ("n3", "n2"), ("n2", "n1"), ("n2", "n3")}]
+    assert record.took_effect
+    assert record.evidence.endswith(
+        "apart from the others" if starts else "refused to start on that"
+    )
+    assert not system.cut()
+    assert system.deeds[-1] != ("revive", "n2")
+    assert ("replace", "n2") in system.deeds
+
+
+def test_a_node_that_cannot_be_tried_out_is_replaced_all_the_same():
+    class Stuck(FakeSystem):
+        async def revive(self, node):
+            if any(deed[0] == "damage" for deed in self.deeds):
+                raise NotInTime("waited in vain")
+            return await super().revive(node)
+
+    system = Stuck(3)
+    (record,) = inject(system, episode("wipe", "n2"), heal=False).records
+    assert (record.took_effect, record.evidence) == (False, "could not be ended: waited in vain")
+    assert not system.cut()
 
 
 def test_a_damaged_file_must_be_noticed_and_the_node_is_replaced_until_it_works():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from cluster.chaos.campaign import Result
-from cluster.chaos.folder import Described, conclude, describe
+from cluster.chaos.folder import Described, Outcome, conclude, describe, record_outcome
 from cluster.chaos.injector import Record
 from cluster.verify.history import operations
 from cluster.verify.verdict import judge_history
@@ -72,4 +72,5 @@ def write_run(folder, history):
     ]
     verdict = judge_history(operations(iter(history)), "register", limit_s=10)
     result = Result(faults, [], [], 2, 6.0, 0.1)
-    return conclude(folder, result, verdict)
+    record_outcome(folder, Outcome(result))
+    return conclude(folder, verdict)

@@ -94,7 +94,9 @@ class TestCounters:
                 choices.append((0, op.value))
         possible = {sum(choice) for choice in itertools.product(*choices)}
         low, high = min(possible), max(possible)
-        assert (verdicts(judge_counter(ops)) == {"valid"}) == (low <= total <= high)
+        found = verdicts(judge_counter(ops))
+        assert (found == {"invalid"}) == (not low <= total <= high)
+        assert (found == {"valid"}) == (low <= total <= high and any(map(any, choices)))
 
     @given(
         st.lists(
