@@ -42,7 +42,7 @@ def hops(exponent: int, successors: int, rng: random.Random, *, walk: bool = Fal
             start = rng.choice(members)
             answer, lookup = look_up(nodes, start, rng.getrandbits(BITS), walk=walk)
             if answer != start:
-                found.append(len(lookup.path) - 1)
+                found.append(len(lookup.path) - 2)  # without who asks, and without the owner
     return found
 
 
