@@ -36,6 +36,9 @@ PAUSE_S: Final = (0.01, 0.3)
 # In a look-up, a peer that did not answer is asked last for so long.
 SILENT_S: Final = 1.5
 
+# With less than this left nothing more is begun.
+MOMENT_S: Final = 0.001
+
 # Hops of a walk round the largest ring that anybody would want to walk round.
 WALK_MAX: Final = 10_000
 
@@ -131,7 +134,7 @@ class Seeker:
                 if lookup.found is not None:
                     took_s = self._now() - began
                     return _path(target, lookup.found.owner, lookup.path, timeouts, took_s)
-                if self._now() >= deadline:
+                if deadline - self._now() < MOMENT_S:
                     raise NotReached("no way to the owner was found in time")
             await asyncio.sleep(min(pause_s, max(0.0, deadline - self._now())))
             pause_s = min(2 * pause_s, PAUSE_S[1])
@@ -156,9 +159,9 @@ class Seeker:
         timeouts: list[Contact] = []
         failure: object = "no way to the owner was found in time"
         pause_s = PAUSE_S[0]
-        while self._now() < deadline:
+        while deadline - self._now() > MOMENT_S:
             for entrance in self.entrances():
-                if (left_s := deadline - self._now()) <= 0:
+                if (left_s := deadline - self._now()) < MOMENT_S:
                     break
                 question = Question(target, (), frozenset(), left_s)
                 try:
