@@ -58,6 +58,14 @@ class AdoptsUnseen(ChordNode):
         self._notify(now)
 
 
+class JumpsAhead(ChordNode):
+    """Where the head of the list is dead, it forgets the next one with it."""
+
+    def _drop_head(self, head, now):
+        super()._drop_head(head, now)
+        self._set(self.pred, self._padded(self.succ[1:]), "and the next")
+
+
 class JoinsWithOneSuccessor(ChordNode):
     """As published: a newcomer knows its successor, and nothing of those behind it."""
 

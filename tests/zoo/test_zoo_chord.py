@@ -105,6 +105,22 @@ def test_a_bug_of_the_protocol_is_caught(bug, check):
         check(bug)
 
 
+async def a_death(ring) -> None:
+    """Each step of the repair keeps the invariant, in whole peers too."""
+    await ring.ideal()
+    ring.world.crash("d3")
+    await ring.ideal()
+    assert ring.judge.steps > 0
+
+
+@pytest.mark.parametrize("bug", [bugs.JumpsAhead])
+def test_a_step_of_a_whole_peer_that_breaks_the_invariant_is_caught(bug):
+    options = {"count": 7, "settings": {"successors": 3, "vnodes": 1}}
+    dht_kit.run(a_death, **options)
+    with pytest.raises(AssertionError, match="broke the invariant"):
+        dht_kit.run(a_death, kind=bugs.ServiceWith.of(bug), **options)
+
+
 # -- look-ups: whole peers in virtual time
 
 
