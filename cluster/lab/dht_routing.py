@@ -203,6 +203,18 @@ def stale_share(failures_a_round: float) -> float:
     return asked * failures_a_round / CHURN_MEMBERS
 
 
+def stale_deviation(failures_a_round: float, lookups: int) -> float:
+    """How far the measured share lies from `stale_share` by chance.
+
+    Chance is in the deaths, not in the look-ups: a dead member is met in proportion to the part of
+    the circle that others point to it for, which is exponential. A sum of D such counts of mean m
+    has the variance D(2m² + m).
+    """
+    deaths = failures_a_round * (ROUNDS - 2)
+    each = stale_share(failures_a_round) * lookups / deaths
+    return math.sqrt(deaths * (2 * each**2 + each)) / lookups
+
+
 def churn(seed: int) -> Outcome:
     """Members fail and join all the time: look-ups that meet a dead one, and those that fail."""
     met, failing = [], []
@@ -215,8 +227,7 @@ def churn(seed: int) -> Outcome:
             Check(f"{rate:.2g} failures a round: look-ups that fail", 100 * failed / total, "%",
                   most=0.1)
         )  # fmt: skip
-        stale = stale_share(rate)
-        most = stale + 4 * math.sqrt(stale * (1 - stale) / total)
+        most = stale_share(rate) + 3 * stale_deviation(rate, total)
         checks.append(
             Check(f"{rate:.2g} failures a round: look-ups that meet a dead node",
                   100 * hit / total, "%", most=round(100 * most, 2))

@@ -56,12 +56,12 @@ def terminal(monkeypatch):
 
 
 def test_a_peer_says_pieces_rates_and_peers():
-    assert torrent.about(SAYS) == "37/128 pieces  ↓ 1.2 MB/s  ↑ 0 B/s  4 peers, 1 seeds"
+    assert torrent.about(SAYS) == "37/128 pieces  ↓ 1.2 MB/s  ↑ 0 B/s  4 peers, 1 seed"
 
 
 def test_and_its_trouble():
     line = torrent.about({**SAYS, "trouble": "the tracker does not answer"})
-    assert line.endswith("4 peers, 1 seeds  the tracker does not answer")
+    assert line.endswith("4 peers, 1 seed  the tracker does not answer")
 
 
 def test_a_job_says_maps_shuffle_reduces_rate_and_what_went_wrong():
