@@ -7,10 +7,13 @@ file and with those that it has heard of since.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from dht.chord import wire
+from dht.chord import recursion, wire
 from dht.chord.lookup import HOPS_MAX, Lookup, Route
+from dht.chord.recursion import FIND, Answer, Question
 from dht.chord.ring import BITS, Contact, contact_of
 from dht.config import SERVICE
 from dht.ranges import Ranges
@@ -32,6 +35,12 @@ PAUSE_S: Final = (0.01, 0.3)
 
 # In a look-up, a peer that did not answer is asked last for so long.
 SILENT_S: Final = 1.5
+
+# With less than this left nothing more is begun.
+MOMENT_S: Final = 0.001
+
+# Hops of a walk round the largest ring that anybody would want to walk round.
+WALK_MAX: Final = 10_000
 
 
 class Seeker:
@@ -56,21 +65,29 @@ class Seeker:
         self, to: Contact, method: str, body: Any, timeout_s: float, *, once: bool = False
     ) -> Any:
         """One request to one process; raises RpcError."""
+        with self._heard(to):
+            return await self._client(to).call(method, body, timeout_s=timeout_s, once=once)
+
+    def _client(self, to: Contact) -> RpcClient:
         client = self._clients.get(to.name)
         if client is None:
             client = self._clients[to.name] = self._node.client(to.address, SERVICE, to.name)
+        return client
+
+    @contextlib.contextmanager
+    def _heard(self, of: Contact) -> Iterator[None]:
+        """Remember whether it answered."""
         try:
-            answer = await client.call(method, body, timeout_s=timeout_s, once=once)
+            yield
         except RpcError as error:
             if not isinstance(error, (Failed, BadRequest)):
-                self._silent[to.name] = self._now()
+                self._silent[of.name] = self._now()
             if isinstance(error, (DeadlineExceeded, NotListening)):
-                self._mute[to.name] = self._now()
+                self._mute[of.name] = self._now()
             raise
         if self._silent:
-            self._silent.pop(to.name, None)
-            self._mute.pop(to.name, None)
-        return answer
+            self._silent.pop(of.name, None)
+            self._mute.pop(of.name, None)
 
     def entrances(self) -> list[Contact]:
         """Whom to begin with: in random order, those who were silent lately last.
@@ -92,57 +109,88 @@ class Seeker:
 
     # -- look-ups
 
-    async def find(self, target: int, *, walk: bool = False, timeout_s: float = 5.0) -> Path:
-        """The owner of an identifier, hop by hop; raises NotReached."""
+    async def find(
+        self, target: int, *, walk: bool = False, confirm: bool = True, timeout_s: float = 5.0
+    ) -> Path:
+        """The owner of an identifier, hop by hop; raises NotReached.
+
+        confirm: it is asked itself. Who has a request for it anyway need not do that.
+        """
         began, deadline = self._now(), self._now() + timeout_s
         timeouts: list[Contact] = []
         pause_s = PAUSE_S[0]
         while True:
             for entrance in self.entrances():
                 lookup = Lookup(
-                    target, [entrance], bits=BITS, hops_max=10_000 if walk else HOPS_MAX
+                    target,
+                    [entrance],
+                    bits=BITS,
+                    hops_max=WALK_MAX if walk else HOPS_MAX,
+                    walk=walk,
+                    confirm=confirm,
                 )
                 await self._follow(lookup, walk, deadline)
                 timeouts += lookup.dead
                 if lookup.found is not None:
-                    owner = lookup.found.owner
-                    hops = tuple(lookup.path)
-                    if owner not in hops:
-                        hops = (*hops, owner)
-                    return Path(target, owner, hops, tuple(timeouts), self._now() - began)
-                if self._now() > deadline:
+                    took_s = self._now() - began
+                    return _path(target, lookup.found.owner, lookup.path, timeouts, took_s)
+                if deadline - self._now() < MOMENT_S:
                     raise NotReached("no way to the owner was found in time")
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(min(pause_s, max(0.0, deadline - self._now())))
             pause_s = min(2 * pause_s, PAUSE_S[1])
 
     async def _follow(self, lookup: Lookup, walk: bool, deadline: float) -> None:
         target = wire.pack_id(lookup.target)
-        while (peer := lookup.next()) is not None and self._now() < deadline:
+        while (peer := lookup.next()) is not None and (left_s := deadline - self._now()) > 0:
             try:
-                # One who was silent just now gets less time to answer.
-                limit_s = HOP_S / 2 if self._was_silent(peer) else HOP_S
+                limit_s = min(self._hop_s(peer), left_s)
                 answer = await self._call(peer, "chord.step", [peer.vnode, target, walk], limit_s)
                 lookup.answered(peer, wire.read_route(answer))
             except RpcError:
                 lookup.failed(peer)
 
+    def _hop_s(self, peer: Contact) -> float:
+        """One who was silent just now gets less time to answer."""
+        return HOP_S / 2 if self._was_silent(peer) else HOP_S
+
     async def find_recursively(self, target: int, *, timeout_s: float = 5.0) -> Path:
         """The same, but the peers hand the question on among themselves; raises NotReached."""
-        began = self._now()
-        failure: RpcError | None = None
-        for entrance in self.entrances():
-            body = [entrance.vnode, wire.pack_id(target), False, []]
-            try:
-                owners, path = await self._call(entrance, "chord.find", body, timeout_s)
-            except RpcError as error:
-                failure = error
-                continue
-            owner = wire.read_contacts(owners)[0]
-            hops = tuple(wire.read_contacts(path))
-            if owner not in hops:
-                hops = (*hops, owner)
-            return Path(target, owner, hops, (), self._now() - began)
-        raise NotReached(f"nobody found the owner: {failure}")
+        began, deadline = self._now(), self._now() + timeout_s
+        timeouts: list[Contact] = []
+        failure: object = "no way to the owner was found in time"
+        pause_s = PAUSE_S[0]
+        while deadline - self._now() > MOMENT_S:
+            for entrance in self.entrances():
+                if (left_s := deadline - self._now()) < MOMENT_S:
+                    break
+                question = Question(target, (), frozenset(), left_s)
+                try:
+                    answer = await self._hand_over(entrance, question)
+                except RpcError as error:
+                    failure = error
+                    timeouts.append(entrance)
+                    continue
+                timeouts += answer.dead
+                if answer.owner is not None:
+                    took_s = self._now() - began
+                    return _path(target, answer.owner, answer.path, timeouts, took_s)
+            await asyncio.sleep(min(pause_s, max(0.0, deadline - self._now())))
+            pause_s = min(2 * pause_s, PAUSE_S[1])
+        raise NotReached(f"nobody found the owner in time: {failure}")
+
+    async def _hand_over(self, to: Contact, question: Question) -> Answer:
+        """`to` says over and over that it is at it, and once what it has found; raises RpcError."""
+        limit_s = min(self._hop_s(to), question.left_s)
+        body = recursion.pack_question(to, question)
+        with contextlib.suppress(TimeoutError), self._heard(to):
+            async with asyncio.timeout(question.left_s):
+                async with contextlib.aclosing(
+                    self._client(to).stream(FIND, body, timeout_s=limit_s)
+                ) as items:
+                    async for item in items:
+                        if item is not None:
+                            return recursion.read_answer(item)
+        raise DeadlineExceeded(f"{to.name} found no owner in time")
 
     # -- requests to an owner
 
@@ -151,7 +199,8 @@ class Seeker:
         known = self.ranges.owner(target)
         if known is not None:
             return known
-        return (await self.find(target, timeout_s=max(0.05, deadline - self._now()))).owner
+        left_s = max(0.05, deadline - self._now())
+        return (await self.find(target, confirm=False, timeout_s=left_s)).owner
 
     def misdirected(self, owner: Contact, error: Failed) -> Contact | None:
         """`owner` says that it is none; who is, if it knew."""
@@ -161,3 +210,12 @@ class Seeker:
         except BadRequest:
             return None
         return route.contacts[0] if route.final and route.contacts else None
+
+
+def _path(
+    target: int, owner: Contact, asked: Iterable[Contact], silent: list[Contact], took_s: float
+) -> Path:
+    hops = tuple(asked)
+    if owner not in hops:
+        hops = (*hops, owner)
+    return Path(target, owner, hops, tuple(silent), took_s)

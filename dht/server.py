@@ -2,7 +2,7 @@
 
     chord.ask      inline   [index, question, arguments]     the protocol among peers (member.py)
     chord.step     inline   [index, id, walk]      -> [final, contacts]    one hop, for whoever asks
-    chord.find     unary    [index, id, walk, path] -> [owners, path]      a look-up handed on
+    chord.find     stream   [index, id, path, skip, left_s]      a look-up handed on (recursion.py)
     chord.hello    inline   whether this process is in the ring
     dht.get        inline   [index, key]           -> [value or nil, version, range's low, sure]
     dht.put        unary    [index, key, value or nil, expect or nil, ttl_s]
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from dht.chord import wire
@@ -30,6 +31,7 @@ from dht.chord.node import MEMBER, ChordNode, NotMember
 from dht.chord.outputs import STEP
 from dht.chord.peers import Peers
 from dht.chord.records import Record, RecordStore
+from dht.chord.recursion import FIND, Recursion, read_question
 from dht.chord.repair import DIGEST, LIST, OFFER, TAKE, Repair
 from dht.chord.replicas import followers
 from dht.chord.ring import Contact, key_id
@@ -45,7 +47,6 @@ from netstack.transport.config import TransportConfig
 from security.identity import Identity
 
 HELLO: Final = "chord.hello"
-FIND: Final = "chord.find"
 
 # How many others a starting peer asks, and how long it waits until all of these have answered. They
 # are started one after the other; Python takes a third of a second each.
@@ -57,9 +58,6 @@ JOIN_PAUSE_S: Final = 0.05
 # A peer that leaves hands its ranges over for so long; the others repair what is missing then.
 HAND_OVER_S: Final = 3.0
 
-# A recursive look-up is handed on so often at the most.
-PATH_MAX: Final = 256
-
 KEYS_PAGE: Final = 1000
 
 
@@ -68,6 +66,7 @@ class DhtService:
 
     core: type[ChordNode] = ChordNode
     keeping: type[Keeper] = Keeper
+    handing_on: type[Recursion] = Recursion
 
     def __init__(self, turns: asyncio.Semaphore | None = None) -> None:
         """`turns`: see Peers."""
@@ -75,6 +74,7 @@ class DhtService:
         self.node: RpcNode
         self.keeper: Keeper
         self.repair: Repair
+        self.recursion: Recursion
         self.members: list[Member] = []
         self._runtime: Runtime
         self._leaving = False
@@ -94,6 +94,7 @@ class DhtService:
         store, writer = self._recover(settings)
         self.keeper = self.keeping(runtime, settings, peers, store, writer)
         self.repair = Repair(runtime, self.keeper)
+        self.recursion = self.handing_on(runtime, peers, self.members)
         contacts = contacts_of(config, settings)
         for me in contacts[runtime.node]:
             core = self.core(me, settings.chord, runtime.rng)
@@ -205,8 +206,6 @@ class DhtService:
         """A call among identifiers of this process."""
         if method == ASK:
             return self._answer(body)
-        if method == FIND:
-            return await self._find(body, None)
         if method == OFFER:
             return await self.repair.accept(body)
         raise BadRequest(f"{method} is not for ourselves")
@@ -229,30 +228,13 @@ class DhtService:
             raise BadRequest("step: expected an index, an identifier and whether to walk")
         call.reply(self._answer([body[0], STEP, body[1:]]))
 
-    async def _find(self, body: Any, call: Call | None) -> Any:
-        """The recursive form: each hop hands the question on, and the answer comes back by them."""
-        if type(body) is not list or len(body) != 4 or type(body[3]) is not list:
-            raise BadRequest("find: expected an index, an identifier, a flag and a path")
-        index, target, walk, path = body
-        member = self._member(index)
-        if member.core.state != MEMBER:
-            raise Unavailable("no member of the ring")
-        route = member.core.route(wire.read_id(target), walk is True)
-        here = [*path, wire.pack_contact(member.core.me)]
-        if route.final:
-            return [wire.pack_route(route)[1], here]
-        if len(here) >= PATH_MAX:
-            raise Failed("no-way", f"no owner after {len(here)} hops")
-        for to in route.contacts:
-            try:
-                return await self.keeper.peers.call(
-                    to, FIND, [to.vnode, target, walk, here], timeout_s=5.0, patient=False
-                )
-            except Failed:
-                raise
-            except RpcError:
-                continue  # dead, perhaps: the next best
-        raise Failed("no-way", "none of those who might know answered")
+    async def _find(self, body: Any, call: Call) -> AsyncIterator[Any]:
+        index, question = read_question(body)
+        async with contextlib.aclosing(
+            self.recursion.serve(self._member(index), question)
+        ) as items:
+            async for item in items:
+                yield item
 
     # -- records
 

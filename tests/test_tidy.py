@@ -110,6 +110,7 @@ SHELLS = {
     "raftd/config.py",
     "dht/chord/peers.py",
     "dht/chord/member.py",
+    "dht/chord/recursion.py",
     "dht/chord/keeper.py",
     "dht/chord/repair.py",
     "dht/chord/writer.py",

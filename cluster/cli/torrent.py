@@ -325,9 +325,13 @@ def about(says: Says) -> str:
     return (
         f"{says['have']}/{says['pieces']} pieces  "
         f"↓ {_bytes(says['down_rate'])}/s  ↑ {_bytes(says['up_rate'])}/s  "
-        f"{says['peers']} peers, {says['seeds']} seeds"
+        f"{_count(says['peers'], 'peer')}, {_count(says['seeds'], 'seed')}"
         + (f"  {says['trouble']}" if says["trouble"] else "")
     )
+
+
+def _count(number: int, of: str) -> str:
+    return f"{number} {of}" if number == 1 else f"{number} {of}s"
 
 
 @app.command()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from dht.chord.lookup import Lookup
+from dht.chord.lookup import HOPS_MAX, Lookup
 from dht.chord.node import MEMBER, ChordNode
 from dht.chord.options import ChordOptions
 from dht.chord.outputs import Ask
@@ -28,9 +28,6 @@ DELAY_S, TIMEOUT_S = 0.05, 0.5
 
 # Fingers much closer than the next member are the successor itself: no need to look for them.
 SPARE_BITS = 8
-
-# Newcomers in a row before one member whom only their successor knows yet.
-NEWCOMERS_MAX = 4
 
 
 def random_contacts(count: int, rng: random.Random) -> list[Contact]:
@@ -66,31 +63,15 @@ def look_up(
     nodes: dict[Contact, ChordNode], start: Contact, target: int, *, walk: bool = False
 ) -> tuple[Contact | None, Lookup]:
     """A client's look-up among the living; who is not in `nodes` is dead. (live owner, look-up)"""
-    lookup = Lookup(target, [start], bits=BITS, hops_max=len(nodes) + 64 if walk else 256)
+    hops_max = len(nodes) + 64 if walk else HOPS_MAX
+    lookup = Lookup(target, [start], bits=BITS, hops_max=hops_max, walk=walk, confirm=True)
     while (peer := lookup.next()) is not None:
         node = nodes.get(peer)
         if node is None or node.state != MEMBER:
             lookup.failed(peer)
         else:
             lookup.answered(peer, node.route(target, walk))
-    if lookup.found is None:
-        return None, lookup
-    for candidate in lookup.found.owners:
-        if candidate in nodes and nodes[candidate].state == MEMBER:
-            return _confirmed(nodes, candidate, target), lookup
-        lookup.failed(candidate)
-    return None, lookup
-
-
-def _confirmed(nodes: dict[Contact, ChordNode], found: Contact, target: int) -> Contact:
-    """The owner has the last word: it may know of newcomers just before it."""
-    for _ in range(NEWCOMERS_MAX):
-        pred = nodes[found].pred
-        # Where it is the first behind the target that is known, but the predecessor is closer.
-        if nodes[found].owns(target) or pred not in nodes:
-            break
-        found = pred
-    return found
+    return lookup.found.owner if lookup.found is not None else None, lookup
 
 
 class LivingRing:

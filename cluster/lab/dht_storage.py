@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import random
 
-from cluster.lab.dht_rings import ideal_ring, owner, random_contacts
+from cluster.lab.dht_rings import ideal_ring, random_contacts
 from cluster.lab.outcome import Check, Curve, Outcome, Panel, percentile
 from dht.chord.options import ChordOptions
 from dht.chord.replicas import followers
-from dht.chord.ring import BITS, SIZE, key_id
+from dht.chord.ring import SIZE, key_id
 
 VNODES = (1, 2, 5, 10, 20)
 PROCESSES = 20_000
@@ -23,8 +23,8 @@ PERCENTS = (1, 50, 99)
 REPLICAS = (1, 2, 3, 4)
 DEATHS = (0.1, 0.2, 0.3, 0.4, 0.5)
 MEMBERS = 1_000
-KEYS = 40_000
-RINGS = 5  # the keys of one ring are lost together, so more rings tell more than more keys
+RINGS = 5
+DRAWS = 100  # of the dead, for each ring
 
 
 def shares(vnodes: int, seed: int) -> list[float]:
@@ -82,18 +82,42 @@ def load(seed: int) -> Outcome:
 
 
 def lost(replicas: int, fraction: float, rng: random.Random) -> float:
-    """The share of keys whose owner and all replicas are among the dead."""
+    """The share of the circle, and so of the keys, whose owner and replicas are all dead."""
     gone = 0
     for _ in range(RINGS):
         members = random_contacts(MEMBERS, rng)
-        ids = [member.id for member in members]
         nodes = ideal_ring(members, ChordOptions(successors=max(REPLICAS)))
-        dead = set(rng.sample(members, int(fraction * MEMBERS)))
-        for _ in range(KEYS // RINGS):
-            holder = members[owner(ids, rng.getrandbits(BITS))]
-            copies = [holder, *followers(nodes[holder])[: replicas - 1]]
-            gone += all(copy in dead for copy in copies)
-    return gone / KEYS
+        at = {member: place for place, member in enumerate(members)}
+        ranges = [
+            (
+                (members[place].id - members[place - 1].id) % SIZE,
+                [place, *(at[c] for c in followers(nodes[members[place]])[: replicas - 1])],
+            )
+            for place in range(MEMBERS)
+        ]
+        for _ in range(DRAWS):
+            dead = set(rng.sample(range(MEMBERS), int(fraction * MEMBERS)))
+            gone += sum(size for size, holders in ranges if dead.issuperset(holders))
+    return gone / SIZE / RINGS / DRAWS
+
+
+def expected_loss(replicas: int, fraction: float) -> float:
+    """p to the power of r, drawn without putting back: all of r given members are dead."""
+    dead = int(fraction * MEMBERS)
+    return math.prod((dead - k) / (MEMBERS - k) for k in range(replicas))
+
+
+def loss_deviation(replicas: int, fraction: float) -> float:
+    """The standard deviation of `lost`.
+
+    A draw is a sum over ranges, each lost or not. Their sizes are exponential: the squares add up
+    to 2/N of the circle, the products of neighbours k apart to 1/N; such two are lost together if
+    r + k members in a row are dead, which is what makes losses come in clusters.
+    """
+    p, share = fraction, fraction**replicas
+    alone = 2 * (share - share**2)
+    together = 2 * sum(p ** (replicas + k) - share**2 for k in range(1, replicas))
+    return math.sqrt((alone + together) / MEMBERS / (RINGS * DRAWS))
 
 
 def replicas(seed: int) -> Outcome:
@@ -106,13 +130,10 @@ def replicas(seed: int) -> Outcome:
         panel.curves.append(Curve(f"{count} replicas", [p for p in curve if p[1] > 0]))
         panel.curves.append(Curve(f"p^{count}", [(p, p**count) for p in DEATHS], dashed=True))
         for fraction, share in curve:
-            expected = fraction**count
-            # Ranges are lost whole, and differ in size: the effective number of trials is that of
-            # the ranges (halved, as their sizes are exponential), each counted `count` times over.
-            trials = RINGS * MEMBERS / 2 / count
-            margin = 4 * math.sqrt(expected * (1 - expected) / trials) + 1 / KEYS
+            # Four deviations: of twenty such checks one fails by chance once in 800 runs.
+            off = (share - expected_loss(count, fraction)) / loss_deviation(count, fraction)
             claim = f"{count} replicas, {fraction:.0%} die: keys lost, distance from p^{count}"
-            checks.append(Check(claim, abs(share - expected), most=round(margin, 5)))
+            checks.append(Check(claim, abs(off), "deviations", most=4.0))
     return Outcome(
         "replicas",
         "A key is lost only if its owner and all its replicas die at once: p to the power of r.",

@@ -118,25 +118,29 @@ class Member:
         self.core.on_deadline(self.now)
         self.run()
 
-    async def find(
-        self, target: int, *, start: list[Contact] | None = None, walk: bool = False
-    ) -> Lookup:
+    async def find(self, target: int, *, start: list[Contact] | None = None) -> Lookup:
         """An iterative look-up by this identifier."""
-        me = self.core.me
-        lookup = Lookup(target, start or [me], bits=self.core.options.bits)
-        while (peer := lookup.next()) is not None:
-            if peer == me and self.core.state == MEMBER:
-                lookup.answered(peer, self.core.route(target, walk))
-                continue
-            try:
-                lookup.answered(peer, await self._step(peer, target, walk))
-            except RpcError:
-                lookup.failed(peer)
+        lookup = Lookup(target, start or [self.core.me], bits=self.core.options.bits)
+        await self.follow(lookup)
         return lookup
 
-    async def _step(self, peer: Contact, target: int, walk: bool) -> Route:
-        body = [peer.vnode, STEP, [wire.pack_id(target), walk]]
-        return wire.read_route(await self._peers.call(peer, ASK, body, patient=False))
+    async def follow(self, lookup: Lookup, deadline: float = float("inf")) -> None:
+        """Bring a look-up to its end, if it comes to one in time."""
+        me, target = self.core.me, lookup.target
+        while (peer := lookup.next()) is not None and (left_s := deadline - self.now) > 0:
+            if peer == me and self.core.state == MEMBER:
+                lookup.answered(peer, self.core.route(target))
+                continue
+            try:
+                lookup.answered(peer, await self._step(peer, target, left_s))
+            except RpcError:
+                lookup.failed(peer)
+
+    async def _step(self, peer: Contact, target: int, left_s: float) -> Route:
+        body = [peer.vnode, STEP, [wire.pack_id(target), False]]
+        limit_s = min(self._peers.timeout_s, left_s)
+        answer = await self._peers.call(peer, ASK, body, timeout_s=limit_s, patient=False)
+        return wire.read_route(answer)
 
     def close(self) -> None:
         """No timer any more."""

@@ -469,15 +469,14 @@ class ChordNode:
         first = self.succ[0]
         if not first.real or 0 < distance <= self._distance(first):
             return Route(True, tuple(self.succ) if first.real else (self.me,))
+        reals = [c for c in self.succ if c.real]
+        beyond = tuple(c for c in reals if self._distance(c) >= distance)
         if walk:
-            return Route(False, tuple(c for c in self.succ if c.real)[:1])
+            return Route(False, tuple(reals[: len(reals) - len(beyond)]), beyond, self.pred)
         distances, contacts = self._table or self._build_table()
         end = bisect_left(distances, distance)
-        reals = [c for c in self.succ if c.real]
-        if distance <= self._distance(reals[-1]):
-            beyond = tuple(c for c in reals if self._distance(c) >= distance)
-            return Route(False, tuple(reversed(contacts[:end])), beyond)
-        return Route(False, tuple(reversed(contacts[max(0, end - CANDIDATES) : end])))
+        begin = 0 if beyond else max(0, end - CANDIDATES)
+        return Route(False, tuple(reversed(contacts[begin:end])), beyond, self.pred)
 
     def _build_table(self) -> tuple[list[int], list[Contact]]:
         known = {c for c in (*self.fingers.values(), *self.succ) if c.real}

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final
 
 from dht.chord.ring import Contact
 from dht.config import SERVICE
 from netstack.rpc.client import RpcClient
-from netstack.rpc.errors import DeadlineExceeded, Unavailable
+from netstack.rpc.errors import ConnectionLost, DeadlineExceeded, Unavailable
 from netstack.rpc.node import RpcNode
 
 # Silent this short a time ago: not worth waiting for again.
@@ -72,16 +72,13 @@ class Peers:
         patient: bool = True,
     ) -> Any:
         """The answer of the process of `to`; raises RpcError."""
-        me = self._node.runtime.node
-        if to.name == me:
-            return await self._local(method, body)
         now = self._node.runtime.clock.now
-        if not patient and now() - self._silent.get(to.name, float("-inf")) < SILENT_S:
-            raise Unavailable(f"{to.name} was silent a moment ago")
-        client = self._client(to)
+        if self.here(to):
+            return await self._local(method, body)
+        if not patient:
+            self._refuse_silent(to)
         limit_s = timeout_s or self.timeout_s
-        if not client._ready():
-            await self._dial(client, limit_s)
+        client = await self._reach(to, limit_s)
         for last in (False, False, True):
             began = now()
             try:
@@ -93,6 +90,39 @@ class Peers:
                 raise error
             self._silent.pop(to.name, None)
             return answer
+
+    async def stream(
+        self, to: Contact, method: str, body: Any, *, limit_s: float
+    ) -> AsyncGenerator[Any, None]:
+        """The items of a stream of another process, none of which may take longer than `limit_s`.
+
+        Raises RpcError. Only for those who look for a way.
+        """
+        self._refuse_silent(to)
+        client = await self._reach(to, limit_s)
+        try:
+            async with contextlib.aclosing(client.stream(method, body, timeout_s=limit_s)) as items:
+                async for item in items:
+                    self._silent.pop(to.name, None)
+                    yield item
+        except (DeadlineExceeded, ConnectionLost, Unavailable):
+            self._silent[to.name] = self._node.runtime.clock.now()
+            raise
+
+    def here(self, contact: Contact) -> bool:
+        """Whether it is an identifier of this very process."""
+        return contact.name == self._node.runtime.node
+
+    def _refuse_silent(self, to: Contact) -> None:
+        now = self._node.runtime.clock.now()
+        if now - self._silent.get(to.name, float("-inf")) < SILENT_S:
+            raise Unavailable(f"{to.name} was silent a moment ago")
+
+    async def _reach(self, to: Contact, limit_s: float) -> RpcClient:
+        client = self._client(to)
+        if not client._ready():
+            await self._dial(client, limit_s)
+        return client
 
     async def _dial(self, client: RpcClient, limit_s: float) -> None:
         """Begin to connect, when it is this one's turn; the call itself waits for the rest."""

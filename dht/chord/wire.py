@@ -89,14 +89,18 @@ def read_state(value: Any) -> Any:
 def pack_route(route: Route) -> list[Any]:
     """The answer to STEP."""
     beyond = [pack_contact(c) for c in route.beyond]
-    return [route.final, [pack_contact(c) for c in route.contacts if c.real], beyond]
+    contacts = [pack_contact(c) for c in route.contacts if c.real]
+    return [route.final, contacts, beyond, pack_contact(route.pred)]
 
 
 def read_route(value: Any) -> Route:
     """A Route; raises BadRequest."""
-    if type(value) is not list or len(value) != 3 or type(value[0]) is not bool:
+    if type(value) is not list or len(value) != 4 or type(value[0]) is not bool:
         raise BadRequest(f"no route: {brief(value)}")
-    return Route(value[0], tuple(read_contacts(value[1])), tuple(read_contacts(value[2])))
+    contacts, beyond = (tuple(read_contacts(part)) for part in value[1:3])
+    if value[0] and not contacts:
+        raise BadRequest("a route that ends at nobody")
+    return Route(value[0], contacts, beyond, None if value[3] is None else read_contact(value[3]))
 
 
 def read_record(value: Any) -> Record:

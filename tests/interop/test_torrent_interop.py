@@ -86,6 +86,37 @@ def test_ours_fetches_from_ours(swarms, content, tmp_path, tracker):
     arrives(content, tmp_path / "out" / content.name)
 
 
+@pytest.mark.parametrize("tracker", TRACKERS[:2])
+@pytest.mark.parametrize(
+    ("seeds", "fetches"),
+    [
+        ("libtorrent", "aria2"),
+        ("aria2", "libtorrent"),
+        # Transmission calls nobody on loopback: so the other one calls it.
+        pytest.param("transmission", "libtorrent", marks=pytest.mark.slow),
+        pytest.param("libtorrent", "transmission", marks=pytest.mark.slow),
+        pytest.param("transmission", "aria2", marks=pytest.mark.slow),
+        pytest.param("aria2", "transmission", marks=pytest.mark.slow),
+        pytest.param("libtorrent", "libtorrent", marks=pytest.mark.slow),
+        pytest.param("aria2", "aria2", marks=pytest.mark.slow),
+    ],
+)
+def test_theirs_fetches_from_theirs_through_our_tracker(
+    swarms, content, tmp_path, seeds, fetches, tracker
+):
+    torrent = swarms.torrent(content, swarms.a_tracker(tracker, content))
+    (tmp_path / "out").mkdir()
+    begin = [
+        lambda: getattr(swarms, seeds)("seed", torrent, content.parent),
+        lambda: getattr(swarms, fetches)("get", torrent, tmp_path / "out"),
+    ]
+    if fetches == "transmission":
+        begin.reverse()  # who comes second is told of the first at once, and calls
+    for role in begin:
+        role()
+    arrives(content, tmp_path / "out" / content.name)
+
+
 @pytest.mark.parametrize("client", CLIENTS)
 def test_our_tracker_counts_them(swarms, content, client):
     url = swarms.a_tracker("ours-http", content)

@@ -106,7 +106,11 @@ class Swarms(Roles):
         flags = {
             "dir": folder,
             "listen-port": port,
-            "enable-dht": "false",
+            # Its UDP trackers go over the DHT's socket: without the one there is not the other. It
+            # is told of no other node, so the DHT itself stays empty.
+            "enable-dht": "true",
+            "dht-listen-port": port,
+            "dht-file-path": self.folder / f"dht-{port}.dat",
             "enable-dht6": "false",
             "bt-enable-lpd": "false",
             "disable-ipv6": "true",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dht.chord import oracle
-from dht.chord.node import MEMBER
+from dht.chord.node import MEMBER, ChordNode
 from dht.client import DhtClient
 from dht.server import DhtService
 from netstack.rpc.node import RpcNode
@@ -17,6 +19,54 @@ from security.identity import Authority
 
 SETTINGS = {"successors": 4, "vnodes": 2, "timeout_ms": 200, "stabilise_ms": [50, 400]}
 PATIENCE_S = 60.0
+
+
+class Judge:
+    """Zave's invariant is inductive: a step of the protocol that begins in it ends in it.
+
+    So each step is judged by itself. What breaks the invariant between two steps is the
+    environment: deaths beyond her rule, a cut, a pause, which looks like a death and is none. Until
+    it holds again steps are not judged, and do not count.
+    """
+
+    def __init__(self, ring: Callable[[], oracle.Ring], successors: int) -> None:
+        self.steps = 0
+        self.lawful: Callable[[], bool] = lambda: True
+        self._ring = ring
+        self._successors = successors
+        self._inside = False
+
+    def _broken(self) -> list[str]:
+        return oracle.violations(self._ring(), self._successors)
+
+    @contextlib.contextmanager
+    def step(self, node: ChordNode) -> Iterator[None]:
+        if self._inside or not self.lawful() or self._broken():
+            yield
+            return
+        self._inside = True
+        try:
+            yield
+        finally:
+            self._inside = False
+        self.steps += 1
+        found = self._broken()
+        assert not found, f"a step of {node!r} broke the invariant: {found}"
+
+    def judged(self, kind: type[ChordNode]) -> type[ChordNode]:
+        """The same nodes, each change of their pointers a step."""
+        judge = self
+
+        class Judged(kind):
+            def _become(self, *args):
+                with judge.step(self):
+                    super()._become(*args)
+
+            def _set(self, *args):
+                with judge.step(self):
+                    return super()._set(*args)
+
+        return Judged
 
 
 class SimulatedRing:
@@ -39,6 +89,8 @@ class SimulatedRing:
             NodeConfig(name, "dht", "127.0.0.1", 7500 + i) for i, name in enumerate(self.names)
         )
         self.table = {**SETTINGS, **(settings or {})}
+        self.judge = Judge(self.ring, self.table["successors"])
+        self.judge.lawful = self._whole
         table = {"dht": self.table}
         self.config = ClusterConfig("sim", "sim", "AESGCM", 7400, nodes, table, Path())
         entropy = random.Random("ring").randbytes
@@ -55,6 +107,7 @@ class SimulatedRing:
 
     async def _start(self, runtime):
         service = self.services[runtime.node] = self.kind()
+        service.core = self.judge.judged(service.core)
         await service.start(runtime, self.identities[runtime.node], self.config)
         return service
 
@@ -87,6 +140,11 @@ class SimulatedRing:
     def ring(self) -> oracle.Ring:
         inside = [m.core for m in self.members() if m.core.state == MEMBER]
         return {core.me: oracle.View(core.pred, tuple(core.succ)) for core in inside}
+
+    def _whole(self) -> bool:
+        """Who is silent is dead: nobody is paused or cut off."""
+        paused = any(self.world.nodes[name].life.held is not None for name in self.running)
+        return not paused and not self.world.network._cut
 
     def flaws(self) -> list[str]:
         expected = len(self.running) * self.table["vnodes"]

@@ -13,6 +13,7 @@ from torrent_kit import (
     Noise,
     all_complete,
     intact,
+    leaves_the_miser,
     swarm,
 )
 
@@ -195,6 +196,9 @@ class TestHostilePeers:
         peer = world.add("peer")
         world.introduce()
         assert world.run(all_complete([peer]), 30)
+
+    def test_with_one_that_chokes_for_ever_alone_it_is_left_in_the_end(self):
+        leaves_the_miser()
 
     def test_a_slow_loris_is_ended(self):
         world = swarm()

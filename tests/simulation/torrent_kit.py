@@ -7,6 +7,7 @@ import struct
 from dht.torrent import messages
 from dht.torrent.shape import BLOCK
 from dht.torrent.simulation import Node, World, make_content
+from dht.torrent.swarm import USELESS_S
 
 PIECES = 24
 
@@ -152,6 +153,22 @@ def leaves_the_mute(**parts):
     world.add("seed", seed=True)
     world.introduce("seed", "peer")
     assert world.run(all_complete([peer]), world.now + 60)
+
+
+def leaves_the_miser(**parts):
+    """Alone with a peer that has all and gives nothing: after USELESS_S, not before, it is left."""
+    world = swarm()
+    world.add("miser", seed=True, node=Miser, fast=False)  # not even what is allowed while choked
+    peer = world.add("peer", **parts)
+    world.introduce()
+    left = lambda: any("gives nothing and wants nothing" in why for why in peer.closed)  # noqa: E731
+    assert world.run(left, USELESS_S + 60), "it waits for the miser for ever"
+    assert world.now > USELESS_S, "it has no patience"
+    assert not peer.pieces
+    world.add("seed", seed=True)
+    world.introduce("seed", "peer")
+    assert world.run(all_complete([peer]), world.now + 60)
+    intact(world, [peer])
 
 
 def goes_on_after_a_death(**parts):

@@ -10,6 +10,7 @@ from dht.chord.keeper import Gathered, Keeper
 from dht.chord.lookup import Route
 from dht.chord.node import ChordNode
 from dht.chord.outputs import PING, STATE, State
+from dht.chord.recursion import Answer, Recursion, pack_answer
 from dht.chord.replicas import Span
 from dht.server import DhtService
 
@@ -55,6 +56,14 @@ class AdoptsUnseen(ChordNode):
         if self._closer(candidate):
             self._set(self.pred, self._padded([candidate, *self.succ[:-1]]), f"closer {candidate}")
         self._notify(now)
+
+
+class JumpsAhead(ChordNode):
+    """Where the head of the list is dead, it forgets the next one with it."""
+
+    def _drop_head(self, head, now):
+        super()._drop_head(head, now)
+        self._set(self.pred, self._padded(self.succ[1:]), "and the next")
 
 
 class JoinsWithOneSuccessor(ChordNode):
@@ -103,6 +112,59 @@ class TakesAnybodyForPredecessor(ChordNode):
         if candidate != self.me:
             self._set(candidate, self.succ, f"rectify {candidate!r}")
         return True
+
+
+# -- look-ups
+
+
+class WalksIntoTheDead(ChordNode):
+    """A walk is told of one successor: if that one is dead, it ends there."""
+
+    def route(self, target, walk=False):
+        route = super().route(target, walk)
+        return route if route.final or not walk else Route(False, route.contacts[:1])
+
+
+class ForgetsTheList(Recursion):
+    """If all between a hop and the target are dead, it does not look behind them."""
+
+    async def _confirmed(self, member, question, here, owners, dead, tried, deadline):
+        final = member.core.route(question.target).final
+        owners = owners if final else ()
+        return await super()._confirmed(member, question, here, owners, dead, tried, deadline)
+
+
+class GivesUpWithTheNext(Recursion):
+    """What the next hop has not found, it does not look for in another way."""
+
+    gave_up = False
+
+    async def _hand_on(self, to, question):
+        if self.gave_up:
+            return Answer(None, (), (), (to,))
+        answer = await super()._hand_on(to, question)
+        self.gave_up = answer is not None and answer.owner is None
+        return answer
+
+    async def _confirmed(self, member, question, here, owners, *rest):
+        return await super()._confirmed(
+            member, question, here, () if self.gave_up else owners, *rest
+        )
+
+
+class TrustsTheList(Recursion):
+    """Names the owner without asking it."""
+
+    async def _confirmed(self, member, question, here, owners, dead, tried, deadline):
+        owner = next(iter(owners), None)
+        return Answer(owner, here if owner is None else (*here, owner), dead, tried)
+
+
+class NeverBeats(Recursion):
+    """Does not say that it is at it."""
+
+    async def serve(self, member, question):
+        yield pack_answer(await self._find(member, question))
 
 
 # -- the data
@@ -164,7 +226,8 @@ class ServiceWith(DhtService):
 
     @classmethod
     def of(cls, bug: type) -> type[DhtService]:
-        part = "keeping" if issubclass(bug, Keeper) else "core"
+        parts = {Keeper: "keeping", Recursion: "handing_on", ChordNode: "core"}
+        part = next(name for kind, name in parts.items() if issubclass(bug, kind))
         return type(bug.__name__, (DhtService,), {part: bug})
 
 

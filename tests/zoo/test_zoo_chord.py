@@ -23,6 +23,7 @@ sys.path[:0] = [str(TESTS / "unit" / "dht"), str(TESTS / "simulation"), str(TEST
 bugs = importlib.import_module("chord_bugs")
 rehearsal_kit = importlib.import_module("rehearsal_kit")
 dht_kit = importlib.import_module("dht_kit")
+lookup_kit = importlib.import_module("dht_lookup_kit")
 
 FIRST = (3, 13, 23, 33, 43, 53)
 
@@ -102,6 +103,78 @@ def test_the_protocol_itself_passes(check):
 def test_a_bug_of_the_protocol_is_caught(bug, check):
     with pytest.raises((AssertionError, BrokenNode)):
         check(bug)
+
+
+async def a_death(ring) -> None:
+    """Each step of the repair keeps the invariant, in whole peers too."""
+    await ring.ideal()
+    ring.world.crash("d3")
+    await ring.ideal()
+    assert ring.judge.steps > 0
+
+
+@pytest.mark.parametrize("bug", [bugs.JumpsAhead])
+def test_a_step_of_a_whole_peer_that_breaks_the_invariant_is_caught(bug):
+    options = {"count": 7, "settings": {"successors": 3, "vnodes": 1}}
+    dht_kit.run(a_death, **options)
+    with pytest.raises(AssertionError, match="broke the invariant"):
+        dht_kit.run(a_death, kind=bugs.ServiceWith.of(bug), **options)
+
+
+# -- look-ups: whole peers in virtual time
+
+
+async def steps_over(ring) -> None:
+    """A walk goes on behind the dead."""
+    await lookup_kit.after(ring, "walk", (3, 4), "dead")
+
+
+async def looks_behind(ring) -> None:
+    """The recursive form finds the first behind the dead."""
+    await lookup_kit.after(ring, "recursive", (3, 4), "dead")
+
+
+async def asks_the_owner(ring) -> None:
+    """Who is named as the owner lives."""
+    await lookup_kit.after(ring, "recursive", (5,), "dead")
+
+
+async def tries_another_way(ring) -> None:
+    """A hop that finds nothing is not the end."""
+    await lookup_kit.no_way_there(ring)
+
+
+async def waits_for_who_is_at_it(ring) -> None:
+    """A hop that meets the silent is not taken for one of them."""
+    client, order = await lookup_kit.places(ring)
+    for at in (2, 3, 4):
+        ring.world.pause(order[at].name)
+    lookup_kit.stand_still(ring)
+    path = await lookup_kit.look_up(client, order[5].id, "recursive")
+    assert not {order[0], order[5]} & set(path.timeouts)
+
+
+LOOK_UPS = {
+    bugs.WalksIntoTheDead: steps_over,
+    bugs.ForgetsTheList: looks_behind,
+    bugs.TrustsTheList: asks_the_owner,
+    bugs.GivesUpWithTheNext: tries_another_way,
+    bugs.NeverBeats: waits_for_who_is_at_it,
+}
+
+
+SLOW_TO_BURY = {"count": 8, "settings": {"vnodes": 1, "timeout_ms": 400}}
+
+
+@pytest.mark.parametrize("scenario", LOOK_UPS.values())
+def test_look_ups_themselves_pass(scenario):
+    dht_kit.run(scenario, **SLOW_TO_BURY)
+
+
+@pytest.mark.parametrize("bug", LOOK_UPS)
+def test_a_bug_of_look_ups_is_caught(bug):
+    with pytest.raises((AssertionError, DhtError)):
+        dht_kit.run(LOOK_UPS[bug], kind=bugs.ServiceWith.of(bug), **SLOW_TO_BURY)
 
 
 # -- the data: whole peers in virtual time

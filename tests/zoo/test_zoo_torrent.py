@@ -209,6 +209,14 @@ class WaitsForEver(Swarm):
         pass
 
 
+class BearsWithTheUseless(Swarm):
+    """Who chokes us has never choked us for long."""
+
+    def _look_after(self, remote, now):
+        remote.choked_since = now
+        super()._look_after(remote, now)
+
+
 class KeepsTheDead(Swarm):
     """Nothing is taken back from who is gone."""
 
@@ -223,6 +231,7 @@ SWARMS = (
     (kit.completes_with_a_liar, {"swarm": BansNobody}),
     (kit.tells_only_what_it_has, {"swarm": TellsBeforeItChecks}),
     (kit.leaves_the_mute, {"swarm": WaitsForEver}),
+    (kit.leaves_the_miser, {"swarm": BearsWithTheUseless}),
     (kit.goes_on_after_a_death, {"swarm": KeepsTheDead}),
 )
 
@@ -270,9 +279,31 @@ def test_a_decoder_that_takes_keys_in_any_order_is_caught(monkeypatch):
     assert bencode.encode(bencode.decode(wrong)) != wrong  # what the property test holds against
 
 
-def test_the_bounds_are_those_that_the_machine_knows():
-    assert picker.ASKED_MAX == 2
-    assert BLOCK == 16_384
+def asks_a_third(kind):
+    """The machine of the unit tests, driven to where a bound of its own would let a third ask."""
+    machine = type("It", (PickerMachine,), {"Picker": kind})()
+    machine.start("rarest", 1)
+    for _ in range(3):
+        machine.join(bits=63)
+    for peer in range(3):
+        machine.pick(First(peer), count=20, only=None)
+
+
+class First:
+    """Draws what it was told to."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def draw(self, _):
+        return self.value
+
+
+def test_a_picker_whose_endgame_has_another_bound_is_caught(monkeypatch):
+    asks_a_third(Picker)
+    monkeypatch.setattr(picker, "ASKED_MAX", 3)
+    with pytest.raises(AssertionError, match="the endgame is not bounded"):
+        asks_a_third(Picker)
 
 
 # -- the journal: what it names is not believed

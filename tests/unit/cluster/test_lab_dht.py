@@ -37,6 +37,16 @@ def test_path_length(monkeypatch):
     assert len(outcome.panels) == 3
 
 
+def test_the_bound_of_the_spread_tells_a_binomial_from_what_is_none():
+    dice = random.Random(2)
+    bits = [sum(dice.random() < 0.49 for _ in range(12)) for _ in range(4000)]
+    worse = [hop + (dice.random() < 0.1) * dice.choice((-2, 2)) for hop in bits]
+    for found, fits in ((bits, True), (worse, False), ([round(h / 2) * 2 for h in bits], False)):
+        value, bound = dht_routing.misfit(found, dht_routing.ones(12, sum(found) / len(found)))
+        assert (value <= bound) is fits, (value, bound)
+        assert 35 < bound < 45  # 40 at nine degrees of freedom
+
+
 def test_sudden_deaths(monkeypatch):
     monkeypatch.setattr(dht_routing, "MEMBERS", 200)
     monkeypatch.setattr(dht_routing, "LOOKUPS", 300)
@@ -74,9 +84,27 @@ def test_load_and_replicas(monkeypatch):
     monkeypatch.setattr(dht_storage, "PERCENTS", (50, 99))
     assert failing(dht_storage.load(1)) == []
     monkeypatch.setattr(dht_storage, "MEMBERS", 300)
-    monkeypatch.setattr(dht_storage, "KEYS", 4000)
-    monkeypatch.setattr(dht_storage, "REPLICAS", (1, 2))
+    monkeypatch.setattr(dht_storage, "DRAWS", 20)
+    monkeypatch.setattr(dht_storage, "REPLICAS", (1, 2, 3, 4))
     assert failing(dht_storage.replicas(1)) == []
+
+
+def test_another_power_of_p_would_not_pass_for_the_right_one():
+    for count in dht_storage.REPLICAS[1:]:
+        for fraction in dht_storage.DEATHS:
+            margin = 4 * dht_storage.loss_deviation(count, fraction)
+            right = dht_storage.expected_loss(count, fraction)
+            for wrong in (count - 1, count + 1):
+                apart = abs(dht_storage.expected_loss(wrong, fraction) - right)
+                assert apart > margin, (count, wrong, fraction)
+
+
+def test_one_that_keeps_a_copy_too_few_is_caught(monkeypatch):
+    monkeypatch.setattr(dht_storage, "MEMBERS", 300)
+    monkeypatch.setattr(dht_storage, "DRAWS", 20)
+    kept = dht_storage.followers
+    monkeypatch.setattr(dht_storage, "followers", lambda core: kept(core)[1:2])
+    assert len(failing(dht_storage.replicas(1))) >= 8  # three copies and four are two
 
 
 def test_erlangs_quantiles_are_right():

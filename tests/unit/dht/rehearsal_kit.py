@@ -155,7 +155,7 @@ class Rehearsal:
 
     def look_up(self, target: int, start: int, *, walk: bool = False) -> Lookup:
         """As a client would; the dead do not answer."""
-        lookup = Lookup(target, [contact(start)], bits=self.bits)
+        lookup = Lookup(target, [contact(start)], bits=self.bits, walk=walk)
         while (peer := lookup.next()) is not None:
             node = self.nodes.get(peer.id)
             if node is None:

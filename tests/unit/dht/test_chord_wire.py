@@ -29,8 +29,11 @@ def test_there_and_back():
     assert wire.read_contact(wire.pack_contact(TWO)) == TWO
     assert wire.read_state(wire.pack_state(PADDED)) == PADDED
     assert wire.read_state(wire.pack_state(BUSY)) == BUSY
-    route = Route(False, (TWO, ONE), (ONE,))
-    assert wire.read_route(wire.pack_route(route)) == route
+    for pred in (None, TWO):
+        route = Route(False, (TWO, ONE), (ONE,), pred)
+        assert wire.read_route(wire.pack_route(route)) == route
+    with pytest.raises(BadRequest, match="ends at nobody"):
+        wire.read_route([True, [None], [], None])
     assert wire.read_id(wire.pack_id(TWO.id)) == TWO.id
     record = Record(b"k", None, 3, "d1/0", 12.5)
     assert wire.read_records([list(record)]) == [record]
