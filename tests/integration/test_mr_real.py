@@ -464,23 +464,63 @@ def test_a_stream_of_commands(ring, work):
 # -- again and again
 
 
+# One task, of either kind, is held until the gate is open: while it is not, the job runs.
+HELD = """
+import time
+from collections import Counter
+from pathlib import Path
+def held(task):
+    while [task.kind, task.index] == task.args["hold"] and not Path(task.args["gate"]).exists():
+        time.sleep(0.01)
+def map_chunks(chunks, task):
+    found = Counter(word for chunk in chunks for word in chunk.split())
+    held(task)
+    time.sleep(0.02)
+    return found
+combine = sum
+def reduce(key, values, task):
+    held(task)
+    yield key, sum(values)
+"""
+
+# A kill that meets no running job shows nothing. By the gate all should meet one.
+HITS_LEAST = 0.9
+
+
+def one_round(ring, work, dice, number) -> tuple[bool, bool]:
+    """Kill one or two of them under a job; whether it ran then, and whether it lost something."""
+    kind, index = dice.choice([("map", dice.randrange(32)), ("reduce", dice.randrange(2))])
+    gate = work / f"gate{number}"
+    args = {"hold": [kind, index], "gate": str(gate)}
+    under = Under(ring, make(work, HELD, f"out{number}", split_bytes=6000, args=args))
+    under.when(lambda state: state["maps"]["running"] or state["maps"]["done"])
+    victims = dice.sample(["m1", "w1", "w2", "w3"], dice.randrange(1, 3))
+    time.sleep(dice.uniform(0, 1.0))
+    act(ring, "kill", *victims)
+    hit = not (work / f"out{number}" / "_SUCCESS").exists()
+    if dice.random() < 0.5:
+        gate.touch()
+    time.sleep(dice.uniform(0, 0.5))
+    act(ring, "restart", *victims)
+    gate.touch()
+    outcome = under.end()
+    right = parts(work, f"out{number}") == parts(work, "alone")
+    assert right, f"round {number}, held {kind} {index}, killed {victims}"
+    return hit, outcome.tasks["lost"] > 0 or "m1" in victims
+
+
 def rounds(ring, work, count):
     """Jobs while workers and master are killed at random; every output right, none hangs."""
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
     dice = random.Random(seed)
-    run_sync(make(work, GATED, name="alone", split_bytes=6000), local=True)
-    for number in range(count):
-        job = make(work, GATED, f"out{number}", split_bytes=6000, args={"map_s": 0.05})
-        under = Under(ring, job)
-        victims = dice.sample(["m1", "w1", "w2", "w3"], dice.randrange(1, 3))
-        time.sleep(dice.uniform(0, 1.5))
-        act(ring, "kill", *victims)
-        time.sleep(dice.uniform(0, 0.5))
-        act(ring, "restart", *victims)
-        under.end()
-        right = parts(work, f"out{number}") == parts(work, "alone")
-        assert right, f"round {number} of seed {seed}, killed {victims}"
+    alone = {"hold": ["none", 0], "gate": ""}
+    run_sync(make(work, HELD, name="alone", split_bytes=6000, args=alone), local=True)
+    told = [one_round(ring, work, dice, number) for number in range(count)]
+    hits, losses = (sum(column) for column in zip(*told, strict=True))
+    print(f"{count} rounds: {hits} while the job ran; {losses} cost an attempt, or the master")
+    assert hits >= HITS_LEAST * count
+    assert losses >= count // 3
 
 
 def test_a_dozen_rounds_of_random_kills(ring, work):
