@@ -48,6 +48,7 @@ class Cores:
         self.renames: list[tuple[str, str]] = []
         self.report: dict | None = None
         self.launched: list[tuple[float, str, str, int]] = []
+        self.offered: dict[str, str] = {}  # attempt -> its kind, of all that a worker was told
         self.killed: set[str] = set()
         self.start_master()
         for i in range(workers):
@@ -176,7 +177,9 @@ class Cores:
     def _orders(self, name, body):
         worker = self.workers[name]
         if worker is not None:
-            worker.receive(decode(Orders, body), self.now)
+            orders = decode(Orders, body)
+            self.offered.update((start.attempt, start.kind) for start in orders.start)
+            worker.receive(orders, self.now)
             self._do_worker(name)
 
     def _heard(self, body):

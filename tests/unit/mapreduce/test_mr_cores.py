@@ -96,6 +96,47 @@ def test_what_runs_while_the_master_is_away_is_adopted_and_not_run_twice():
     assert len(cores.launched) == 4
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_attempts_are_counted_over_all_lives_of_the_master(seed):
+    cores = ready(seed)
+    id = cores.submit(maps=9, reduces=2)
+    cores.run(lambda: f"job/{id}" in cores.durable)
+    for life in range(3):
+        cores.sleep(0.25 + 0.05 * seed % 0.4)
+        if life == 1:
+            cores.crash_worker("w2")
+            cores.start_worker("w2")
+            cores.sleep(0.3)  # the master has heard of it
+        cores.crash_master()
+        cores.sleep(0.3)
+        cores.start_master()
+    finished(cores, id, 9)
+    tasks = cores.master.jobs[id].outcome(cores.now).tasks
+    for kind in ("map", "reduce"):
+        offered = list(cores.offered.values()).count(kind)
+        # What died with its worker before a master that lived on had heard of it, nobody counts.
+        assert offered - 2 <= tasks[f"{kind}_attempts"] <= offered, (kind, tasks)
+    assert tasks["lost"] >= 1
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_an_earlier_life_counted_is_not_counted_again(seed):
+    cores = ready(seed)
+    id = cores.submit(maps=9, reduces=2)
+    for _ in range(4):
+        cores.sleep(0.4)
+        cores.crash_master()
+        cores.sleep(0.1)
+        cores.start_master()
+    finished(cores, id, 9)
+    outcome = cores.master.jobs[id].outcome(cores.now)
+    # No worker died: whatever one was told of is heard of sooner or later, and counts once. But
+    # for what was cancelled while the record of it was on its way to the disk with a dying master.
+    for kind in ("map", "reduce"):
+        offered = list(cores.offered.values()).count(kind)
+        assert offered - 2 <= outcome.tasks[f"{kind}_attempts"] <= offered
+
+
 def test_nothing_is_acknowledged_or_renamed_before_it_is_durable():
     cores = ready()
     id = cores.submit(maps=2, reduces=1)
