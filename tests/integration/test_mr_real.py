@@ -410,6 +410,22 @@ def test_a_sort_of_a_hundred_megabytes_in_small_children(ring, work):
     sorts_within(ring, work, 100, limit_mb=110, memory_mb=12)
 
 
+def test_a_sort_of_lines_in_small_children(ring, work):
+    """Forty megabytes in one split a child, of which it may hold ten: it spills, and merges."""
+    dice = np.random.default_rng(2)
+    rows = dice.integers(33, 127, (800_000, 50), np.uint8)
+    rows[:, -1] = 10
+    rows.tofile(work / "lines")
+    job = make(
+        work, "mapreduce.examples.sort", inputs=[str(work / "lines")], partition="range",
+        memory_bytes=10 << 20, child_bytes_max=120 << 20, on_crash="fail", split_bytes=40 << 20,
+    )  # fmt: skip
+    outcome = run(ring, job)
+    assert outcome.failures == []
+    found = b"".join(parts(work))
+    assert found == b"".join(sorted((work / "lines").read_bytes().splitlines(keepends=True)))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_sort_of_two_gigabytes_in_256_mb(ring, work):
