@@ -12,6 +12,7 @@ import typer
 
 from cluster import quantities, render, topology
 from cluster.cli import mr_fs, mr_graph
+from cluster.cli.lab import laboratory
 from cluster.control import running
 from cluster.errors import NotInTime, NotRunning, Unhealthy, Usage
 from mapreduce.client import (
@@ -32,6 +33,13 @@ from mapreduce.client import (
 app = typer.Typer(no_args_is_help=True, help="MapReduce: jobs that finish whatever is killed.")
 app.add_typer(mr_fs.app, name="fs")
 app.command("graph")(mr_graph.graph)
+app.command("lab")(
+    laboratory(
+        "mr",
+        "cluster.lab.mapreduce_experiments",
+        "The experiments of the MapReduce paper, with our scheduler in virtual time.",
+    )
+)
 
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
