@@ -70,7 +70,8 @@ LATE_CHECK_S: Final = 0.25
 
 # Reduces that complain of a map's output, or times that one does, until it is believed.
 COMPLAINTS_MAX: Final = 3
-# Nobody gives maps to a worker whose output could not be fetched, for so long.
+# Nobody gives maps to a worker whose output could not be fetched, or whose disk is full: it would
+# fail one after the other in no time.
 AVOID_S: Final = 10.0
 
 JOBS_MAX: Final = 64
@@ -366,6 +367,8 @@ class MasterCore:
         self._persist(job.tally())
         task.failures.append(failure)
         task.failed_on.add(worker.name)
+        if failure.kind == "disk":
+            worker.avoided_until = now + AVOID_S
         if failure.kind == "source":
             damaged = job.task(MAP, failure.source)
             if damaged is not None and damaged.done:
@@ -435,14 +438,13 @@ class MasterCore:
                     if task is None:
                         break
                     self._offer(worker, job, task, now)
-            if not reduces_may_start:
+            if not reduces_may_start or not any(w.room_for(REDUCE) for w in self.workers.values()):
                 continue
             for task in job.reduces:
                 if task.state == PENDING:
                     worker_free = worker_for_reduce(task, self.workers)
-                    if worker_free is None:
-                        break
-                    self._offer(worker_free, job, task, now)
+                    if worker_free is not None:
+                        self._offer(worker_free, job, task, now)
 
     def _offer(self, worker: WorkerState, job: JobState, task: TaskState, now: float) -> None:
         job.next_attempt += 1

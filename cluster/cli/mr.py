@@ -21,6 +21,7 @@ from mapreduce.client import (
     JobCancelled,
     JobFailed,
     MapReduceClient,
+    MasterGone,
     NotReached,
     Outcome,
     Watcher,
@@ -242,6 +243,8 @@ def _errors() -> Iterator[None]:
         raise Unhealthy(str(error)) from None
     except JobCancelled as error:
         raise Unhealthy(str(error)) from None
+    except MasterGone as error:
+        raise NotRunning(f"{error}; do: ring restart {error.master}") from None
     except NotReached as error:
         home = topology.home()
         if not running(home):
@@ -261,7 +264,7 @@ def _ask(use: Callable[[MapReduceClient], Awaitable[T]]) -> T:
     topology.load(home)
 
     async def go() -> T:
-        async with MapReduceClient.connect(home / "cluster.toml") as client:
+        async with MapReduceClient.connect(home / "cluster.toml", patient=False) as client:
             return await use(client)
 
     with _errors():

@@ -466,6 +466,21 @@ def test_mistakes_are_told_plainly(ring, work):
         run(ring, make(work))
 
 
+def test_of_a_master_that_is_dead_one_is_told_at_once_and_what_to_do(ring, work):
+    act(ring, "kill", "m1")
+    try:
+        for arguments in (("jobs",), ("status", "j1-1"), ("cancel", "j1-1")):
+            began = time.monotonic()
+            done = ring("mr", *arguments, status=6)
+            assert "the master m1 is not running; do: ring restart m1" in done.stderr
+            # The patience of those who wait for a restart is 30 s.
+            assert time.monotonic() - began < PATIENCE
+    finally:
+        act(ring, "restart", "m1")
+    ring.healthy()
+    ring("mr", "jobs")
+
+
 def test_a_stream_of_commands(ring, work):
     done = ring(
         "mr", "stream", "-mapper", "tr ' ' '\\n'", "-reducer", "uniq -c",

@@ -42,6 +42,7 @@ class Cores:
         self.files: dict[tuple[str, str], int] = {}  # (path) of each map output that is there
         self.cut: set[tuple[str, str]] = set()  # (reader, holder) that cannot reach one another
         self.slow: dict[str, float] = {}
+        self.full: set[str] = set()  # workers whose disk is
         self.bad: dict[tuple[str, int], int] = {}  # (kind, index) -> record at which it dies
         self.temporaries: dict[str, object] = {}
         self.output: dict[str, object] = {}
@@ -249,6 +250,8 @@ class Cores:
         record = self.bad.get((start.kind, start.index), 0)
         if start.attempt in self.killed:
             result = self._failed(result, "lost")
+        elif name in self.full:
+            result = self._failed(result, "disk")
         elif record and record not in start.skip:
             result = self._failed(result, "crashed", record)
         elif start.kind == MAP and mission.job.reduces:

@@ -172,6 +172,18 @@ def test_a_worker_that_heartbeats_but_cannot_be_reached_is_noticed():
     assert "w3" not in holders or readers == {"w3"}
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_full_disk_fails_fast_and_burns_no_attempts(seed):
+    """One of two workers fails at once whatever it is given; the other is busy, and must do all."""
+    cores = ready(seed, workers=2)
+    cores.full, cores.slow["w1"] = {"w1"}, 0.01
+    id = cores.submit(maps=8, reduces=3)
+    finished(cores, id, 8, 3)
+    there = [(kind, index) for _, name, kind, index in cores.launched if name == "w1"]
+    assert len(there) == len(set(there)), "the same task there twice"
+    assert sum(kind == "map" for kind, _ in there) <= 3, "maps go where there is room for them"
+
+
 def test_a_straggler_gets_a_second_copy_and_only_one_of_them_counts():
     cores = ready(workers=3)
     cores.slow["w3"] = 60.0
