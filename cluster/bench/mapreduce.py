@@ -338,7 +338,7 @@ class Bench:
 
     def shuffles(self) -> list[Row]:
         """The same sort of lines, by files and direct."""
-        more = {"partition": "range", "split_bytes": MB}
+        more: dict[str, Any] = {"partition": "range", "split_bytes": MB}
         times: dict[str, list[float]] = {"files": [], "direct": []}
         for _ in range(ROUNDS):
             for how, taken in times.items():

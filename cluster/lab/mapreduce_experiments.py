@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 from cluster.lab.mapreduce_cores import (
@@ -79,7 +80,7 @@ def _run(
 
 
 def grep(seed: int) -> Outcome:
-    """The rate at which a grep reads its input: it climbs as workers join, and falls as maps end."""
+    """The rate at which a grep reads: it climbs as workers join, and falls as maps end."""
     machines = Machines(join_s=0.5)
     ran = _run(seed, machines, reduces=0)
     reading = rate(ran.cores.spans, INPUT, STEP_S)
@@ -88,13 +89,11 @@ def grep(seed: int) -> Outcome:
     # While they join, half of them are there on average.
     ideal_s = joined_s / 2 + MAPS * SPLIT_BYTES / MB / all_mb_s
     climbing = [value for at, value in reading if at < joined_s]
-    falls = sum(later < before for before, later in zip(climbing, climbing[1:], strict=False))
+    falls = sum(later < before for before, later in pairwise(climbing))
     panel = Panel("seconds", "input read, MB/s")
     panel.curves = [
         Curve("input", reading),
-        Curve(
-            "all slots busy", [(0, all_mb_s), (ran.seconds, all_mb_s)], dashed=True
-        ),
+        Curve("all slots busy", [(0, all_mb_s), (ran.seconds, all_mb_s)], dashed=True),
     ]
     checks = [
         Check("highest rate, of all slots'", ran.most(INPUT) / all_mb_s, least=0.9, most=1.1),
@@ -129,10 +128,10 @@ def sort(seed: int) -> Outcome:
     moved = {kind: [s for s in normal.cores.spans if s.kind == kind] for kind in (INPUT, SHUFFLE)}
     early = max(s.end for s in moved[INPUT]) - min(s.start for s in moved[SHUFFLE])
     checks = [
-        Check("time without backup tasks, of normal (paper: 1.44)", without.seconds / normal.seconds,
-              least=1.2),
-        Check("time with workers killed, of normal (paper: 1.05)", killed.seconds / normal.seconds,
-              least=1.0, most=1.3),
+        Check("time without backup tasks, of normal (paper: 1.44)",
+              without.seconds / normal.seconds, least=1.2),
+        Check("time with workers killed, of normal (paper: 1.05)",
+              killed.seconds / normal.seconds, least=1.0, most=1.3),
         Check("copies of late tasks that won", normal.tasks["backups_won"], least=1),
         Check("copies without backup tasks", without.tasks["backups"], most=0),
         Check("maps that ran again for the killed", killed.tasks["map_attempts"] - MAPS, least=1),

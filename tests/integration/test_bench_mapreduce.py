@@ -104,7 +104,7 @@ def test_records_are_lines(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_every_case_gives_a_row(monkeypatch):
     for name, value in (
         ("TEXT_MB", 2),

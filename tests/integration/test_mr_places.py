@@ -278,7 +278,8 @@ def test_a_full_disk_of_the_journal_ends_the_master_and_nothing_is_lost(ring, wo
     ring("disk", "full", "m1")
     (work / "gate").touch()
     ring.wait(lambda: "journal cannot be written" in said(ring), "a clear sentence")
-    print(ring("restart", "m1", status=None))
+    ring("disk", "heal", status=None)
+    ring("restart", "m1")
     thread.join(4 * PATIENCE)
     assert ended, "the job did not end"
     firsts = [

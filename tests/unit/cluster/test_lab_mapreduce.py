@@ -60,6 +60,6 @@ def test_a_master_that_copies_no_late_task_is_seen(small, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", lab.EXPERIMENTS)
-@pytest.mark.parametrize("seed", (1, 2, 3))
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_at_full_size(name, seed):
     assert failing(lab.EXPERIMENTS[name](seed)) == []
