@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -240,6 +241,9 @@ def test_garbage_to_a_nodes_port_is_counted_and_harms_nobody(ring):
             stranger.sendto(os.urandom(i % 1400), (host, int(port)))
     ring("kv", "put", "k", "v")
     ring.healthy()
+    line = r'^ring_transport_(\w+)_total{node="n1"} (\d+)'
+    counted = {name: int(n) for name, n in re.findall(line, ring("metrics").stdout, re.M)}
+    assert counted["malformed"] > 500, counted
 
 
 def test_a_client_of_another_cluster_is_refused(ring, tmp_path):
