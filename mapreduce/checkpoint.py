@@ -143,7 +143,13 @@ class JournalState:
         return f"<JournalState records={len(self._records)} bytes={self._size}>"
 
     async def claim(self) -> tuple[int, dict[str, Any]]:
-        """See State."""
+        """See State. Raises Fatal."""
+        try:
+            return await self._claim()
+        except OSError as error:
+            raise Fatal(f"the journal cannot be written: {error}") from error
+
+    async def _claim(self) -> tuple[int, dict[str, Any]]:
         await self._do(self._read)
         epoch = int(unpack(self._records.get("epoch", pack(0)))) + 1
         self._records["epoch"] = pack(epoch)

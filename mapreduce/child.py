@@ -29,7 +29,7 @@ from typing import Any, Final, NoReturn
 import fsspec
 import msgpack
 
-from mapreduce.attempt import run_attempt
+from mapreduce.attempt import FULL, run_attempt
 from mapreduce.messages import Failure, Mission, Result
 from mapreduce.programs import load
 from mapreduce.ring_urls import PROTOCOL
@@ -134,6 +134,16 @@ def _child(task: socket.socket, log: int, parent: int) -> NoReturn:
 
 def perform(mission: Mission) -> Result:
     """Prepare the folder, load the program, run it."""
+    try:
+        return _perform(mission)
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in FULL
+        failure = Failure("disk" if full else "job", f"{type(error).__name__}: {error}"[:2000])
+        start = mission.start
+        return Result(start.attempt, start.job_id, start.kind, start.index, failure=failure)
+
+
+def _perform(mission: Mission) -> Result:
     folder = Path(mission.folder)
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
@@ -156,10 +166,6 @@ def perform(mission: Mission) -> Result:
         try:
             program = load(mission.job)
             return run_attempt(mission, program, numbers, report)
-        except Exception as error:
-            failure = Failure("job", f"{type(error).__name__}: {error}"[:2000])
-            start = mission.start
-            return Result(start.attempt, start.job_id, start.kind, start.index, failure=failure)
         finally:
             numbers.release()
 
@@ -170,9 +176,12 @@ def progress_path(folder: str) -> Path:
 
 
 def open_progress(path: Path) -> mmap.mmap:
-    """The file, mapped; made if it is not there."""
+    """The file, mapped; made if it is not there.
+
+    With its room taken: a full disk is an error here, and not a SIGBUS at some record later.
+    """
     with path.open("a+b") as file:
-        file.truncate(PROGRESS_BYTES)
+        os.posix_fallocate(file.fileno(), 0, PROGRESS_BYTES)
         return mmap.mmap(file.fileno(), PROGRESS_BYTES)
 
 

@@ -11,7 +11,8 @@
 
 A job is planned here: its inputs looked up and split, its output folder made. Then it is the
 master's, and goes on whatever happens to this process. Waiting goes on across restarts of the
-master; only when none has answered for PATIENCE_S it is NotReached.
+master; only when none has answered for PATIENCE_S it is NotReached. A client that is not `patient`
+is told of a master that is not there at once.
 """
 
 from __future__ import annotations
@@ -29,7 +30,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from mapreduce import examples
-from mapreduce.errors import BadJob, JobCancelled, JobFailed, MapReduceError, NotReached
+from mapreduce.errors import (
+    BadJob,
+    JobCancelled,
+    JobFailed,
+    MapReduceError,
+    MasterGone,
+    NotReached,
+)
 from mapreduce.job import Job, is_file, named
 from mapreduce.local import Outcome, run_local
 from mapreduce.messages import MASTER_SERVICE, JobSpec
@@ -39,7 +47,7 @@ from mapreduce.ring_urls import leads_to
 from mapreduce.splits import Locator, plan, sample
 from mapreduce.streaming import check_properties
 from netstack.rpc.caller import caller
-from netstack.rpc.errors import BadRequest, Failed, Forbidden, RpcError
+from netstack.rpc.errors import BadRequest, Failed, Forbidden, NotListening, RpcError
 from netstack.rpc.node import RpcNode
 from netstack.rpc.schema import encode
 from netstack.runtime.config import ClusterConfig
@@ -51,6 +59,7 @@ __all__ = [
     "JobFailed",
     "MapReduceClient",
     "MapReduceError",
+    "MasterGone",
     "NotReached",
     "Outcome",
     "Watcher",
@@ -138,13 +147,19 @@ def example_jobs() -> list[tuple[str, str]]:
 
 
 class MapReduceClient:
-    """Calls to the master of one cluster."""
+    """Calls to the master of one cluster.
 
-    def __init__(self, node: RpcNode, config: ClusterConfig) -> None:
+    Args:
+        patient: wait for a master that is not running; it may be about to be restarted.
+    """
+
+    def __init__(self, node: RpcNode, config: ClusterConfig, *, patient: bool = True) -> None:
         masters = config.of_service(MASTER_SERVICE)
         if not masters:
             raise BadJob("this cluster has no master; do: ring up mapreduce=2")
         self._node = node
+        self._patient = patient
+        self._master = masters[0].name
         self._client = node.client(masters[0].address, MASTER_SERVICE, masters[0].name)
 
     def __repr__(self) -> str:
@@ -153,12 +168,12 @@ class MapReduceClient:
     @classmethod
     @contextlib.asynccontextmanager
     async def connect(
-        cls, config: Path | str, *, identity: str = "cli"
+        cls, config: Path | str, *, identity: str = "cli", patient: bool = True
     ) -> AsyncIterator[MapReduceClient]:
         """A client of the cluster whose file is `config`; raises ConfigError or KeystoreError."""
         cluster = ClusterConfig.load(Path(config))
         async with caller(cluster, identity) as node:
-            yield cls(node, cluster)
+            yield cls(node, cluster, patient=patient)
 
     async def submit(self, spec: JobSpec) -> str:
         """Hand over a prepared job; its id, once the master will remember it."""
@@ -223,6 +238,8 @@ class MapReduceClient:
                 if not _not_ready(error):
                     raise _as_error(error) from None
             except RpcError as error:
+                if isinstance(error, NotListening) and not self._patient:
+                    raise MasterGone(self._master) from None
                 if now() - began > PATIENCE_S:
                     raise NotReached(f"no master answers: {error}") from None
             await asyncio.sleep(PAUSE_S)

@@ -5,6 +5,7 @@ MapReduceError
 ├── JobFailed       it ran, and a task could not be finished; `failures` says why
 ├── JobCancelled    somebody asked for its end
 ├── NotReached      no master answered in time; nothing is known to have begun
+│   └── MasterGone  and at once: no process has its port
 ├── DamagedRun      intermediate data is not what was written; the map that made it runs again
 └── RecordTooLong   one record is larger than a task may hold
 """
@@ -37,6 +38,14 @@ class JobCancelled(MapReduceError):
 
 class NotReached(MapReduceError):
     """No master was reached in time."""
+
+
+class MasterGone(NotReached):
+    """No process listens where the master should be; `master` is its name."""
+
+    def __init__(self, master: str) -> None:
+        super().__init__(f"the master {master} is not running")
+        self.master = master
 
 
 class DamagedRun(MapReduceError):

@@ -7,7 +7,7 @@ PENDING ──offer──▶ RUNNING ──first result──▶ DONE ──(out
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from mapreduce import late
 from mapreduce.local import Outcome, add_counters, failure_as_json
 from mapreduce.messages import MAP, REDUCE, Failure, JobSpec, Progress, Result, Source
 from mapreduce.policy import Verdict
+from netstack.rpc.schema import decode
 
 PENDING, RUNNING, DONE, COMMITTED = "pending", "running", "done", "committed"
 # Of a job.
@@ -77,6 +78,15 @@ class TaskState:
         """Whether there is a winner."""
         return self.state in (DONE, COMMITTED)
 
+    def restore(self, record: Mapping[str, Any]) -> None:
+        """What is durable of it, read back."""
+        if "lost" in record:
+            self.lost = decode(Result, record["lost"])
+            return
+        self.result = decode(Result, record["result"])
+        self.worker, self.incarnation = record["worker"], record["incarnation"]
+        self.state = DONE
+
 
 def number_of(attempt: str) -> tuple[int, int]:
     """(epoch, number) of an attempt; the later one is larger."""
@@ -102,6 +112,10 @@ class JobState:
         self.runs = {MAP: 0, REDUCE: 0}  # attempts that were begun
         self.counts = {"backups": 0, "backups_won": 0, "lost": 0}
         self.next_attempt = 0
+        self._epoch = epoch
+        # Which attempts are in `runs`: of each life of the master those up to a number, and some.
+        self._tallied: dict[int, int] = {}
+        self._met: set[str] = set()
         # Workers remember versions across lives of the master: those of a later life are larger.
         self._version = epoch << 32
 
@@ -167,7 +181,46 @@ class JobState:
     def record_keys(self) -> list[str]:
         """Of everything that is durable of it."""
         done = [f"job/{self.id}/{t.kind}/{t.index}" for t in self.tasks() if t.result or t.lost]
-        return [*done, f"job/{self.id}", f"job/{self.id}/end", f"token/{self.id}"]
+        own = [f"job/{self.id}", f"job/{self.id}/end", f"job/{self.id}/tally"]
+        return [*done, *own, f"token/{self.id}"]
+
+    def tally(self) -> dict[str, Any]:
+        """The record of what was counted so far; written with that of each task that ends."""
+        tally = {
+            "runs": dict(self.runs),
+            "counts": dict(self.counts),
+            "last": {**self._tallied, self._epoch: self.next_attempt},
+            "met": sorted(self._met),
+        }
+        return {f"job/{self.id}/tally": tally}
+
+    def meet(self, kind: str, attempt: str) -> bool:
+        """Whether an attempt that is heard of was begun by an earlier life, too late for its last
+        tally: it is counted now. What nobody hears of again stays uncounted."""
+        epoch, number = number_of(attempt)
+        if epoch == self._epoch or number <= self._tallied.get(epoch, 0) or attempt in self._met:
+            return False
+        self._met.add(attempt)
+        self.runs[kind] += 1
+        return True
+
+    def restore(self, records: Mapping[str, Any], now: float) -> None:
+        """What earlier lives made durable; by what stands in the key behind `job/ID/`."""
+        for key, record in sorted(records.items()):
+            kind, _, index = key.partition("/")
+            if kind == "end":
+                self.restore_end(record, now)
+            elif kind == "tally":
+                self._restore_counts(record)
+                self._tallied, self._met = dict(record["last"]), set(record["met"])
+            elif (task := self.task(kind, int(index))) is not None:
+                task.restore(record)
+                # It goes on where it was; how long nobody was there, nobody knows.
+                self.began = min(self.began, now - record.get("after", 0.0))
+
+    def _restore_counts(self, record: Mapping[str, Any]) -> None:
+        self.counts.update(record["counts"])
+        self.runs.update(record["runs"])
 
     def end_record(self, now: float) -> dict[str, Any]:
         """What is durable of a job that is over, beside its tasks."""
@@ -185,8 +238,7 @@ class JobState:
         self.state, self.error = record["state"], record["error"]
         self.failures, self.ended_at = record["failures"], now
         self.began = now - record["seconds"]
-        self.counts.update(record["counts"])
-        self.runs.update(record["runs"])
+        self._restore_counts(record)
 
     def outcome(self, now: float) -> Outcome:
         """What has come of it: counters and skipped records of the winners alone."""

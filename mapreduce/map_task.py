@@ -181,8 +181,7 @@ class Combining(Gathering):
     def gather(self, pairs: Iterable[Pair] | Mapping[bytes, Any]) -> None:
         """See Gathering. A mapping has each key once: there is nothing to combine in it."""
         if isinstance(pairs, Mapping):
-            self._task.own("map_output_records", len(pairs))
-            self.write([(key_bytes(key), value) for key, value in pairs.items()])
+            super().gather(pairs)
             return
         every, budget = self._program.combine_every, self._budget
         groups, waiting, size, count = self._groups, 0, 0, 0
@@ -227,6 +226,7 @@ class Combining(Gathering):
 
     def spill(self) -> None:
         """See Gathering."""
+        super().spill()
         if self._groups:
             self._combine()
             groups, self._groups = self._groups, {}

@@ -70,7 +70,8 @@ LATE_CHECK_S: Final = 0.25
 
 # Reduces that complain of a map's output, or times that one does, until it is believed.
 COMPLAINTS_MAX: Final = 3
-# Nobody gives maps to a worker whose output could not be fetched, for so long.
+# Nobody gives maps to a worker whose output could not be fetched, or whose disk is full: it would
+# fail one after the other in no time.
 AVOID_S: Final = 10.0
 
 JOBS_MAX: Final = 64
@@ -120,23 +121,18 @@ class MasterCore:
 
     def restore(self, records: Mapping[str, Any], now: float) -> None:
         """Go on where an earlier life ended; `records` are those that it had made durable."""
+        of_jobs: dict[str, dict[str, Any]] = {}
         for key, value in sorted(records.items()):
-            parts = key.split("/")
-            if len(parts) == 2:
-                self.jobs[parts[1]] = JobState(parts[1], decode(JobSpec, value), now, self.epoch)
-        for key, value in sorted(records.items()):
-            parts = key.split("/")
-            job = self.jobs.get(parts[1])
-            if job is None or len(parts) == 2:
-                continue
-            if parts[2] == "end":
-                job.restore_end(value, now)
-                continue
-            task = job.task(parts[2], int(parts[3]))
-            if task is not None:
-                self._restore_task(task, value, now)
-                # It goes on where it was; how long nobody was there, nobody knows.
-                job.began = min(job.began, now - value.get("after", 0.0))
+            _, id, *rest = key.split("/", 2)
+            if rest:
+                of_jobs.setdefault(id, {})[rest[0]] = value
+            else:
+                self.jobs[id] = JobState(id, decode(JobSpec, value), now, self.epoch)
+        for id, job in self.jobs.items():
+            job.restore(of_jobs.get(id, {}), now)
+            for task in job.tasks():
+                if task.done:
+                    self._expect(task.worker, task.incarnation, now)
         for job in list(self.jobs.values()):
             if job.state == ACTIVE:
                 for task in job.maps:
@@ -147,15 +143,6 @@ class MasterCore:
                         self._commit(job, task)
                 self._look_at(job, now)
         self._emit("mr.restored", jobs=len(self.jobs), epoch=self.epoch)
-
-    def _restore_task(self, task: TaskState, value: dict[str, Any], now: float) -> None:
-        if "lost" in value:
-            task.lost = decode(Result, value["lost"])
-            return
-        task.result = decode(Result, value["result"])
-        task.worker, task.incarnation = value["worker"], value["incarnation"]
-        task.state = DONE
-        self._expect(task.worker, task.incarnation, now)
 
     def receive(self, beat: Beat, now: float) -> None:
         """A worker says how it goes."""
@@ -278,6 +265,8 @@ class MasterCore:
             job = self.jobs.get(attempt.job_id)
             if job is not None:
                 job.counts["lost"] += 1
+                if job.state == ACTIVE:
+                    self._persist(job.tally())
             self._drop(attempt)
         for job in self._active():
             for task in job.maps if job.maps_needed else ():
@@ -290,7 +279,8 @@ class MasterCore:
         task.state, task.worker, task.incarnation = PENDING, "", ""
         task.complaints.clear()
         job.sources = [s for s in job.sources if task.kind != MAP or s.index != task.index]
-        self._persist({f"job/{job.id}/{task.kind}/{task.index}": {"lost": encode(task.lost)}})
+        lost = {f"job/{job.id}/{task.kind}/{task.index}": {"lost": encode(task.lost)}}
+        self._persist({**lost, **job.tally()})
 
     def _drop(self, attempt: Attempt | None) -> None:
         """An attempt is no longer counted on."""
@@ -311,6 +301,7 @@ class MasterCore:
         if job is None or task is None or job.state != ACTIVE:
             self._acknowledge(worker, result.attempt)
             return
+        self._meet(job, task, result.attempt)
         attempt = task.attempts.get(result.attempt)
         if task.done:
             # A second copy that ended later counts for nothing; the winner, told again, is heard.
@@ -343,7 +334,8 @@ class MasterCore:
             "result": encode(result), "worker": worker.name, "incarnation": worker.incarnation,
             "after": now - job.began,
         }  # fmt: skip
-        sequence = self._persist({f"job/{job.id}/{task.kind}/{task.index}": record})
+        key = f"job/{job.id}/{task.kind}/{task.index}"
+        sequence = self._persist({key: record, **job.tally()})
         self._unacknowledged[result.attempt] = sequence
         acknowledgement = Orders(str(self.epoch), acknowledge=[result.attempt])
         self._when_durable(sequence, Send(worker.name, acknowledgement))
@@ -372,8 +364,11 @@ class MasterCore:
             why=failure.kind, record=failure.record, error=failure.message[:200],
         )  # fmt: skip
         job.failed(failure)
+        self._persist(job.tally())
         task.failures.append(failure)
         task.failed_on.add(worker.name)
+        if failure.kind == "disk":
+            worker.avoided_until = now + AVOID_S
         if failure.kind == "source":
             damaged = job.task(MAP, failure.source)
             if damaged is not None and damaged.done:
@@ -386,6 +381,8 @@ class MasterCore:
     def _progress(self, worker: WorkerState, progress: Progress, now: float) -> None:
         job = self.jobs.get(progress.job_id)
         task = job.task(progress.kind, progress.index) if job is not None else None
+        if job is not None and task is not None:
+            self._meet(job, task, progress.attempt)
         if job is None or task is None or job.state != ACTIVE or task.done:
             worker.orders.setdefault("cancel", []).append(progress.attempt)
             return
@@ -397,6 +394,10 @@ class MasterCore:
         attempt.heard(progress, now)
         if task.kind == REDUCE and progress.phase == "shuffle":
             self._owe_sources(worker, job, progress.sources)
+
+    def _meet(self, job: JobState, task: TaskState, attempt: str) -> None:
+        if job.state == ACTIVE and job.meet(task.kind, attempt):
+            self._persist(job.tally())
 
     def _say_again(self, worker: WorkerState, listed: set[str], now: float) -> None:
         """Orders that a worker does not show were lost."""
@@ -437,14 +438,13 @@ class MasterCore:
                     if task is None:
                         break
                     self._offer(worker, job, task, now)
-            if not reduces_may_start:
+            if not reduces_may_start or not any(w.room_for(REDUCE) for w in self.workers.values()):
                 continue
             for task in job.reduces:
                 if task.state == PENDING:
                     worker_free = worker_for_reduce(task, self.workers)
-                    if worker_free is None:
-                        break
-                    self._offer(worker_free, job, task, now)
+                    if worker_free is not None:
+                        self._offer(worker_free, job, task, now)
 
     def _offer(self, worker: WorkerState, job: JobState, task: TaskState, now: float) -> None:
         job.next_attempt += 1

@@ -52,8 +52,8 @@ def next_map(
 ) -> TaskState | None:
     """A pending map for `worker`: one whose split lies there, else the first that is left.
 
-    Not one that failed there while it has not failed everywhere, nor any while the worker's output
-    could not be fetched and that of others could.
+    Not one that failed there while it has not failed everywhere, nor any while this worker is
+    avoided (its output could not be fetched, or its disk is full) and others are not.
     """
     able = [w for w in workers.values() if w.alive and w.slots]
     if now < worker.avoided_until and any(now >= w.avoided_until for w in able):
@@ -71,7 +71,8 @@ def next_map(
 
 
 def worker_for_reduce(task: TaskState, workers: Mapping[str, WorkerState]) -> WorkerState | None:
-    """The idlest worker with room; one where the task has not failed, if there is such."""
-    free = [w for w in workers.values() if w.room_for(REDUCE)]
-    fresh = [w for w in free if w.name not in task.failed_on] or free
-    return min(fresh, key=lambda w: (w.load(REDUCE), w.name), default=None)
+    """The idlest worker with room; not one where it failed while it has not failed everywhere."""
+    able = [w for w in workers.values() if w.alive and w.slots]
+    fresh = [w for w in able if w.name not in task.failed_on] or able
+    free = [w for w in fresh if w.room_for(REDUCE)]
+    return min(free, key=lambda w: (w.load(REDUCE), w.name), default=None)

@@ -15,6 +15,7 @@ import gzip
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, Final, Protocol, cast
+from weakref import WeakKeyDictionary
 
 import fsspec
 from fsspec.spec import AbstractBufferedFile
@@ -38,6 +39,9 @@ RECORD_BYTES_MAX: Final = 256 * 1024 * 1024
 SAMPLES: Final = 2000
 
 SPLITS_MAX: Final = 200_000
+
+_file_systems: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""Of each file that is open, the file system that it is read through."""
 
 
 class Locator(Protocol):
@@ -73,6 +77,8 @@ def open_input(path: str) -> BinaryIO:
     # Of the chunk store nothing is read ahead: that would be of a chunk that lies elsewhere.
     options = {"cache_type": "none"} if is_ring(path) else {}
     file = fs.open(name, "rb", **options)
+    # An archive's file system closes the archive when nobody holds it any more.
+    _file_systems[file] = fs
     if isinstance(file, AbstractBufferedFile):
         file = io.BufferedReader(file, AHEAD_BYTES)  # its own `readline` knows no limit
     return cast("BinaryIO", gzip.open(file) if path.endswith(".gz") else file)
@@ -109,11 +115,27 @@ def _files(pattern: str) -> list[tuple[str, int]]:
                 raise BadJob(f"the input {pattern} does not exist")
         if not found:
             raise BadJob(f"the input {pattern} holds no files")
-        return [
-            (fs.unstrip_protocol(n) if "://" in pattern else n, fs.size(n)) for n in sorted(found)
-        ]
+        return [(_url(fs, n, pattern), fs.size(n)) for n in sorted(found)]
     except (OSError, ValueError, ConfigError) as error:
         raise BadJob(f"the input {pattern} cannot be read: {error}") from None
+
+
+def _url(fs: Any, name: str, pattern: str) -> str:
+    """What a file that a pattern has named is called elsewhere."""
+    if "://" not in pattern:
+        return name
+    first, chained, rest = pattern.partition("::")
+    if not chained:
+        return str(fs.unstrip_protocol(name))
+    # Of a chain the first link may name the file (zip://a.txt::…), or leave that to the last
+    # (simplecache::file://…), whose protocol the name then has lost.
+    if "://" in first:
+        return f"{first.partition('://')[0]}://{name.lstrip('/')}::{rest}"
+    return f"{first}::{_protocol(rest)}://{name}"
+
+
+def _protocol(chain: str) -> str:
+    return chain.rpartition("::")[2].partition("://")[0]
 
 
 def _hidden(name: str) -> bool:

@@ -20,7 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from mapreduce.messages import MASTER_SERVICE, WORKER_SERVICE, Orders
+from mapreduce.attempt import FULL
+from mapreduce.messages import MASTER_SERVICE, WORKER_SERVICE, Failure, Orders, Result
 from mapreduce.pool import Pool, ProcessPool
 from mapreduce.ring_urls import environment
 from mapreduce.store.chunk_server import ChunkServer
@@ -230,6 +231,10 @@ class WorkerService:
                     local.append([fetch.path, position, length, count, source.index])
                     position += length
         except (RpcError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                # The disk is this worker's: whoever has the map's output is not to blame.
+                self._full(fetch.attempt, error)
+                return
             self._runtime.events.emit(
                 "mr.fetch_failed", worker=source.worker, map=source.index, error=str(error)[:200]
             )
@@ -238,6 +243,15 @@ class WorkerService:
             self._bytes_fetched += position
             self.core.fetched(fetch.attempt, source, local, self._now())
         self._go()
+
+    def _full(self, attempt: str, error: OSError) -> None:
+        """A reduce cannot gather its input here."""
+        held = self.core.held.get(attempt)
+        if held is not None:
+            start, failure = held.start, Failure("disk", f"{type(error).__name__}: {error}")
+            result = Result(attempt, start.job_id, start.kind, start.index, failure=failure)
+            self.core.ended(result, self._now())
+            self._go()
 
     async def _copy(self, worker: str, segment: Segment, file: BinaryIO) -> None:
         """One run; raises RpcError, OSError."""

@@ -12,6 +12,7 @@ import typer
 
 from cluster import quantities, render, topology
 from cluster.cli import mr_fs, mr_graph
+from cluster.cli.lab import laboratory
 from cluster.control import running
 from cluster.errors import NotInTime, NotRunning, Unhealthy, Usage
 from mapreduce.client import (
@@ -20,6 +21,7 @@ from mapreduce.client import (
     JobCancelled,
     JobFailed,
     MapReduceClient,
+    MasterGone,
     NotReached,
     Outcome,
     Watcher,
@@ -32,6 +34,13 @@ from mapreduce.client import (
 app = typer.Typer(no_args_is_help=True, help="MapReduce: jobs that finish whatever is killed.")
 app.add_typer(mr_fs.app, name="fs")
 app.command("graph")(mr_graph.graph)
+app.command("lab")(
+    laboratory(
+        "mr",
+        "cluster.lab.mapreduce_experiments",
+        "The experiments of the MapReduce paper, with our scheduler in virtual time.",
+    )
+)
 
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
@@ -234,6 +243,8 @@ def _errors() -> Iterator[None]:
         raise Unhealthy(str(error)) from None
     except JobCancelled as error:
         raise Unhealthy(str(error)) from None
+    except MasterGone as error:
+        raise NotRunning(f"{error}; do: ring restart {error.master}") from None
     except NotReached as error:
         home = topology.home()
         if not running(home):
@@ -253,7 +264,7 @@ def _ask(use: Callable[[MapReduceClient], Awaitable[T]]) -> T:
     topology.load(home)
 
     async def go() -> T:
-        async with MapReduceClient.connect(home / "cluster.toml") as client:
+        async with MapReduceClient.connect(home / "cluster.toml", patient=False) as client:
             return await use(client)
 
     with _errors():

@@ -5,6 +5,7 @@ from __future__ import annotations
 MODULES = (
     "mapreduce.examples.grep",
     "mapreduce.examples.inverted_index",
+    "mapreduce.examples.inverted_index_by_record",
     "mapreduce.examples.loganalysis",
     "mapreduce.examples.pagerank",
     "mapreduce.examples.sort",

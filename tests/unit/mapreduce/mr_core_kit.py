@@ -42,12 +42,14 @@ class Cores:
         self.files: dict[tuple[str, str], int] = {}  # (path) of each map output that is there
         self.cut: set[tuple[str, str]] = set()  # (reader, holder) that cannot reach one another
         self.slow: dict[str, float] = {}
+        self.full: set[str] = set()  # workers whose disk is
         self.bad: dict[tuple[str, int], int] = {}  # (kind, index) -> record at which it dies
         self.temporaries: dict[str, object] = {}
         self.output: dict[str, object] = {}
         self.renames: list[tuple[str, str]] = []
         self.report: dict | None = None
         self.launched: list[tuple[float, str, str, int]] = []
+        self.offered: dict[str, str] = {}  # attempt -> its kind, of all that a worker was told
         self.killed: set[str] = set()
         self.start_master()
         for i in range(workers):
@@ -176,7 +178,9 @@ class Cores:
     def _orders(self, name, body):
         worker = self.workers[name]
         if worker is not None:
-            worker.receive(decode(Orders, body), self.now)
+            orders = decode(Orders, body)
+            self.offered.update((start.attempt, start.kind) for start in orders.start)
+            worker.receive(orders, self.now)
             self._do_worker(name)
 
     def _heard(self, body):
@@ -246,6 +250,8 @@ class Cores:
         record = self.bad.get((start.kind, start.index), 0)
         if start.attempt in self.killed:
             result = self._failed(result, "lost")
+        elif name in self.full:
+            result = self._failed(result, "disk")
         elif record and record not in start.skip:
             result = self._failed(result, "crashed", record)
         elif start.kind == MAP and mission.job.reduces:

@@ -96,6 +96,47 @@ def test_what_runs_while_the_master_is_away_is_adopted_and_not_run_twice():
     assert len(cores.launched) == 4
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_attempts_are_counted_over_all_lives_of_the_master(seed):
+    cores = ready(seed)
+    id = cores.submit(maps=9, reduces=2)
+    cores.run(lambda: f"job/{id}" in cores.durable)
+    for life in range(3):
+        cores.sleep(0.25 + 0.05 * seed % 0.4)
+        if life == 1:
+            cores.crash_worker("w2")
+            cores.start_worker("w2")
+            cores.sleep(0.3)  # the master has heard of it
+        cores.crash_master()
+        cores.sleep(0.3)
+        cores.start_master()
+    finished(cores, id, 9)
+    tasks = cores.master.jobs[id].outcome(cores.now).tasks
+    for kind in ("map", "reduce"):
+        offered = list(cores.offered.values()).count(kind)
+        # What died with its worker before a master that lived on had heard of it, nobody counts.
+        assert offered - 2 <= tasks[f"{kind}_attempts"] <= offered, (kind, tasks)
+    assert tasks["lost"] >= 1
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_an_earlier_life_counted_is_not_counted_again(seed):
+    cores = ready(seed)
+    id = cores.submit(maps=9, reduces=2)
+    for _ in range(4):
+        cores.sleep(0.4)
+        cores.crash_master()
+        cores.sleep(0.1)
+        cores.start_master()
+    finished(cores, id, 9)
+    outcome = cores.master.jobs[id].outcome(cores.now)
+    # No worker died: whatever one was told of is heard of sooner or later, and counts once. But
+    # for what was cancelled while the record of it was on its way to the disk with a dying master.
+    for kind in ("map", "reduce"):
+        offered = list(cores.offered.values()).count(kind)
+        assert offered - 2 <= outcome.tasks[f"{kind}_attempts"] <= offered
+
+
 def test_nothing_is_acknowledged_or_renamed_before_it_is_durable():
     cores = ready()
     id = cores.submit(maps=2, reduces=1)
@@ -129,6 +170,18 @@ def test_a_worker_that_heartbeats_but_cannot_be_reached_is_noticed():
     holders = {task.worker for task in cores.master.jobs[id].maps}
     readers = {task.worker for task in cores.master.jobs[id].reduces}
     assert "w3" not in holders or readers == {"w3"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_full_disk_fails_fast_and_burns_no_attempts(seed):
+    """One of two workers fails at once whatever it is given; the other is busy, and must do all."""
+    cores = ready(seed, workers=2)
+    cores.full, cores.slow["w1"] = {"w1"}, 0.01
+    id = cores.submit(maps=8, reduces=3)
+    finished(cores, id, 8, 3)
+    there = [(kind, index) for _, name, kind, index in cores.launched if name == "w1"]
+    assert len(there) == len(set(there)), "the same task there twice"
+    assert sum(kind == "map" for kind, _ in there) <= 3, "maps go where there is room for them"
 
 
 def test_a_straggler_gets_a_second_copy_and_only_one_of_them_counts():

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mr_kit import BY_RECORD, INDEX, SORT, WORDCOUNT, counted, lines, parts, run, text
 
-from mapreduce import fixed, splits
+from mapreduce import fixed, map_task, splits
 from mapreduce.errors import BadJob, JobFailed, RecordTooLong
 from mapreduce.job import Job
 from mapreduce.keys import descending, from_descending, hash_partition
@@ -130,6 +130,25 @@ def test_word_count_whatever_splits_reduces_and_memory(tmp_path, name, seed):
         )
     )
     assert lines(tmp_path / "out") == counted(data)
+
+
+@pytest.mark.parametrize("combine", [True, False])
+def test_a_mapping_is_spilled_within_the_budget(tmp_path, monkeypatch, combine):
+    """It may hold more than the budget; what is gathered of it, sorted and written, may not."""
+    data = b"\n".join(b"word%d" % (i * 7919 % 5000) for i in range(10_000))
+    largest = []
+
+    def write(self, pairs, whole=map_task.Gathering.write):
+        largest.append(sum(map_task.PAIR_BYTES + len(key) for key, _ in pairs))
+        whole(self, pairs)
+
+    monkeypatch.setattr(map_task.Gathering, "write", write)
+    budget = 1 << 16
+    outcome = run(job(tmp_path, data, memory_bytes=budget, combine=combine))
+    assert lines(tmp_path / "out") == counted(data)
+    assert len(largest) > 5
+    assert max(largest) <= budget + 1000
+    assert outcome.counters["mapreduce"]["map_output_records"] == 5000
 
 
 def test_the_sort_of_lines_is_that_of_the_c_locale(tmp_path):

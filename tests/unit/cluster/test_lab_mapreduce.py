@@ -1,0 +1,65 @@
+"""`ring mr lab`: smaller here than its figures, and with a scheduler that does wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.lab import mapreduce_experiments as lab
+from cluster.lab.mapreduce_cores import MB, Span, rate
+from mapreduce import late
+
+
+def failing(outcome) -> list[str]:
+    return [check.claim for check in outcome.checks if not check.holds]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A third of the maps, a quarter of the reduces."""
+    monkeypatch.setattr(lab, "MAPS", 120)
+    monkeypatch.setattr(lab, "REDUCES", 20)
+    monkeypatch.setattr(lab, "KILLED_AT_S", 6.0)
+    monkeypatch.setattr(lab, "SLOW", {"w7": 8.0})
+
+
+def test_rates_hold_every_byte():
+    spans = [Span("input", 0.3, 2.7, 24 * MB), Span("input", 1.0, 1.0, 3 * MB)]
+    spans[1:] = [Span("input", 1.0, 1.5, 3 * MB), Span("output", 0.0, 9.0, MB)]
+    found = rate(spans, "input", 0.5)
+    assert sum(value * 0.5 for _, value in found) == pytest.approx(27)
+    assert dict(found)[1.25] == pytest.approx(10 + 6)
+
+
+def test_grep(monkeypatch):
+    monkeypatch.setattr(lab, "MAPS", 240)
+    outcome = lab.grep(1)
+    assert failing(outcome) == []
+    assert len(outcome.panels) == 1
+
+
+def test_sort(small):
+    outcome = lab.sort(1)
+    assert failing(outcome) == []
+    assert len(outcome.panels) == 3
+
+
+def test_one_seed_one_history(small):
+    first, again = (
+        lab._run(3, lab.Machines(slow=lab.SLOW), reduces=8, kills={"w3": 5.0}) for _ in range(2)
+    )
+    other = lab._run(4, lab.Machines(slow=lab.SLOW), reduces=8, kills={"w3": 5.0})
+    assert first.cores.spans == again.cores.spans != other.cores.spans
+
+
+def test_a_master_that_copies_no_late_task_is_seen(small, monkeypatch):
+    monkeypatch.setattr(late, "choose", lambda *_: None)
+    found = failing(lab.sort(1))
+    assert "copies of late tasks that won" in found
+    assert any(claim.startswith("time without backup tasks") for claim in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", lab.EXPERIMENTS)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_at_full_size(name, seed):
+    assert failing(lab.EXPERIMENTS[name](seed)) == []
