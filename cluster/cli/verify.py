@@ -31,9 +31,10 @@ def verify(
 ) -> None:
     """The verdict on a recorded history. Exit status 0 valid, 1 invalid, 3 unknown."""
     from cluster.verify.foreign import read_history
+    from cluster.verify.forms import NoModel, model_of
     from cluster.verify.history import HistoryError
     from cluster.verify.invariants import judge_events, read_node_events
-    from cluster.verify.verdict import KNOWN, STATUS, NoModel, judge_history, model_of
+    from cluster.verify.verdict import KNOWN, STATUS, judge_history
 
     if model and model not in KNOWN:
         raise Usage(f"there is no model {model!r}; there are: {', '.join(KNOWN)}")

@@ -40,6 +40,11 @@ class Watched(Ring):
         """What each node says is wrong with it, and how often that has struck."""
         return self._ask("faults", changes={name: {} for name in self.status()})["faults"]
 
+    def told_by_all(self) -> dict[str, dict] | None:
+        """The same, once nobody is about to start."""
+        found = self.told()
+        return None if any("error" in answer for answer in found.values()) else found
+
     def _ask(self, what: str, **arguments) -> dict:
         with Control(self.home) as control:
             return control.ask(what, **arguments)
@@ -61,7 +66,7 @@ def ring(cluster):
     yield cluster
     if any(row["pid"] == 0 for row in cluster.status().values()):
         cluster("restart", "all")
-    wrong = cluster.told().values()
+    wrong = cluster.wait(cluster.told_by_all, "answers of all nodes").values()
     for part, command in (("links", "net"), ("disk", "disk"), ("clock", "clock")):
         if any(set(answer[part]) - {"power_cut"} for answer in wrong):
             cluster(command, "heal")
