@@ -67,8 +67,12 @@ def _any(value: Any) -> bool:
     return True
 
 
+def _truth(value: Any) -> bool:
+    return type(value) is bool
+
+
 ANYTHING: Final = _Form("anything", _any)
-_TRUTH: Final = _Form("true or false", lambda v: type(v) is bool)
+_TRUTH: Final = _Form("true or false", _truth)
 _TOKEN: Final = _Form("a token, which is a number", _number)
 _REVISION: Final = _Form("a revision, which is a whole number", _whole)
 _AMOUNT: Final = _Form("a whole number", _whole)
@@ -79,10 +83,6 @@ _ROWS: Final = _Form(
     "rows [revision, key, value or null]",
     lambda v: isinstance(v, tuple) and all(_pair_of(row, _whole, _any, _any) for row in v),
 )
-
-
-def _truth(value: Any) -> bool:
-    return type(value) is bool
 
 
 def _or_null(form: _Form) -> _Form:
@@ -114,7 +114,7 @@ FORMS: Final[dict[str, dict[str, _Call]]] = {
     "queue": {"enqueue": _FREE, "dequeue": _FREE},
     "lock": {
         "acquire": _Call(ANYTHING, _or_null(_TOKEN)),
-        "release": _Call(_TOKEN, ANYTHING),
+        "release": _Call(_TOKEN, _TRUTH),
     },
     APPENDS: {"txn": _Call(_LIST, _LIST)},
     "counter": {"add": _Call(_AMOUNT, ANYTHING), "read": _Call(ANYTHING, _AMOUNT)},
