@@ -155,7 +155,7 @@ class System(Protocol):
         """It runs for so much of the time; 1: all of it."""
 
     async def faults(self, node: str, change: dict[str, Any]) -> dict[str, Any]:
-        """As netstack.runtime.faults; the description afterwards, with `wall` and `steady`."""
+        """Take a change as netstack.runtime.faults does; its description of all that is wrong."""
 
     def address(self, node: str) -> str:
         """host:port, as in the links of `faults`."""

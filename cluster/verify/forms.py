@@ -142,8 +142,10 @@ FORMS: Final[dict[str, dict[str, _Call]]] = {
             _or_null(
                 _Form(
                     "a map with token and until, two numbers",
-                    lambda v: _has(v, "token", "until")
-                    and all(_number(dict(v)[name]) for name in ("token", "until")),
+                    lambda v: (
+                        _has(v, "token", "until")
+                        and all(_number(dict(v)[name]) for name in ("token", "until"))
+                    ),
                 )
             ),
         ),

@@ -152,7 +152,7 @@ SWAPS = """
     [
         ("", OK, False, INVALID),  # 3 was there, so it had to hold
         (", :error :connection-refused", FAIL, UNKNOWN, VALID),
-        (", :error [:not-leader \"n2\"]", FAIL, UNKNOWN, VALID),
+        (', :error [:not-leader "n2"]', FAIL, UNKNOWN, VALID),
     ],
 )
 def test_a_swap_that_was_never_made_was_compared_with_nothing(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -59,13 +57,18 @@ def test_every_model_has_its_forms():
 def test_it_is_judged_by_what_it_fits_or_refused_with_what_does_not(model, recorded):
     """Each by each: never a traceback, and no verdict on what the model does not know."""
     rows = RECORDED[recorded]
-    words = {f for f, _, _ in rows}
+    told = verdict_or_sentence(rows, model)
+    if {f for f, _, _ in rows} <= set(FORMS[model]) and recorded == model:
+        assert told in ("valid", "invalid", "unknown")
+    if not {f for f, _, _ in rows} <= set(FORMS[model]):
+        assert f": {model} knows " in told
+
+
+def verdict_or_sentence(rows, model) -> str:
     try:
-        judge_history(history(*rows), model, limit_s=10)
+        return judge_history(history(*rows), model, limit_s=5).verdict
     except HistoryError as error:
-        assert model in str(error)
-    else:
-        assert words <= set(FORMS[model])
+        return str(error)
 
 
 def test_a_counter_that_is_judged_as_a_set_is_refused_with_its_answer():
@@ -86,7 +89,7 @@ def test_where_nobody_can_tell_it_has_to_be_said(rows, which):
 
 
 def test_answers_of_nobodys_form_are_told():
-    with pytest.raises(HistoryError, match="add of set-full|read of set-full"):
+    with pytest.raises(HistoryError, match="read of set-full is answered"):
         model_of(history(("add", 1, None), ("read", None, "many")))
 
 
@@ -119,11 +122,6 @@ def test_whatever_is_recorded_gets_a_verdict_or_a_sentence(model):
     @settings(max_examples=150, deadline=None)
     @given(rows)
     def judged(drawn):
-        try:
-            found = judge_history(history(*drawn), model, limit_s=5)
-        except HistoryError as error:
-            assert str(error)
-        else:
-            assert json.dumps(found.to_json())
+        assert verdict_or_sentence(drawn, model)
 
     judged()
