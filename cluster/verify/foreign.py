@@ -218,11 +218,11 @@ def _calls_and_returns(lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _porcupine(line: dict[str, Any], number: int) -> tuple[Any, str, Any, float, float | None, Any]:
     """Who asked for what, when; and when it returned, with what."""
-    asked, called = line.get("Input"), line.get("Call")
+    asked: Any = line.get("Input")
+    called: Any = line.get("Call")
     returned, output = line.get("Return"), line.get("Output") or {}
-    if not isinstance(asked, dict) or not isinstance(asked.get("Op"), str):
-        called = None
-    if type(called) not in (int, float) or "ClientId" not in line:
+    named = isinstance(asked, dict) and isinstance(asked.get("Op"), str)
+    if not named or type(called) not in (int, float) or "ClientId" not in line:
         raise HistoryError(f"line {number}: needs ClientId, Input.Op and Call")
     if type(returned) not in (int, float, type(None)) or not isinstance(output, dict):
         raise HistoryError(f"line {number}: Return is a time, and Output a map")
