@@ -472,7 +472,6 @@ ZOO = (
         NEW_LEADERS,
         scenario="watch",
         seeds=3,
-        live=True,
     ),
     Bug(
         "watches",
