@@ -28,6 +28,7 @@ PUT, DELETE, TXN, COMPACT, LEASE_GRANT, LEASE_REVOKE, RANGE = range(7)
 
 KEY_BYTES_MAX: Final = 4096
 VALUE_BYTES_MAX: Final = 1024 * 1024
+ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024  # keys and values in one answer
 COMMAND_BYTES_MAX: Final = 2 * 1024 * 1024  # a transaction whole; etcd's is 1.5 MiB
 TXN_OPS_MAX: Final = 128  # etcd's limit
 TXN_OPS_TOTAL: Final = 512  # with nested ones, which are compared with each other

@@ -207,7 +207,8 @@ class Raft:
         if self.snapshot is not None and meta.index <= self.snapshot[0].index:
             return
         self.snapshot = (meta, data)
-        keep_from = max(self.log.snapshot_index, meta.index - self.options.keep_entries)
+        options = self.options
+        keep_from = self.log.back_from(meta.index, options.keep_entries, options.keep_bytes)
         term = self.log.term_at(keep_from)
         assert term is not None
         self.log.compact(keep_from, term)

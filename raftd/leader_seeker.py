@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from typing import Any, Final
 
 from netstack.rpc.client import RpcClient
@@ -26,6 +27,7 @@ from netstack.rpc.node import RpcNode
 from netstack.runtime.endpoint import Address
 from raftd import commands as c
 from raftd.results import NotReached, OutcomeUnknown, Refused
+from raftd.sessions import ANSWERS_MAX
 
 SERVICE: Final = "raft"
 
@@ -36,6 +38,9 @@ SUSPECT_S = 0.06
 HELLO_S = 0.3
 # Between attempts while there is no leader: an election takes 150 to 300 ms.
 PAUSE_S = 0.01
+# Writes from the oldest that is open to the newest. The store keeps the answers to all of these,
+# twice as many at the most (sessions.py); the next wait for their turn here.
+OPEN_MAX: Final = ANSWERS_MAX // 2
 
 
 class LeaderSeeker:
@@ -57,6 +62,7 @@ class LeaderSeeker:
         self._session = node.runtime.entropy(c.SESSION_BYTES)
         self._sequence = 0
         self._open: dict[int, None] = {}
+        self._queue: deque[asyncio.Future[int]] = deque()  # writes that wait for their turn
         self._finding: asyncio.Task[None] | None = None
         self._waiting = 0
         self._answered_at = 0.0
@@ -83,9 +89,8 @@ class LeaderSeeker:
 
     async def _execute(self, op: list[Any], timeout_s: float) -> list[Any]:
         """A write, exactly once."""
-        self._sequence += 1
-        sequence = self._sequence
-        self._open[sequence] = None
+        deadline = self._now() + timeout_s
+        sequence = await self._turn_to_write(timeout_s)
         sent_before = False
 
         def command() -> bytes:
@@ -95,7 +100,6 @@ class LeaderSeeker:
             )
 
         try:
-            deadline = self._now() + timeout_s
             while True:
                 client = await self._leader_client(deadline, sent_before)
                 try:
@@ -120,7 +124,39 @@ class LeaderSeeker:
                         raise OutcomeUnknown(answer[2])
                     raise Refused(answer[1], answer[2])
         finally:
-            del self._open[sequence]
+            self._written(sequence)
+
+    async def _turn_to_write(self, timeout_s: float) -> int:
+        """The number of a write that may begin; `_written` ends it."""
+        if not self._queue and self._has_room():
+            return self._begin()
+        turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self._written(turn.result())
+            if isinstance(error, TimeoutError):
+                message = f"{OPEN_MAX} writes of this client are open already"
+                raise NotReached(message) from None
+            raise
+
+    def _has_room(self) -> bool:
+        return self._sequence - next(iter(self._open), self._sequence) < OPEN_MAX - 1
+
+    def _begin(self) -> int:
+        self._sequence += 1
+        self._open[self._sequence] = None
+        return self._sequence
+
+    def _written(self, sequence: int) -> None:
+        del self._open[sequence]
+        while self._queue and self._has_room():
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(self._begin())
 
     async def _ask_leader(
         self, method: str, body: Any, timeout_s: float, attempt_s: float = ATTEMPT_S

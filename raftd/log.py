@@ -123,6 +123,15 @@ class RaftLog:
         self._entries = self._entries[len(self._entries) - kept :] if kept else []
         self.snapshot_index, self.snapshot_term = index, term
 
+    def back_from(self, index: int, count: int, nbytes: int) -> int:
+        """Where the last entries up to `index` begin that are at most so many, and so large."""
+        position = index - self.snapshot_index
+        lowest = max(0, position - count)
+        while position > lowest and nbytes >= (size := len(self._entries[position - 1].data)):
+            nbytes -= size
+            position -= 1
+        return self.snapshot_index + position
+
     def last_at_or_below(self, index: int, term: int) -> int:
         """The highest index <= `index` whose term is <= `term`; at least the snapshot's."""
         index = min(index, self.last_index)

@@ -35,8 +35,8 @@ class RaftOptions:
         that has lost its majority must not fill its leader's memory.
     snapshot_chunk_bytes
         Piece of a snapshot in one message.
-    keep_entries
-        Entries kept behind a snapshot, for followers that are only a little behind.
+    keep_entries, keep_bytes
+        What is kept behind a snapshot at the most, for followers that are only a little behind.
     caught_up_entries
         A learner this near to the end of the log is promoted.
     """
@@ -52,6 +52,7 @@ class RaftOptions:
     max_uncommitted_bytes: int = 64 * 1024 * 1024
     snapshot_chunk_bytes: int = 256 * 1024
     keep_entries: int = 2048
+    keep_bytes: int = 16 * 1024 * 1024
     caught_up_entries: int = 64
 
     def __post_init__(self) -> None:

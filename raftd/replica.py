@@ -46,6 +46,9 @@ from raftd.wal import DamagedLog, Wal
 
 METHOD: Final = "raft"
 
+# Of commands since the last snapshot: then the next is due, however few they are.
+LOG_BYTES_MAX: Final = 64 * 1024 * 1024
+
 # How often a full disk is tried again.
 DISK_RETRY_S: Final = 0.2
 # Time between two events that tell of the log's progress: a picture, not a copy of it.
@@ -144,10 +147,10 @@ class Replica:
 
     def propose(self, command: bytes, answered: Answered) -> None:
         """Have a command applied; `answered` is called once, soon or late."""
-        if self.disk_full:
-            answered(None, DiskFull("the disk is full; nothing is written until there is room"))
-        elif self.core.leading is None:
+        if self.core.leading is None:
             answered(None, NotLeader(self.core.leader_name))
+        elif self.disk_full:
+            answered(None, DiskFull("the disk is full; nothing is written until there is room"))
         else:
             self._proposals.append((command, answered))
             self.touch()
@@ -165,7 +168,12 @@ class Replica:
             self.counters["malformed"] += 1
             self._runtime.events.emit("raft.malformed", source=source, cause=str(error))
             return
-        self.core.receive(message, source, self._now())
+        try:
+            self.core.receive(message, source, self._now())
+        except AssertionError as error:
+            # An invariant does not hold: whatever this node did from here on would be worse.
+            self._runtime.fatal(error, "raft")
+            return
         self.touch()
 
     def touch(self) -> None:
@@ -251,7 +259,7 @@ class Replica:
             index = self.core.propose([command for command, _ in batch], now)
         except (NotLeader, Overloaded) as error:
             for _, answered in batch:
-                answered(None, error)
+                self._tell(answered, None, error)
             return
         term = self.core.term
         waiters = self._waiters
@@ -305,7 +313,7 @@ class Replica:
         if not self.disk_full:
             self.disk_full, self.core.writable = True, False
             self._runtime.events.emit("disk.full", cause="commands are refused until there is room")
-            self.hand_over()
+        self.hand_over()  # again each time: those who could take over may have been slow before
         self._to_write = batch + self._to_write
         self._writing = True  # nothing else is written before this
 
@@ -337,9 +345,10 @@ class Replica:
                 if waiter is not None:
                     term, answered = waiter
                     if term == entry.term:
-                        answered(answer, None)
+                        self._tell(answered, answer, None)
                     else:
-                        answered(None, LeadershipLost("another leader's entry took the place"))
+                        lost = LeadershipLost("another leader's entry took the place")
+                        self._tell(answered, None, lost)
         if self._confirmed:
             self._serve_confirmed()
         self._maybe_snapshot()
@@ -364,7 +373,7 @@ class Replica:
         self._snapshot_due = self._next_snapshot(output.meta.index)
         self._log_bytes, self._state_bytes = 0, len(output.data)
         for _, answered in list(self._waiters.values()):
-            answered(None, LeadershipLost("the state was replaced by the leader's"))
+            self._tell(answered, None, LeadershipLost("the state was replaced by the leader's"))
         self._waiters.clear()
         self._serve_confirmed()
         if self.on_membership is not None:
@@ -378,7 +387,8 @@ class Replica:
     def _maybe_snapshot(self) -> None:
         """When the log has grown as long as the state it makes: its upkeep is a constant factor."""
         index = self.store.applied_index
-        if self._snapshotting or index < self._snapshot_due or self._log_bytes < self._state_bytes:
+        due = index >= self._snapshot_due or self._log_bytes >= LOG_BYTES_MAX
+        if self._snapshotting or not due or self._log_bytes < self._state_bytes:
             return
         term = self.core.log.term_at(index)
         if term is None:
@@ -439,11 +449,18 @@ class Replica:
     def _serve(self, waiting: list[Callable[[Exception | None], None]]) -> None:
         self.counters["reads"] += len(waiting)
         for ready in waiting:
-            ready(None)
+            self._tell(ready, None)
+
+    def _tell(self, callback: Callable[..., None], *outcome: Any) -> None:
+        """One who asked. A bug of his must not keep from the store what follows."""
+        try:
+            callback(*outcome)
+        except Exception as error:
+            self._runtime.events.emit("raft.callback_error", error=repr(error))
 
     def _read_failed(self, output: ReadFailed) -> None:
         for ready in self._reads.pop(output.token, []):
-            ready(NotLeader(self.core.leader_name))
+            self._tell(ready, NotLeader(self.core.leader_name))
 
     # -- roles
 
@@ -457,11 +474,11 @@ class Replica:
         # Whatever we proposed or forwarded may or may not come about; who asked must ask again.
         waiters, self._waiters = self._waiters, {}
         for _, answered in waiters.values():
-            answered(None, LeadershipLost("this node no longer leads"))
+            self._tell(answered, None, LeadershipLost("this node no longer leads"))
         reads, self._reads = self._reads, {}
         for waiting in reads.values():
             for ready in waiting:
-                ready(NotLeader(self.core.leader_name))
+                self._tell(ready, NotLeader(self.core.leader_name))
 
     def _lease_changed(self, lease_id: int, ttl_s: int) -> None:
         if self.core.role == LEADER:

@@ -29,10 +29,12 @@ from netstack.rpc.errors import (
     Overloaded,
     RpcError,
     Unavailable,
+    brief,
 )
 from netstack.rpc.node import RpcNode
 from netstack.rpc.service import Call
 from netstack.runtime.config import ClusterConfig
+from netstack.runtime.endpoint import Address
 from netstack.runtime.runtime import Runtime
 from netstack.transport.config import TransportConfig
 from raftd import commands as c
@@ -45,9 +47,6 @@ from raftd.watch import PROGRESS_S, Event, WatchCompacted
 from security.identity import Identity
 
 SERVICE = "raft"
-
-# Keys and values in one message of an answer; the rest is asked for, or follows.
-ANSWER_BYTES_MAX = 4 * 1024 * 1024
 
 # Expired leases are looked for this often while this node leads.
 LEASE_TICK_S = 0.1
@@ -67,6 +66,7 @@ class RaftService:
         self.node: RpcNode
         self._runtime: Runtime
         self._lease_sequence = 0
+        self._linked: set[str] = set()  # members, by the log, when it was last looked at
 
     def __repr__(self) -> str:
         return f"<RaftService {self.replica!r}>"
@@ -112,11 +112,16 @@ class RaftService:
         self.replica.receive(body, connection.peer_name)
 
     def _members_changed(self) -> None:
-        """Have a link to everybody whom the log names."""
-        for name, address in self.replica.core.membership.addresses.items():
+        """Have a link to everybody whom the log names, and to nobody who has left."""
+        members = self.replica.core.membership.addresses
+        for name, address in members.items():
             if name != self._runtime.node:
                 self._addresses[name] = address
                 self.node.link(name, address, SERVICE)
+        for name in self._linked - set(members):
+            del self._addresses[name]
+            self._runtime.spawn(self.node.unlink(name), f"unlink {name}")
+        self._linked = set(members) - {self._runtime.node}
 
     # -- keys
 
@@ -164,6 +169,8 @@ class RaftService:
         if not isinstance(body, list) or len(body) != 7:
             raise BadRequest("kv.range: expected seven fields")
         *fields, serializable = body
+        if type(serializable) is not bool:
+            raise BadRequest(f"serializable: expected bool, got {brief(serializable)}")
         try:
             c.check_op([c.RANGE, *fields])
         except c.BadCommand as error:
@@ -228,6 +235,7 @@ class RaftService:
 
     def _lease_keep(self, lease_id: Any, call: Call) -> None:
         replica = self.replica
+        _check_lease(lease_id)
         if not replica.is_leader:
             raise self._as_rpc_error(raft_errors.NotLeader(replica.core.leader_name))
 
@@ -247,6 +255,7 @@ class RaftService:
 
     def _lease_ttl(self, lease_id: Any, call: Call) -> None:
         replica = self.replica
+        _check_lease(lease_id)
         if not replica.is_leader:
             raise self._as_rpc_error(raft_errors.NotLeader(replica.core.leader_name))
         ttl_s = replica.store.leases.get(lease_id)
@@ -285,13 +294,8 @@ class RaftService:
 
     async def _members(self, body: Any, call: Call) -> dict[str, Any]:
         """Add as learners, promote when caught up, remove: each step waits for the one before."""
-        if not isinstance(body, dict):
-            raise BadRequest("raft.members: expected a map with add and remove")
         core = self.replica.core
-        newcomers = {
-            name: (str(host), int(port)) for name, (host, port) in body.get("add", {}).items()
-        }
-        gone = list(body.get("remove", ()))
+        newcomers, gone = _changes(body)
         try:
             if newcomers:
                 missing = {n: a for n, a in newcomers.items() if n not in core.membership.voters}
@@ -404,12 +408,33 @@ class RaftService:
         await self.replica.stop()
 
 
+def _check_lease(lease_id: Any) -> None:
+    if type(lease_id) is not int:
+        raise BadRequest(f"a lease is a number, not {brief(lease_id)}")
+
+
+def _changes(body: Any) -> tuple[dict[str, Address], list[str]]:
+    """(who is to be added, who removed) of a raft.members; raises BadRequest."""
+    if not isinstance(body, dict) or not set(body) <= {"add", "remove"}:
+        raise BadRequest("raft.members: expected a map with add and remove")
+    add, remove = body.get("add", {}), body.get("remove", [])
+    if not isinstance(add, dict):
+        raise BadRequest(f"add: expected a map of names to addresses, got {brief(add)}")
+    for name, address in add.items():
+        fits = isinstance(address, list) and list(map(type, address)) == [str, int]
+        if type(name) is not str or not fits:
+            raise BadRequest(f"add: expected name: [host, port], got {brief({name: address})}")
+    if not isinstance(remove, list) or not all(type(name) is str for name in remove):
+        raise BadRequest(f"remove: expected a list of names, got {brief(remove)}")
+    return {name: (host, port) for name, (host, port) in add.items()}, remove
+
+
 def _page(pairs: list[KeyValue]) -> list[KeyValue]:
     """As many of the first pairs as fit one message; at least one."""
     size = 0
     for i, pair in enumerate(pairs):
         size += len(pair.key) + len(pair.value)
-        if size > ANSWER_BYTES_MAX and i:
+        if size > c.ANSWER_BYTES_MAX and i:
             return pairs[:i]
     return pairs
 
@@ -421,7 +446,7 @@ def _parts(events: list[Event]) -> Iterator[tuple[list[Event], bool]]:
     for event in events:
         for pair in event:
             size += len(pair.key) + len(pair.value) if pair is not None else 0
-        if size > ANSWER_BYTES_MAX and part:
+        if size > c.ANSWER_BYTES_MAX and part:
             yield part, True
             part, size = [], 0
         part.append(event)

@@ -26,8 +26,8 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, NamedTuple
 
 import msgpack
 from sortedcontainers import SortedList
@@ -150,6 +150,8 @@ class Store:
             for history in (self._histories[k] for k in self._keys_in(key, range_end))
             if history[-1].version
         ]
+        if prev and _bytes_of(gone) > c.ANSWER_BYTES_MAX:
+            return _TOO_LARGE
         for old in gone:
             self._delete_one(old)
         revision = self.revision + 1 if gone or self._changes else self.revision
@@ -167,10 +169,49 @@ class Store:
         missing = self._missing_lease(then) or self._missing_lease(otherwise)
         if missing:
             return [FAILED, "no-lease", f"lease {missing} does not exist"]
+        try:
+            plan = self._plan(compares, then, otherwise)
+        except (Compacted, FutureRevision) as error:
+            return _not_readable(error)
+        if self._answer_bytes(plan) > c.ANSWER_BYTES_MAX:
+            return _TOO_LARGE
+        return self._carry_out(plan)
+
+    def _plan(self, compares: list[Any], then: list[Any], otherwise: list[Any]) -> _Plan:
+        """Which branches are taken, all by the state before; raises what keeps it from a read."""
         succeeded = all(self._holds(*compare) for compare in compares)
-        answers = [_OPERATIONS[op[0]](self, *op[1:]) for op in (then if succeeded else otherwise)]
+        steps: list[Any] = []
+        for op in then if succeeded else otherwise:
+            if op[0] == c.RANGE:
+                self._check_revision(op[3])
+            steps.append(self._plan(*op[1:]) if op[0] == c.TXN else op)
+        return _Plan(succeeded, steps)
+
+    def _carry_out(self, plan: _Plan) -> list[Any]:
+        answers = [
+            self._carry_out(step)
+            if isinstance(step, _Plan)
+            else _OPERATIONS[step[0]](self, *step[1:])
+            for step in plan.steps
+        ]
         revision = self.revision + 1 if self._changes else self.revision
-        return [OK, revision, succeeded, answers]
+        return [OK, revision, plan.succeeded, answers]
+
+    def _answer_bytes(self, plan: _Plan) -> int:
+        """Of the pairs in its answer, by the state before."""
+        size = 0
+        for step in plan.steps:
+            if isinstance(step, _Plan):
+                size += self._answer_bytes(step)
+            elif step[0] == c.PUT and step[4]:
+                size += _bytes_of(self.range(step[1])[0])
+            elif step[0] == c.DELETE and step[3]:
+                size += _bytes_of(self.range(step[1], step[2])[0])
+            elif step[0] == c.RANGE:
+                *where, keys_only, count_only = step[1:]
+                found = self.range(*where, keys_only=keys_only, count_only=count_only)
+                size += _bytes_of(found[0])
+        return size
 
     def _missing_lease(self, ops: list[Any]) -> int:
         for op in ops:
@@ -250,7 +291,7 @@ class Store:
                 key, range_end, revision, limit, keys_only=keys_only, count_only=count_only
             )
         except (Compacted, FutureRevision) as error:
-            return [FAILED, "compacted" if isinstance(error, Compacted) else "future", str(error)]
+            return _not_readable(error)
         return [OK, self.revision, pairs, more, count]
 
     # -- reading
@@ -275,10 +316,7 @@ class Store:
         `count` is of all that match; `more` says that the limit left some out. Raises Compacted or
         FutureRevision.
         """
-        if revision > self.revision:
-            raise FutureRevision(f"revision {revision} has not happened yet; it is {self.revision}")
-        if revision and revision < self.compacted:
-            raise Compacted(revision, self.compacted - 1)
+        self._check_revision(revision)
         if not range_end and not revision:
             pair = self.get(key)
             found = [pair] if pair is not None else []
@@ -297,6 +335,12 @@ class Store:
         if keys_only:
             found = [kv._replace(value=b"") for kv in found]
         return found, more, count
+
+    def _check_revision(self, revision: int) -> None:
+        if revision > self.revision:
+            raise FutureRevision(f"revision {revision} has not happened yet; it is {self.revision}")
+        if revision and revision < self.compacted:
+            raise Compacted(revision, self.compacted - 1)
 
     def _keys_in(self, key: bytes, range_end: bytes) -> list[bytes]:
         if not range_end:
@@ -396,6 +440,28 @@ class Frozen:
     def encode(self) -> bytes:
         """The snapshot's bytes."""
         return b"".join(self.parts())
+
+
+class _Plan(NamedTuple):
+    """A transaction whose branches are decided: operations, and plans of those within it."""
+
+    succeeded: bool
+    steps: list[Any]
+
+
+_TOO_LARGE: Final = [
+    FAILED,
+    "too-large",
+    f"the answer would be over {c.ANSWER_BYTES_MAX} bytes; nothing was changed: ask for less",
+]
+
+
+def _bytes_of(pairs: Iterable[KeyValue]) -> int:
+    return sum(len(pair.key) + len(pair.value) for pair in pairs)
+
+
+def _not_readable(error: Compacted | FutureRevision) -> list[Any]:
+    return [FAILED, "compacted" if isinstance(error, Compacted) else "future", str(error)]
 
 
 _OPERATIONS: Final[dict[int, Any]] = {

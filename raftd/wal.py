@@ -101,15 +101,17 @@ class Wal:
     def append(self, persists: Sequence[Persist]) -> None:
         """Make a batch durable: returns when it is. After an OSError nobody knows what is."""
         items: list[list[Any]] = []
+        # What the log holds changes with the sync. A segment that begins before it must not tell of
+        # a commit whose entries are not there yet: those that they replace would be applied.
+        hard_state, last_index = self._hard_state, self._last_index
         for persist in persists:
             if persist.snapshot is not None:
                 meta, data = persist.snapshot
                 save(self._disk, meta, [data])
-                self._last_index = meta.index
-            if persist.hard_state is not None:
-                self._hard_state = persist.hard_state
+                last_index = meta.index
+            hard_state = persist.hard_state or hard_state
             if persist.entries:
-                self._last_index = persist.entries[-1].index
+                last_index = persist.entries[-1].index
             items.append(
                 [
                     persist.snapshot[0].index if persist.snapshot is not None else None,
@@ -120,7 +122,8 @@ class Wal:
             )
         if any(item[0] is not None or item[1] or item[2] or item[3] for item in items):
             self._write(msgpack.packb(items))
-            self._segments[self._name] = max(self._segments[self._name], self._last_index)
+            self._segments[self._name] = max(self._segments[self._name], last_index)
+        self._hard_state, self._last_index = hard_state, last_index
 
     def _write(self, payload: bytes) -> None:
         record_bytes = _padded(HEADER.size + len(payload))
@@ -162,7 +165,7 @@ class Wal:
         self._offset = len(first)
 
     def _reset_item(self) -> list[Any]:
-        """Opens a segment: the hard state of now; what follows does not need what came before."""
+        """Opens a segment: the hard state so far; what follows does not need what came before."""
         return [None, None, [], _pack_hard_state(self._hard_state)]
 
     def forget_before(self, index: int) -> None:

@@ -32,14 +32,12 @@ class BusyPoll:
     def __repr__(self) -> str:
         return f"<BusyPoll {'spinning' if self._spinning else 'asleep'} spin_s={self._spin_s}>"
 
-    def stir(self) -> float:
-        """There was work; returns how many seconds ago the last was."""
-        now = time.monotonic()
-        since_s, self._at = now - self._at, now
+    def stir(self) -> None:
+        """There was work."""
+        self._at = time.monotonic()
         if not self._spinning and self._spin_s > 0:
             self._spinning = True
             self._loop.call_soon(self._spin)
-        return since_s
 
     def stop(self) -> None:
         """Sleep from now on."""

@@ -123,6 +123,15 @@ async def _run(
         ended.set()
 
     runtime.on_fatal = fail
+
+    def unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if error is not None and "handle" in context:
+            # A callback stopped in the middle of what it did: nobody knows what is left of it.
+            runtime.fatal(error, "a callback")
+        loop.default_exception_handler(context)
+
+    asyncio.get_running_loop().set_exception_handler(unhandled)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
 
@@ -157,6 +166,7 @@ async def _run(
             await _attempt(runtime, "drain", _drain(service, runtime))
         await _attempt(runtime, "stop", service.stop())
     runtime.on_fatal = None
+    asyncio.get_running_loop().set_exception_handler(None)
     await runtime.cancel_tasks()
     reason = failures[0] if failures else None
     runtime.events.emit("node.stop", cause=None if reason is None else str(reason))

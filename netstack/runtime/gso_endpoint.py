@@ -6,15 +6,17 @@
 
 A sendto costs as much as all that Python does for a packet of 1,200 bytes; a train costs one. No
 queue, no future and no task is between the kernel and the receiver: the loop's callback reads the
-socket until it is empty, or one datagram as long as they come one at a time.
+socket until it is empty, or has had its share.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import socket
 import struct
+import termios
 from collections.abc import Sequence
 from typing import Final
 
@@ -34,11 +36,10 @@ DATAGRAM_BYTES_MAX: Final = 65_535
 ANCILLARY_BYTES: Final = 2 * socket.CMSG_SPACE(4)  # a train's segment size, and the two ECN bits
 ECN_BITS: Final = 3
 
-# Datagrams taken in a row, or a train more, so that a flood cannot starve timers.
+# Datagrams, and bytes, taken in a row, or a train more: a flood cannot starve timers, and who sends
+# hears of the first before the last has been read.
 BURST_MAX: Final = 256
-
-# Since the last datagram: a burst's next one comes sooner, and the answer to an answer later.
-ALONE_S: Final = 20e-6
+BURST_BYTES: Final = 512 * 1024
 
 _SIZE: Final = struct.Struct("=H")
 _GRO_SIZE: Final = struct.Struct("=i")
@@ -65,7 +66,7 @@ class GsoEndpoint(UdpSender):
         self._loop = asyncio.get_running_loop()
         self._busy = BusyPoll(self._loop)
         self._trains = True  # until the device turns out not to take them
-        self._alone = False  # datagrams come one at a time
+        self._waiting = bytearray(_GRO_SIZE.size)
         self._loop.add_reader(sock.fileno(), self._readable)
 
     @classmethod
@@ -122,34 +123,33 @@ class GsoEndpoint(UdpSender):
         self._socket.close()
 
     def _readable(self) -> None:
-        receive, receiver = self._socket.recvmsg, self._receiver
-        alone = self._alone
-        taken = 0
-        while taken < BURST_MAX:
+        sock, receiver, waiting = self._socket, self._receiver, self._waiting
+        taken = taken_bytes = 0
+        while taken < BURST_MAX and taken_bytes < BURST_BYTES:
             taken += 1
             try:
-                data, ancillary, _, source = receive(DATAGRAM_BYTES_MAX, ANCILLARY_BYTES)
+                data, ancillary, _, source = sock.recvmsg(DATAGRAM_BYTES_MAX, ANCILLARY_BYTES)
             except BlockingIOError:
                 break
             except OSError:
                 continue  # an ICMP error of an earlier send; the transport's timers will know
-            if receiver is None:
-                continue
+            taken_bytes += len(data)
             mark = size = 0
             for level, _, value in ancillary:
                 if level == SOL_UDP:
                     (size,) = _GRO_SIZE.unpack(value)
                 else:
                     mark = value[0] & ECN_BITS
+            train: Sequence[bytes] = (data,)
             if size:
                 train = [data[at : at + size] for at in range(0, len(data), size)]
                 taken += len(train)
+            if receiver is not None:
                 receiver(train, source, mark)
-            else:
-                receiver((data,), source, mark)
-                if alone:
-                    break  # if there is another after all, the loop calls again
-        silence_s = self._busy.stir()
-        # Requests and answers: to ask for a second one, and be told that there is none, costs as
-        # much as the call that brought the first.
-        self._alone = taken <= (1 if alone else 2) and silence_s > ALONE_S
+            # Is there another? To be told by an exception that there is none costs four times this.
+            if sock.fileno() < 0:
+                break  # the receiver has closed it
+            fcntl.ioctl(sock, termios.FIONREAD, waiting)
+            if not any(waiting):
+                break
+        self._busy.stir()

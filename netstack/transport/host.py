@@ -37,7 +37,6 @@ from netstack.transport.errors import (
     PeerRejected,
 )
 from netstack.transport.handshake import Context, Initiator, Parameters, Responder
-from netstack.transport.outgoing import BURST_PACKETS_MAX
 from netstack.transport.packet import Malformed
 from netstack.transport.peer import NEVER, Challenge, InitialKey, Peer
 from netstack.transport.qlog_file import open_trace
@@ -443,7 +442,7 @@ class Host:
             datagrams = connection.datagrams_to_send(now)
             if datagrams:
                 self._send(datagrams, peer.address, connection.outgoing.ecn.codepoint)
-                if len(datagrams) >= BURST_PACKETS_MAX:
+                if len(datagrams) >= connection.outgoing.burst:
                     self.touch(peer)
             deadline = connection.next_deadline()
             peer.deadline = NEVER if deadline is None else deadline

@@ -27,8 +27,11 @@ from netstack.transport.rtt import ESTIMATORS
 from netstack.transport.stream_set import StreamSet
 from security.channel import Session
 
-# Packets built in one go; what is left goes in the next turn of the loop, after others had theirs.
+# Packets and bytes built in one go; what is left goes in the next turn of the loop, after others
+# had theirs: the peer works on these meanwhile, and they are still in the processor's cache when
+# the kernel copies them.
 BURST_PACKETS_MAX: Final = 256
+BURST_BYTES_MAX: Final = 512 * 1024
 
 # Unreliable datagrams that wait for room in the window; older ones give way to newer.
 DATAGRAMS_WAITING_MAX: Final = 256
@@ -66,6 +69,11 @@ class Outgoing:
     def __repr__(self) -> str:
         return f"<Outgoing next={self.next_number} waiting={len(self.control)} {self.recovery!r}>"
 
+    @property
+    def burst(self) -> int:
+        """Packets built in one go at the most; after so many there may be more."""
+        return min(BURST_PACKETS_MAX, BURST_BYTES_MAX // self.mtu.current)
+
     # -- what waits
 
     def ping(self) -> None:
@@ -100,7 +108,8 @@ class Outgoing:
                 session.rekey(now)
             window = recovery.congestion.cwnd - recovery.bytes_in_flight
             self._budget = window if self._pacer is None else self._paced(self._pacer, window, now)
-            while len(out) < BURST_PACKETS_MAX:
+            burst = self.burst
+            while len(out) < burst:
                 if len(self.streams.sendable) == 1 and not acks.owed and self._add_train(out, now):
                     continue
                 packet = self._build_packet(now)
@@ -178,7 +187,7 @@ class Outgoing:
             return False
         size = self.mtu.current
         room = size - OVERHEAD - STREAM_OVERHEAD
-        count = min(-(-int(self._budget) // size), BURST_PACKETS_MAX - len(out))
+        count = min(-(-int(self._budget) // size), self.burst - len(out))
         stream, credit = next(iter(self.streams.sendable.values())), self.streams.send_credit
         offset = stream.next_offset
         pieces = stream.take_full(room, count, credit.room()) if count > 0 else ()

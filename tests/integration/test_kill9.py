@@ -12,7 +12,7 @@ import pytest
 from load_kit import Load
 from ring_kit import PATIENCE, Ring, alive
 
-from netstack.rpc.errors import RpcError
+from netstack.rpc.errors import Failed
 from raftd.client import NotReached, OutcomeUnknown, RaftClient
 
 # Writes that must get through after each misfortune: the cluster serves again.
@@ -84,22 +84,23 @@ async def test_all_at_once(cluster, load):
 async def test_a_paused_leader_gives_no_stale_read_and_steps_down(cluster, load):
     leader = await asyncio.to_thread(cluster.leader)
     key = b"paused leader"
-    client = load.client
-    await client.put(key, b"old")
-    alone = client._clients[leader]
-    await ring(cluster, "pause", leader)
-    # Asked while it sleeps: it finds the question when it wakes, still believing that it leads.
-    question = asyncio.create_task(
-        alone.call("kv.range", [key, b"", 0, 0, False, False, False], timeout_s=PATIENCE)
-    )
-    await _put(client, key, b"new")
-    await ring(cluster, "resume", leader)
-    try:
-        answer = await question
-    except RpcError:
-        pass
-    else:
-        assert b"old" not in repr(answer).encode(), "a leader of the past answered a read"
+    # A connection of its own: the one that writes leaves its leader when there is another.
+    async with RaftClient.connect(cluster.home / "cluster.toml") as other:
+        await other.put(key, b"old")
+        alone = other._clients[leader]
+        await ring(cluster, "pause", leader)
+        # Asked while it sleeps: it finds the question when it wakes, still believing that it leads.
+        question = asyncio.create_task(
+            alone.call("kv.range", [key, b"", 0, 0, False, False, False], timeout_s=PATIENCE)
+        )
+        await _put(load.client, key, b"new")
+        await ring(cluster, "resume", leader)
+        try:
+            answer = await question
+        except Failed as refusal:
+            assert refusal.reason == "not-leader"
+        else:
+            assert b"new" in repr(answer).encode(), "a leader of the past answered a read"
     roles = await asyncio.to_thread(cluster.roles)
     assert leader not in roles.get("leader", []), f"{leader} still believes that it leads"
 

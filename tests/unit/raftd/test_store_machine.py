@@ -89,8 +89,8 @@ class Naive:
         try:
             self._refuse_unknown_leases(op)
             answer = self._run(op)
-        except Refused:
-            return [FAILED, "no-lease"]
+        except Refused as refused:
+            return [FAILED, *refused.args]
         if self.next is not None:
             self.states.append(self.next)
             if self.revision - self.compacted > KEPT * 1.01:
@@ -99,7 +99,7 @@ class Naive:
 
     def _refuse_unknown_leases(self, op: list[Any]) -> None:
         if op[0] == c.PUT and op[3] and op[3] not in self.leases:
-            raise Refused
+            raise Refused("no-lease")
         if op[0] == c.TXN:
             for inner in (*op[2], *op[3]):
                 self._refuse_unknown_leases(inner)
@@ -131,11 +131,16 @@ class Naive:
 
     def _txn(self, compares: list[Any], then: list[Any], otherwise: list[Any]) -> list[Any]:
         succeeded = all(self._holds(*compare) for compare in compares)
-        answers = [self._run(op) for op in (then if succeeded else otherwise)]
+        answers = []
+        for op in then if succeeded else otherwise:
+            answer = self._run(op)
+            if answer[0] == FAILED:
+                raise Refused(answer[1])
+            answers.append(answer)
         return [OK, self._at, succeeded, answers]
 
     def _holds(self, target: str, operator: str, key: bytes, operand: Any) -> bool:
-        pair = self._now.get(key)
+        pair = self.states[-1].get(key)  # before the transaction, however deep in it
         if pair is None and target == "value":
             return False
         actual = 0 if pair is None else getattr(pair, target)

@@ -182,6 +182,20 @@ class TestADaemonThatFails:
         assert n1.kinds() == ["node.start", "node.ready", "node.fatal", "node.stop"]
         assert capsys.readouterr().err == "n1: Fatal: the log cannot be written\n"
 
+    async def test_is_one_of_whose_callbacks_one_has_stopped_halfway(self, n1, capsys):
+        await n1.ready()
+        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+        assert await n1.task == EXIT_BUG
+        assert n1.kinds() == ["node.start", "node.ready", "node.fatal", "node.stop"]
+        assert capsys.readouterr().err == "n1: ZeroDivisionError: division by zero\n"
+
+    async def test_is_none_that_nobody_has_asked_for_the_outcome_of_a_future(self, n1):
+        await n1.ready()
+        asyncio.get_running_loop().create_future().set_exception(ValueError("not asked for"))
+        await asyncio.sleep(0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await n1.task == EXIT_OK
+
     async def test_says_the_first_of_its_errors(self, n1, capsys):
         await n1.ready()
         for text in ("first", "second"):

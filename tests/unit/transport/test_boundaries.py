@@ -27,7 +27,12 @@ from netstack.transport.controllers import controller
 from netstack.transport.ecn import EcnPath
 from netstack.transport.errors import BufferFull, ProtocolViolation, TransportError
 from netstack.transport.flow import ReceiveCredit, SendCredit
-from netstack.transport.outgoing import BURST_PACKETS_MAX, DATAGRAMS_WAITING_MAX, STREAM_OVERHEAD
+from netstack.transport.outgoing import (
+    BURST_BYTES_MAX,
+    BURST_PACKETS_MAX,
+    DATAGRAMS_WAITING_MAX,
+    STREAM_OVERHEAD,
+)
 from netstack.transport.packet import OVERHEAD, RESET_TOKEN_BYTES, Malformed
 from netstack.transport.ranges import RANGES_MAX, RangeSet
 from netstack.transport.stream_set import StreamSet
@@ -35,6 +40,9 @@ from netstack.transport.streams import PIECE_BYTES, PIECES_MAX, ReceiveStream
 from netstack.transport.tokens import TokenMint
 from security.errors import HandshakeFailed, SecurityError
 from security.replay import WINDOW
+
+# Such that fewer of these fill a burst by their bytes than by their number.
+BIG_MTU = 60_000
 
 
 def refuses(*errors):
@@ -196,6 +204,14 @@ def one_packet_carries(count):
 def leave_in_one_turn(packets):
     connection = pair_of(max_mtu=1200, congestion="sliding:1000").client.connection
     room = BASE_MTU - OVERHEAD - STREAM_OVERHEAD
+    connection.write(connection.streams.open(), bytes(packets * room))
+    return len(connection.datagrams_to_send(1.0)) == packets
+
+
+def leave_in_one_turn_by_size(packets):
+    connection = pair_of(max_mtu=BIG_MTU, congestion="sliding:1000").client.connection
+    connection.mtu.current = BIG_MTU  # as if it had been found
+    room = BIG_MTU - OVERHEAD - STREAM_OVERHEAD
     connection.write(connection.streams.open(), bytes(packets * room))
     return len(connection.datagrams_to_send(1.0)) == packets
 
@@ -442,6 +458,8 @@ def test_credit_streams_and_buffers(accepts, value, accepted):
           BASE_MTU - OVERHEAD - STREAM_OVERHEAD + 1),
     Limit("packets of a turn", "outgoing.BURST_PACKETS_MAX", leave_in_one_turn,
           BURST_PACKETS_MAX, BURST_PACKETS_MAX + 1),
+    Limit("bytes of a turn", "outgoing.BURST_BYTES_MAX", leave_in_one_turn_by_size,
+          BURST_BYTES_MAX // BIG_MTU, BURST_BYTES_MAX // BIG_MTU + 1),
     Limit("datagrams waiting", "outgoing.DATAGRAMS_WAITING_MAX", the_first_datagram_still_leaves,
           DATAGRAMS_WAITING_MAX, DATAGRAMS_WAITING_MAX + 1),
     Limit("shortest packet", "", a_data_packet_of, OVERHEAD, OVERHEAD - 1),
