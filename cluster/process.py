@@ -20,6 +20,9 @@ from netstack.runtime.parent import die_with
 
 PR_SET_CHILD_SUBREAPER: Final = 36
 
+# The kernel's letter for a process that SIGSTOP has stopped.
+STOPPED: Final = "T"
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -107,3 +110,13 @@ def start_time(pid: int) -> int:
     except OSError:
         return 0
     return int(text.rpartition(")")[2].split()[19])
+
+
+def state_of(pid: int) -> str:
+    """The kernel's letter for it; empty if there is no such process (or only its remains)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    state = text.rpartition(")")[2].split()[0]
+    return "" if state == "Z" else state

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cluster.chaos.catalogue import PAUSE, PROCESS
+from cluster.chaos.stopping import stands_still
 from cluster.chaos.system import Change, Forgotten, NoEffect, Pair, Refused, Unsure, View
 from cluster.errors import NotInTime, Usage
 from cluster.etcd import member_command
@@ -180,7 +181,7 @@ class LiveEtcd:
             raise NoEffect(f"{node} has no process")
         member.process.signal(signal.SIGSTOP)
         member.state = "paused"
-        return f"{node}: process {member.process.pid} was stopped"
+        return await stands_still(node, member.process.pid)
 
     async def resume(self, node: str) -> str:
         """See System."""
@@ -301,8 +302,8 @@ class EtcdClient:
 
     async def keep_alive(self, lease: int) -> None:
         """See Client."""
-        answer = await self.post("/v3/lease/keepalive", {"ID": str(lease)})
-        if int(answer["result"].get("TTL", 0)) <= 0:
+        answer = _result(await self.post("/v3/lease/keepalive", {"ID": str(lease)}))
+        if int(answer.get("TTL", 0)) <= 0:
             raise Refused("the lease has run out")
 
     async def revoke(self, lease: int) -> None:
@@ -331,7 +332,7 @@ class EtcdClient:
                         for batch in _by_revision(answer.get("events", ())):
                             revision = batch[0].revision + 1
                             yield batch
-            except (OSError, EOFError, ValueError):
+            except (OSError, EOFError, ValueError, Unsure):
                 self._ports.append(self._ports.pop(0))
                 await asyncio.sleep(POLL_S)
             finally:
@@ -344,7 +345,11 @@ class EtcdClient:
     async def stream(
         self, path: str, create: dict[str, Any]
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """The answers to one streaming request; ends with OSError, EOFError or ValueError."""
+        """The answers to one streaming request.
+
+        Ends with OSError, EOFError or ValueError, or, where an error is the answer, with Refused
+        or Unsure.
+        """
         reader, writer = await self._connected()
         text = json.dumps({"create_request": create}).encode()
         head = f"POST {path} HTTP/1.1\r\nHost: etcd\r\nContent-Length: {len(text)}\r\n\r\n"
@@ -352,7 +357,7 @@ class EtcdClient:
         while await reader.readuntil(b"\r\n") != b"\r\n":
             pass  # the head of the response
         while size := int(await reader.readuntil(b"\r\n"), 16):
-            yield json.loads(await reader.readexactly(size))["result"]
+            yield _result(json.loads(await reader.readexactly(size)))
             await reader.readexactly(2)
 
     # -- HTTP
@@ -420,8 +425,18 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, Any]]:
 def _told(status: int, body: dict[str, Any]) -> dict[str, Any]:
     if status == 200 and "error" not in body:
         return body
-    text = str(body.get("error", body))
-    raise Refused(text) if body.get("code") in DEFINITE else Unsure(text)
+    error = body.get("error", body)
+    # Of a stream the error is a map of its own; of a single answer, a text beside its code.
+    code = error.get("grpc_code", error.get("code")) if isinstance(error, dict) else None
+    raise Refused(str(error)) if body.get("code", code) in DEFINITE else Unsure(str(error))
+
+
+def _result(answer: dict[str, Any]) -> dict[str, Any]:
+    """What one answer of a stream holds; raises Refused or Unsure."""
+    result = _told(200, answer).get("result")
+    if not isinstance(result, dict):
+        raise Unsure(f"an answer without a result: {answer}")
+    return result
 
 
 def _by_revision(events: Sequence[dict[str, Any]]) -> Iterator[list[Change]]:

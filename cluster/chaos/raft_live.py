@@ -23,10 +23,12 @@ from cluster import topology
 from cluster.chaos.catalogue import FAULTS, FILES, MEMBERS, PAUSE, PROCESS
 from cluster.chaos.evidence import GAVE_UP, GONE
 from cluster.chaos.raft_client import RaftStore
+from cluster.chaos.stopping import stands_still
 from cluster.chaos.system import NoEffect, Refused, View
 from cluster.cli.repair import replace_node
 from cluster.control import REQUEST_BYTES_MAX, running, socket_path, start_supervisor
 from cluster.errors import NotInTime, NotRunning, Unhealthy
+from cluster.process import state_of
 from netstack.rpc.node import RpcNode
 from netstack.runtime.config import ClusterConfig
 from netstack.runtime.runtime import RealRuntime
@@ -38,8 +40,6 @@ HEALTHY_S: Final = 30.0
 POLL_S: Final = 0.05
 # A cluster that is able decides in milliseconds who belongs to it; else nobody waits for it.
 LEAVES_S: Final = 5.0
-# A signal is obeyed when the process comes to run again; on a busy machine that takes a while.
-STOPS_S: Final = 2.0
 
 
 class LiveRaft:
@@ -168,7 +168,7 @@ class LiveRaft:
         """See System."""
         pid = await self._pid(node)
         await self._ask("kill", nodes=[node])
-        if _process_state(pid):
+        if state_of(pid):
             raise NoEffect(f"process {pid} of {node} is still there")
         return f"{node}: process {pid} is gone"
 
@@ -176,7 +176,7 @@ class LiveRaft:
         """See System."""
         pid = await self._pid(node)
         await self._ask("lose", nodes=[node])
-        if _process_state(pid):
+        if state_of(pid):
             raise NoEffect(f"process {pid} of {node} is still there")
         return f"{node}: process {pid} is gone, and its port is silent"
 
@@ -195,12 +195,7 @@ class LiveRaft:
         """See System."""
         pid = await self._pid(node)
         await self._ask("pause", nodes=[node])
-        deadline = time.monotonic() + STOPS_S
-        while (state := _process_state(pid)) != "T":
-            if time.monotonic() > deadline:
-                raise NoEffect(f"process {pid} of {node} is in state {state or 'gone'}")
-            await asyncio.sleep(POLL_S)
-        return f"{node}: process {pid} was stopped"
+        return await stands_still(node, pid)
 
     async def resume(self, node: str) -> str:
         """See System."""
@@ -268,13 +263,3 @@ class LiveRaft:
             if row["name"] == node and row["pid"]:
                 return int(row["pid"])
         raise NoEffect(f"{node} has no process")
-
-
-def _process_state(pid: int) -> str:
-    """The kernel's letter for it; empty if there is no such process (or only its remains)."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    state = text.rpartition(")")[2].split()[0]
-    return "" if state == "Z" else state

@@ -24,17 +24,18 @@ def verify(
     model: Annotated[
         str,
         typer.Option(
-            help="register, kv, set, queue, lock, appends, counter, set-full, bank;"
-            " else by its operations."
+            help="register, kv, set, queue, lock, appends, counter, set-full, bank, watches,"
+            " leases, total-queue, at-most-once, ids; else by its operations."
         ),
     ] = "",
     limit: Annotated[float, typer.Option(min=0, help="Seconds until the verdict is unknown.")] = 60,
     json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
     """The verdict on a history, or on a whole run. Exit status 0 valid, 1 invalid, 3 unknown."""
+    from cluster.verify.forms import NoModel
     from cluster.verify.history import HistoryError
     from cluster.verify.linear import VALID
-    from cluster.verify.verdict import KNOWN, STATUS, NoModel
+    from cluster.verify.verdict import KNOWN, STATUS
 
     if model and model not in KNOWN:
         raise Usage(f"there is no model {model!r}; there are: {', '.join(KNOWN)}")
@@ -66,7 +67,8 @@ def _judge(history: Path, model: str, limit_s: float) -> Verdict:
     """The folder of a run says by what it is to be judged, and what else is known of it."""
     from cluster.chaos.folder import judge_folder
     from cluster.verify.foreign import read_history
-    from cluster.verify.verdict import judge_history, model_of
+    from cluster.verify.forms import model_of
+    from cluster.verify.verdict import judge_history
 
     if history.is_dir():
         return judge_folder(history, model, limit_s=limit_s)

@@ -1,10 +1,12 @@
 """Histories that others have recorded: Jepsen's edn and log lines, and operations as Porcupine's.
 
 .edn     {:type :invoke, :process 0, :f :write, :value 3, :time 12345, :index 0}
-         an event a line, or a vector of them; `time` is in nanoseconds
+         an event a line, or a vector of them; `time` is in nanoseconds. A `cas` that failed is
+         one whose comparison did not hold, which is an answer; but where an :error is told, that
+         is why it was not done, and nothing is known of what it was compared with
 .log     INFO  jepsen.util - 0	:invoke	:write	3
-         what Jepsen prints; the order is all that is known of time, and a `cas` that failed
-         is one whose comparison did not hold
+         what Jepsen prints, and a column more for an :error; the order is all that is known of
+         time
 .jsonl   ours (history.py), or an operation a line with the field names of Porcupine:
          {"ClientId": 0, "Input": {"Op": "put", "Key": "x", "Value": "1"}, "Call": 1,
           "Output": {"Value": ""}, "Return": 5}
@@ -30,7 +32,7 @@ from cluster.verify.history import (
     read_events,
 )
 
-LOG_LINE: Final = re.compile(r"INFO\s+jepsen\.util - (\S+)\t:(\w+)\t:(\S+)\t(.*)")
+LOG_LINE: Final = re.compile(r"INFO\s+jepsen\.util - (\S+)\t:(\w+)\t:(\S+)\t([^\t]*)(?:\t(.*))?")
 _TOKEN: Final = re.compile(
     r'[\s,]*(?:;[^\n]*\s*)*("(?:\\.|[^"\\])*"|[\[\](){}]|#\{|[^\s,\[\](){}"]+)'
 )
@@ -53,33 +55,53 @@ def read_history(path: Path) -> list[Operation]:
 
 
 def _jepsen(events: Iterator[Any]) -> Iterator[dict[str, Any]]:
+    keyed: dict[int, bool] = {}  # of each process: whether what it asks has a key
     for number, event in enumerate(events, 1):
         if not isinstance(event, dict):
             raise HistoryError(f"event {number}: not a map: {event!r}")
-        if not isinstance(event.get("process"), int):
+        process, f, type_ = event.get("process"), event.get("f"), event.get("type")
+        if type(process) is not int:
             continue  # the nemesis: what it did is no client's operation
         key, value = event.get("key"), event.get("value")
-        if isinstance(value, list) and len(value) == 2 and _has_key(event["f"], value):
+        if type_ == INVOKE:
+            keyed[process] = _has_key(f, value)
+        if keyed.get(process) and type(value) is list and len(value) == 2:
             key, value = value
-        if event["f"] == "cas" and event["type"] != INVOKE:
-            event = event | _compared(event["type"])
+        if f == "cas" and type_ != INVOKE:
+            event = event | _compared(event)
             value = event["value"]
-        elif event["f"] == "write" and event["type"] == OK:
+        elif f == "write" and type_ == OK:
             value = None
-        time = event.get("time", number * 1_000_000_000) / 1e9
-        yield event | {"key": key, "value": value, "time": time}
+        time = event.get("time", number * 1_000_000_000)
+        if type(time) not in (int, float):
+            raise HistoryError(f"event {number}: time is a number of nanoseconds, not {time!r}")
+        yield event | {"key": key, "value": value, "time": time / 1e9}
 
 
-def _has_key(f: str, pair: list[Any]) -> bool:
-    """Whether [a b] is the [key value] of jepsen.independent, and not what is compared."""
-    return f in ("read", "write") or (f == "cas" and isinstance(pair[1], list))
+class _Set(list[Any]):
+    """#{…}. One of two elements is no [key value]."""
 
 
-def _compared(type_: str) -> dict[str, Any]:
-    """A compare-and-swap that failed is an answer: the comparison did not hold."""
-    if type_ == INFO:
+def _has_key(f: Any, asked: Any) -> bool:
+    """Whether what is asked is the [key value] of jepsen.independent.
+
+    A read is asked with [key nil], and with nil where there are no keys; so its answer, which may
+    be a list of two elements, need not be looked at. [a b] of a cas is what is compared.
+    """
+    if type(asked) is not list or len(asked) != 2:
+        return False
+    if f == "read":
+        return asked[1] is None
+    return f == "write" or (f == "cas" and isinstance(asked[1], list))
+
+
+def _compared(event: dict[str, Any]) -> dict[str, Any]:
+    """A compare-and-swap that failed without an error is an answer: it did not hold."""
+    if event.get("type") == OK:
+        return {"value": True}
+    if event.get("type") != FAIL or event.get("error") is not None:
         return {"value": None}
-    return {"type": OK, "value": type_ == OK}
+    return {"type": OK, "value": False}
 
 
 def _log_events(path: Path) -> Iterator[dict[str, Any]]:
@@ -88,14 +110,15 @@ def _log_events(path: Path) -> Iterator[dict[str, Any]]:
             match = LOG_LINE.match(line)
             if match is None:
                 continue
-            process, type_, f, value = match.groups()
+            process, type_, f, value, error = match.groups()
             if not process.isdigit():
                 continue
             time = number * 1_000_000_000
             value = parse_edn(value)
             if value == "timed-out":
                 value = None
-            yield {"type": type_, "process": int(process), "f": f, "value": value, "time": time}
+            event = {"type": type_, "process": int(process), "f": f, "value": value}
+            yield event | {"time": time, "error": error}
 
     for event in _jepsen(events()):
         # A read without an answer is told as a failure, and says nothing either way.
@@ -147,8 +170,11 @@ def _form(tokens: list[str], at: int) -> tuple[Any, int]:
     if token == "{":
         if len(items) % 2:
             raise HistoryError("edn: a map has a key without a value")
-        return dict(zip(items[::2], items[1::2], strict=True)), at + 1
-    return items, at + 1
+        try:
+            return dict(zip(items[::2], items[1::2], strict=True)), at + 1
+        except TypeError:
+            raise HistoryError("edn: the key of a map is a collection") from None
+    return _Set(items) if token == "#{" else items, at + 1
 
 
 def _atom(token: str) -> Any:
@@ -179,19 +205,26 @@ def _calls_and_returns(lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Operations with both their times, as events in the order of time; calls first."""
     events: list[tuple[float, int, int, dict[str, Any]]] = []
     for number, line in enumerate(lines):
-        try:
-            asked, called = line["Input"], line["Call"]
-            f = asked["Op"]
-        except (KeyError, TypeError):
-            raise HistoryError(f"line {number + 1}: needs ClientId, Input.Op and Call") from None
-        f = _VERBS.get(f, f)
-        process, key = line["ClientId"], asked.get("Key")
-        call = {"type": INVOKE, "process": process, "f": f, "key": key}
+        process, f, asked, called, returned, output = _porcupine(line, number + 1)
+        call = {"type": INVOKE, "process": process, "f": f, "key": asked.get("Key")}
         argument = None if f == "read" else asked.get("Value")
         events.append((called, 0, number, call | {"value": argument}))
-        returned = line.get("Return")
         if returned is not None:
-            answer = (line.get("Output") or {}).get("Value") if f == "read" else None
+            answer = output.get("Value") if f == "read" else None
             events.append((returned, 1, number, call | {"type": OK, "value": answer}))
     for time, _, _, event in sorted(events, key=lambda item: item[:3]):
         yield event | {"time": time}
+
+
+def _porcupine(line: dict[str, Any], number: int) -> tuple[Any, str, Any, float, float | None, Any]:
+    """Who asked for what, when; and when it returned, with what."""
+    asked: Any = line.get("Input")
+    called: Any = line.get("Call")
+    returned, output = line.get("Return"), line.get("Output") or {}
+    named = isinstance(asked, dict) and isinstance(asked.get("Op"), str)
+    if not named or type(called) not in (int, float) or "ClientId" not in line:
+        raise HistoryError(f"line {number}: needs ClientId, Input.Op and Call")
+    if type(returned) not in (int, float, type(None)) or not isinstance(output, dict):
+        raise HistoryError(f"line {number}: Return is a time, and Output a map")
+    f = asked["Op"]
+    return line["ClientId"], _VERBS.get(f, f), asked, called, returned, output

@@ -103,6 +103,10 @@ def _checked(event: dict[str, Any], number: int) -> tuple[str, Any, float]:
         raise HistoryError(
             f"event {number}: needs type, process, f and time, not {event!r}"
         ) from None
+    if not isinstance(process, int | str):
+        raise HistoryError(f"event {number}: process is a number or a name, not {process!r}")
+    if not isinstance(event["f"], str):
+        raise HistoryError(f"event {number}: f is a word, not {event['f']!r}")
     if kind not in TYPES:
         raise HistoryError(f"event {number}: type is one of {', '.join(TYPES)}, not {kind!r}")
     if type(time) not in (int, float) or not math.isfinite(time):
@@ -130,7 +134,8 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_frozen(item) for item in value)
     if isinstance(value, dict):
-        return tuple(sorted((key, _frozen(item)) for key, item in value.items()))
+        pairs = ((key, _frozen(item)) for key, item in value.items())
+        return tuple(sorted(pairs, key=lambda pair: str(pair[0])))
     return value
 
 

@@ -16,6 +16,7 @@ from cluster.verify.atmost import judge_at_most_once
 from cluster.verify.bank import judge_bank
 from cluster.verify.counters import judge_counter
 from cluster.verify.finding import Finding
+from cluster.verify.forms import APPENDS, check_forms
 from cluster.verify.history import FAIL, INFO, OK, Operation
 from cluster.verify.ids import judge_ids
 from cluster.verify.leases import judge_leases
@@ -29,30 +30,11 @@ from cluster.verify.watches import judge_watches
 ANSWERS_MIN: Final = 10
 
 STATUS: Final = {VALID: 0, INVALID: 1, UNSURE: 3}
-# Transactions on lists, which no model steps through (appends.py).
-APPENDS: Final = "appends"
 # No system is so broken that such a history would show it.
 NOTHING_SEEN: Final = (
     "nobody was told of anything that another had changed: no answer could be wrong"
 )
 _SEVERITY: Final = (INVALID, UNSURE, VALID)
-
-# What each model is asked; the first that knows all of a history's words is meant.
-_WORDS: Final = {
-    "register": {"read", "write", "cas"},
-    "kv": {"get", "put", "delete", "cas"},
-    "set": {"add", "remove", "read"},
-    "queue": {"enqueue", "dequeue"},
-    "lock": {"acquire", "release"},
-    APPENDS: {"txn"},
-    "counter": {"add", "read"},
-    "bank": {"transfer", "read"},
-    "watches": {"watch", "gap", "put", "commit", "delete", "compact"},
-    "leases": {"acquire", "renew", "work", "release"},
-    "total-queue": {"enqueue", "dequeue", "drain"},
-    "at-most-once": {"request", "executed"},
-    "ids": {"generate"},
-}
 
 # What is judged otherwise than by a model that is stepped through: by what adds up.
 _ACCOUNTS: Final[dict[str, Callable[[Sequence[Operation]], list[Finding]]]] = {
@@ -68,10 +50,6 @@ _ACCOUNTS: Final[dict[str, Callable[[Sequence[Operation]], list[Finding]]]] = {
 
 # All that a history can be judged by.
 KNOWN: Final = (*MODELS, APPENDS, *_ACCOUNTS)
-
-
-class NoModel(ValueError):
-    """No specification knows these operations."""
 
 
 @dataclass(slots=True)
@@ -106,25 +84,16 @@ class Verdict:
         }
 
 
-def model_of(history: Sequence[Operation]) -> str:
-    """The name of what knows these operations, one of KNOWN; raises NoModel."""
-    words = {operation.f for operation in history}
-    for name, known in _WORDS.items():
-        if words <= known:
-            return name
-    raise NoModel(
-        f"no model knows {', '.join(sorted(words))}; there are "
-        + "; ".join(f"{name}: {', '.join(sorted(known))}" for name, known in _WORDS.items())
-    )
-
-
 def judge_history(history: Sequence[Operation], model: str, *, limit_s: float) -> Verdict:
     """The verdict on a history alone: whether it could be right, and whether it says enough.
+
+    Raises HistoryError for operations that are none of the model's.
 
     Args:
         model: a name of KNOWN.
         limit_s: what takes longer is unknown.
     """
+    check_forms(history, model)
     counts = Counter(operation.outcome for operation in history)
     findings = [_enough(counts[OK])]
     if model == APPENDS:

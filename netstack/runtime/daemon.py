@@ -25,6 +25,7 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -124,14 +125,7 @@ async def _run(
 
     runtime.on_fatal = fail
 
-    def unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        if error is not None and "handle" in context:
-            # A callback stopped in the middle of what it did: nobody knows what is left of it.
-            runtime.fatal(error, "a callback")
-        loop.default_exception_handler(context)
-
-    asyncio.get_running_loop().set_exception_handler(unhandled)
+    asyncio.get_running_loop().set_exception_handler(partial(_unhandled, runtime))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
 
@@ -175,6 +169,16 @@ async def _run(
         print(f"{node.name}: {type(reason).__name__}: {reason}", file=sys.stderr)
         return EXIT_BUG
     return EXIT_OK
+
+
+def _unhandled(runtime: Runtime, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What the loop has caught. A callback that stopped halfway is fatal: nobody knows what is left
+    of what it did. A future's error that nobody has asked for is not.
+    """
+    error = context.get("exception")
+    if error is not None and "handle" in context:
+        runtime.fatal(error, "a callback")
+    loop.default_exception_handler(context)
 
 
 async def _start(work: Coroutine[Any, Any, None], ended: asyncio.Event) -> bool:

@@ -418,6 +418,7 @@ ZOO = (
         (LINEARIZABLE,),
         NEW_LEADERS,
         seeds=3,
+        live=True,
     ),
     Bug(
         "store",
@@ -440,6 +441,7 @@ ZOO = (
         NEW_LEADERS,
         scenario="versions",
         seeds=3,
+        live=True,
         quick=True,
     ),
     Bug(
@@ -500,6 +502,7 @@ ZOO = (
         NEW_LEADERS,
         scenario="watch",
         seeds=3,
+        live=True,
     ),
     Bug(
         "watches",
@@ -540,6 +543,7 @@ ZOO = (
         PAUSES,
         scenario="lease",
         seeds=3,
+        live=True,
     ),
     Bug(
         "client",

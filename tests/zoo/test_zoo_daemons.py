@@ -47,7 +47,7 @@ def test_the_bug_is_found_within_its_budget(bug):
 @pytest.mark.parametrize("bug", QUICK[::4], ids=lambda bug: bug.name)
 def test_the_same_faults_find_nothing_wrong_with_the_original(bug):
     found = run(bug, 0)
-    assert found.verdict.verdict != "invalid", found.line()
+    assert found.verdict.verdict == "valid", found.line()
 
 
 @pytest.mark.slow
@@ -56,14 +56,14 @@ def test_the_same_faults_find_nothing_wrong_with_the_original(bug):
 def test_nor_do_more_seeds_of_them(bug):
     for seed in range(HONEST_SEEDS):
         found = run(bug, seed)
-        assert found.verdict.verdict != "invalid", found.line()
+        assert found.verdict.verdict == "valid", found.line()
 
 
 def test_there_are_enough_of_every_part():
     parts = {bug.part for bug in ZOO}
     assert len(ZOO) >= 25
     assert parts >= {"core", "disk", "sessions", "reads", "snapshots", "membership", "transport"}
-    assert sum(bug.live for bug in ZOO) >= 6
+    assert sum(bug.live for bug in ZOO) >= 11
 
 
 def row(bug) -> str:

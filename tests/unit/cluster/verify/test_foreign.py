@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from cluster.verify.foreign import parse_edn, read_history
-from cluster.verify.history import INFO, OK, UNKNOWN, HistoryError
+from cluster.verify.forms import model_of
+from cluster.verify.history import FAIL, INFO, OK, UNKNOWN, HistoryError
 from cluster.verify.linear import INVALID, VALID, judge_all
 from cluster.verify.models import MODELS
+from cluster.verify.verdict import judge_history
 
 
 @pytest.fixture
@@ -109,6 +111,79 @@ def test_edn_of_a_vector_with_tags_and_keys_of_jepsen_independent(given):
     assert judge_all([write, read], MODELS["register"])[0].verdict == INVALID
 
 
+SET = """
+{:type :invoke, :process 0, :f :add, :value 1, :time 1}
+{:type :ok, :process 0, :f :add, :value 1, :time 2}
+{:type :invoke, :process 0, :f :add, :value 2, :time 3}
+{:type :ok, :process 0, :f :add, :value 2, :time 4}
+{:type :invoke, :process 0, :f :read, :value nil, :time 5}
+{:type :ok, :process 0, :f :read, :value CONTENT, :time 6}
+"""
+
+
+@pytest.mark.parametrize("content", ["#{1 2}", "[1 2]", "(1 2)"])
+def test_a_set_of_two_elements_is_no_key_and_value(given, content):
+    """Whoever asks for a key says so: the read of one is asked with [key nil]."""
+    history = read_history(given("history.edn", SET.replace("CONTENT", content)))
+    assert (history[-1].key, history[-1].result) == (None, (1, 2))
+    assert model_of(history) == "set-full"
+    assert judge_history(history, "set-full", limit_s=10).findings[-1].verdict == VALID
+
+
+def test_a_set_that_is_read_under_a_key_is_not_split_either(given):
+    text = """{:type :invoke, :process 0, :f :read, :value [7 nil], :time 3}
+              {:type :ok, :process 0, :f :read, :value [7 #{1 2}], :time 4}"""
+    (read,) = read_history(given("history.edn", text))
+    assert (read.key, read.result) == (7, (1, 2))
+
+
+SWAPS = """
+{:type :invoke, :process 0, :f :write, :value 3, :time 1}
+{:type :ok, :process 0, :f :write, :value 3, :time 2}
+{:type :invoke, :process 1, :f :cas, :value [3 4], :time 3}
+{:type :fail, :process 1, :f :cas, :value [3 4], :time 4ERROR}
+{:type :invoke, :process 0, :f :read, :value nil, :time 5}
+{:type :ok, :process 0, :f :read, :value 3, :time 6}
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "result", "verdict"),
+    [
+        ("", OK, False, INVALID),  # 3 was there, so it had to hold
+        (", :error :connection-refused", FAIL, UNKNOWN, VALID),
+        (', :error [:not-leader "n2"]', FAIL, UNKNOWN, VALID),
+    ],
+)
+def test_a_swap_that_was_never_made_was_compared_with_nothing(
+    given, error, outcome, result, verdict
+):
+    history = read_history(given("history.edn", SWAPS.replace("ERROR", error)))
+    assert (history[1].outcome, history[1].result) == (outcome, result)
+    assert judge_all(history, MODELS["register"])[0].verdict == verdict
+
+
+def test_a_swap_that_was_never_made_in_what_jepsen_prints(given):
+    log = LOG.replace("\t:fail\t:cas\t[2 4]", "\t:fail\t:cas\t[2 4]\t:connection-refused")
+    history = read_history(given("etcd.log", log))
+    assert (history[-1].f, history[-1].outcome) == ("cas", FAIL)
+    assert judge_all(history, MODELS["register"])[0].verdict == VALID
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{:process 0}", "needs type, process, f and time"),
+        ("{:type :invoke, :process 0, :f :read, :time :now}", "a number of nanoseconds"),
+        ("{[1] 2}", "key of a map"),
+        ("{:type :invoke, :process 0, :f [1], :time 1}", "f is a word"),
+    ],
+)
+def test_events_of_edn_that_are_none_are_told(given, text, why):
+    with pytest.raises(HistoryError, match=why):
+        read_history(given("history.edn", text))
+
+
 @pytest.mark.parametrize(
     ("text", "form"),
     [
@@ -170,6 +245,19 @@ def test_operations_as_porcupines(given):
     assert judge_all(history, MODELS["register"])[0].verdict == VALID
 
 
-def test_operations_without_their_fields_are_refused(given):
-    with pytest.raises(HistoryError, match=r"line 1: needs ClientId, Input.Op and Call"):
-        read_history(given("operations.jsonl", '{"ClientId": 0, "Input": {}}'))
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('{"ClientId": 0, "Input": {}}', r"line 1: needs ClientId, Input.Op and Call"),
+        ('{"ClientId": 0, "Input": {"Op": "get"}, "Call": "1"}', "needs ClientId"),
+        ('{"ClientId": 0, "Input": {"Op": "get"}, "Call": 1, "Return": "2"}', "Return is a time"),
+        (
+            '{"ClientId": 0, "Input": {"Op": "get"}, "Call": 1, "Return": 2, "Output": "x"}',
+            "Output a map",
+        ),
+        ('{"ClientId": [], "Input": {"Op": "get"}, "Call": 1}', "a number or a name"),
+    ],
+)
+def test_operations_without_their_fields_are_refused(given, line, why):
+    with pytest.raises(HistoryError, match=why):
+        read_history(given("operations.jsonl", line))

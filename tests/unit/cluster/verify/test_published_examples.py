@@ -12,7 +12,8 @@ import json
 import pytest
 
 from cluster.verify.foreign import read_history
-from cluster.verify.verdict import judge_history, model_of
+from cluster.verify.forms import model_of
+from cluster.verify.verdict import judge_history
 
 # -- one object: operations as Porcupine's, (client, call, return, operation, value)
 

@@ -76,6 +76,32 @@ def test_a_model_can_be_named(ring, tmp_path):
     ring("verify", history(tmp_path, 9), "--model", "tree").refused(2, "register, kv, set")
 
 
+def counted(tmp_path):
+    """Ten additions and a read, as a counter answers."""
+    path = tmp_path / "counter.jsonl"
+    with path.open("w") as file:
+        for time in range(11):
+            f, value, answer = ("add", 1, None) if time < 10 else ("read", None, 10)
+            event = {"process": 0, "f": f}
+            for at, (type_, of) in enumerate((("invoke", value), ("ok", answer))):
+                line = event | {"type": type_, "value": of, "time": time + at / 2}
+                file.write(json.dumps(line) + "\n")
+    return str(path)
+
+
+def test_a_counter_is_known_by_its_answers(ring, tmp_path):
+    done = ring("verify", counted(tmp_path))
+    assert done.status == 0
+    assert "counter: 1 reads of 10 additions" in done.out
+
+
+def test_a_history_of_another_model_is_a_mistake_and_no_verdict(ring, tmp_path):
+    ring("verify", counted(tmp_path), "--model", "set").refused(
+        2, "<10 p0 read -> 10>: read of set is answered with a list"
+    )
+    ring("verify", counted(tmp_path), "--model", "kv").refused(2, "kv knows cas, delete, get, put")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
