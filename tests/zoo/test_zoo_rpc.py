@@ -274,9 +274,9 @@ class IgnoresWhoCameBefore(RpcConnection):
 
 
 class DialsInHaste(Dialler):
-    async def dial(self):
+    async def dial(self, *, patient=True):
         self._began = float("-inf")
-        return await super().dial()
+        return await super().dial(patient=patient)
 
 
 class RevivesWhenItIsCalled(RpcClient):
