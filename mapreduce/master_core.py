@@ -54,7 +54,7 @@ from mapreduce.messages import (
     Start,
 )
 from mapreduce.outputs import Abandon, Commit, Ended, Event, Finish, Output, Persist, Send
-from mapreduce.placement import WorkerState, by_room, next_map, worker_for_reduce
+from mapreduce.placement import AVOID_S, WorkerState, by_room, next_map, worker_for_reduce
 from mapreduce.policy import judge
 from netstack.rpc.schema import decode, encode
 
@@ -70,9 +70,6 @@ LATE_CHECK_S: Final = 0.25
 
 # Reduces that complain of a map's output, or times that one does, until it is believed.
 COMPLAINTS_MAX: Final = 3
-# Nobody gives maps to a worker whose output could not be fetched, or whose disk is full: it would
-# fail one after the other in no time.
-AVOID_S: Final = 10.0
 
 JOBS_MAX: Final = 64
 ENDED_JOBS_KEPT: Final = 50

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from mapreduce.job_state import PENDING, Attempt, JobState, TaskState
 from mapreduce.messages import MAP, REDUCE
+
+# Nobody gives maps to a worker whose output could not be fetched, or whose disk is full: it would
+# fail one after the other in no time.
+AVOID_S: Final = 10.0
 
 
 @dataclass(slots=True)
