@@ -31,8 +31,8 @@ from netstack.rpc.schema import decode, encode
 # How often the memory of children is looked at.
 WATCH_S: Final = 0.2
 # What is shown of an attempt's output.
-LAST_LINES: Final = 20
-LAST_BYTES: Final = 4000
+LAST_LINES: Final = 40
+LAST_BYTES: Final = 8000
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
