@@ -67,6 +67,9 @@ class LiveEtcd:
 
     name = "etcd"
     able = frozenset((PROCESS, PAUSE))
+    # It stands for election after 1 to 2 s of silence, where ours does after 0.15 to 0.3; and once
+    # a majority was gone, its members take several such times to find each other.
+    patience = 2.0
 
     def __init__(self, folder: Path, nodes: int = 3) -> None:
         if shutil.which("etcd") is None:

@@ -52,6 +52,7 @@ class LiveRaft:
 
     name = "raft"
     able = frozenset((PROCESS, PAUSE, FAULTS, FILES, MEMBERS))
+    patience = 1.0
 
     def __init__(self, home: Path, nodes: int = 0) -> None:
         self.home = home

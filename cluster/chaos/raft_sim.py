@@ -84,6 +84,7 @@ class SimulatedRaft:
 
     name = "raft, simulated"
     able = frozenset((PROCESS, PAUSE, FAULTS, FILES, MEMBERS))
+    patience = 1.0
 
     def __init__(
         self,

@@ -69,6 +69,7 @@ async def run_live(
         slowness = await measure_slowness()
         if slowness > 1:
             say(f"this machine is busy: all limits are {slowness:.1f} times as long")
+        slowness *= system.patience
         described = Described(
             wanted.scenario,
             workload.model,

@@ -123,6 +123,7 @@ class System(Protocol):
     name: str
     nodes: tuple[str, ...]
     able: frozenset[str]  # of catalogue.PROCESS, PAUSE, FAULTS, FILES, MEMBERS
+    patience: float  # how many times as long as our store it may take to go on: its elections
 
     async def start(self) -> None:
         """All nodes up and healthy; raises RingError."""

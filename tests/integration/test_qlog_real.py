@@ -13,7 +13,7 @@ from test_transport_real import Server, ask, until
 
 from netstack.runtime.runtime import RealRuntime
 from netstack.transport.host import Host
-from netstack.transport.qlog_file import FOLDER_VARIABLE
+from netstack.transport.qlog_file import FLUSH_S, FOLDER_VARIABLE
 from security import keystore
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "transport"))
@@ -136,6 +136,11 @@ async def test_a_disk_that_is_full_costs_the_log_and_no_connection(
     peer = await caller.connect(("127.0.0.1", port), service="echo")
     data = os.urandom(SIZE)
     assert await ask(peer, data) == data
-    failed = [fields["error"] for kind, fields in told if kind == "transport.qlog_failed"]
-    assert len(failed) == 1
-    assert failed[0].endswith("No space left on device")
+
+    def failed():
+        return [fields["error"] for kind, fields in told if kind == "transport.qlog_failed"]
+
+    await until(failed)  # what is written waits a moment for more
+    await asyncio.sleep(2 * FLUSH_S)
+    assert len(failed()) == 1
+    assert failed()[0].endswith("No space left on device")
