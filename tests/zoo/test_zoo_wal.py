@@ -13,6 +13,7 @@ from raftd.wal import DamagedLog, Wal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "raftd"))
 crashes = importlib.import_module("test_wal_crashes")
+appends = importlib.import_module("test_wal")
 
 CAUGHT = (AssertionError, DamagedLog, OSError, ValueError, KeyError, pytest.fail.Exception)
 
@@ -95,8 +96,21 @@ class KeepsTheLogBesideANewSnapshot(Wal):
         return super()._apply_item([None, *item[1:]], entries)
 
 
+class TellsOfACommitBeforeItsEntries(Wal):
+    def append(self, persists):
+        for persist in persists:
+            self._hard_state = persist.hard_state or self._hard_state
+        super().append(persists)
+
+
+def interruptions():
+    batch = appends.BATCHES["another end"]
+    appends.test_an_append_cut_off_at_any_call_has_happened_or_has_not(batch, 256)
+
+
 LOG = "test_wal_crashes.Wal"
 ZOO = [
+    (TellsOfACommitBeforeItsEntries, "storage_kit.Wal", interruptions),
     (never_syncs, "netstack.runtime.disk.DiskFile.sync", power_cuts),
     (believes_every_record, "raftd.wal._parse", flips),
     (CutsWhateverIsDamaged, LOG, flips),
