@@ -5,7 +5,8 @@ and stays ours; a later tier is asked only if nobody before it answers. If nobod
 begins again after 5, 10, 20 … s.
 
     started     the first call         completed    once, and not if we began with everything
-    stopped     at the end, if any tracker knows us
+    stopped     at the end, if any tracker knows us, after the answer to what was said before: a
+                call that overtook would bring back who has left
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Announcer:
         self._known_to: str | None = None  # the tracker that knows us
         self._completed = complete  # told, or not to be told
         self._event = "started"
+        self._leaving = False
         self.seeds = self.leeches = 0
 
     def __repr__(self) -> str:
@@ -58,6 +60,11 @@ class Announcer:
         """The call to make now."""
         if self._calling or not self._tiers or now < self._next:
             return None
+        if self._leaving:
+            if self._known_to is None:
+                return None
+            self._calling = self._known_to
+            return Call(self._calling, self._event or "stopped")
         tier, place = self._at
         self._calling = self._tiers[tier][place]
         event = "started" if self._calling != self._known_to else self._event
@@ -65,20 +72,25 @@ class Announcer:
 
     def answered(self, call: Call, reply: Reply, now: float) -> None:
         """It has answered."""
+        if call.event == "stopped":
+            self._calling, self._known_to = "", None
+            return
         tier, place = self._at
         self._tiers[tier].insert(0, self._tiers[tier].pop(place))
         self._at = (0, 0)
         self._calling, self._known_to, self._failures = "", call.url, 0
         self.seeds, self.leeches = reply.seeds, reply.leeches
-        self._next = now + reply.interval_s
-        if call.event == "completed":
-            self._completed = True
-        if self._event == call.event or call.event == "started":
+        if call.event == self._event:
             self._event = ""
+        told = not self._event and not self._leaving
+        self._next = now + reply.interval_s if told else now
 
     def failed(self, now: float) -> None:
         """It has not, or has said no: the next one."""
         self._calling = ""
+        if self._leaving:
+            self._known_to = None  # it will forget us by itself
+            return
         tier, place = self._at
         if place + 1 < len(self._tiers[tier]):
             self._at = (tier, place + 1)
@@ -93,10 +105,16 @@ class Announcer:
         """We have everything now."""
         if not self._completed:
             self._completed = True
-            if self._known_to is not None:
+            if self._known_to is not None or self._calling:
                 self._event = "completed"
                 self._next = now
 
-    def stop(self) -> Call | None:
-        """The last call, if anybody knows us."""
-        return Call(self._known_to, "stopped") if self._known_to is not None else None
+    def leave(self, now: float) -> None:
+        """No more calls but the last ones: `completed` if it is still to be told, and `stopped`."""
+        self._leaving = True
+        self._next = now
+
+    @property
+    def gone(self) -> bool:
+        """We left, and no tracker that heard of us names us any more."""
+        return self._leaving and not self._calling and self._known_to is None

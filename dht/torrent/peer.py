@@ -73,6 +73,7 @@ class Peer:
         self._client = TrackerClient(runtime)
         self._announcer: Announcer | None = None
         self._calls = asyncio.Event()
+        self._calling: asyncio.Task[Any] | None = None
         self._peer_id = (
             CLIENT
             + "".join(runtime.rng.choice(ALPHABET) for _ in range(PEER_ID - len(CLIENT))).encode()
@@ -93,7 +94,9 @@ class Peer:
         now = self._runtime.clock.now()
         self._announcer = Announcer(wanted.tiers, complete=complete, now=now, rng=self._runtime.rng)
         self.session.learn(wanted.peers)
-        self._runtime.spawn(self._call_trackers(self._announcer), "calls to trackers")
+        self._calling = self._runtime.spawn(
+            self._call_trackers(self._announcer), "calls to trackers"
+        )
         if not complete:
             self._runtime.spawn(self._tell_completed(self._announcer), "the end of the download")
         if self._ring is not None:
@@ -101,7 +104,7 @@ class Peer:
 
     async def _call_trackers(self, announcer: Announcer) -> None:
         clock = self._runtime.clock
-        while True:
+        while not announcer.gone:
             call = announcer.due(clock.now())
             if call is None:
                 deadline = announcer.next_deadline()
@@ -203,9 +206,11 @@ class Peer:
                 await goodbye
 
     async def _leave_tracker(self) -> None:
-        call = self._announcer.stop() if self._announcer is not None else None
-        if call is not None:
-            await self._client.announce(call.url, self._announce(call))
+        """By the task that calls: what it says last is heard last."""
+        if self._announcer is not None and self._calling is not None:
+            self._announcer.leave(self._runtime.clock.now())
+            self._calls.set()
+            await self._calling
 
     async def _leave_ring(self) -> None:
         if self._ring is not None and self._looks is not None:

@@ -276,8 +276,11 @@ class TestAnnouncer:
         third = made.due(70.0)
         assert third.event == "completed"
         made.answered(third, self.REPLY, 70.0)
-        assert made.due(130.0).event == ""
-        assert made.stop() == ("a", "stopped")
+        fourth = made.due(130.0)
+        assert fourth.event == ""
+        made.answered(fourth, self.REPLY, 130.0)
+        made.leave(140.0)
+        assert made.due(140.0) == ("a", "stopped")
 
     def test_no_completed_from_who_began_complete(self):
         made = self.announcer([["a"]], complete=True)
@@ -289,7 +292,57 @@ class TestAnnouncer:
         made = self.announcer([["a"]])
         made.due(0.0)
         made.failed(0.0)
-        assert made.stop() is None
+        made.leave(0.0)
+        assert made.gone
+        assert made.due(0.0) is None
+
+    def test_stopped_waits_for_the_answer_to_what_was_said_before(self):
+        """Two calls under way at once may overtake each other, and who had left is back."""
+        made = self.announcer([["a"]])
+        made.answered(made.due(0.0), self.REPLY, 0.0)
+        made.complete(1.0)
+        completed = made.due(1.0)
+        made.leave(2.0)
+        assert made.due(2.0) is None
+        assert not made.gone
+        made.answered(completed, self.REPLY, 3.0)
+        stopped = made.due(3.0)
+        assert stopped == ("a", "stopped")
+        assert not made.gone
+        made.answered(stopped, self.REPLY, 4.0)
+        assert made.gone
+
+    def test_who_leaves_at_once_still_tells_that_it_completed(self):
+        made = self.announcer([["a"]])
+        made.answered(made.due(0.0), self.REPLY, 0.0)
+        made.complete(1.0)
+        made.leave(1.0)
+        last = []
+        while not made.gone:
+            call = made.due(1.0)
+            last.append(call.event)
+            made.answered(call, self.REPLY, 1.0)
+        assert last == ["completed", "stopped"]
+
+    def test_a_tracker_that_does_not_hear_the_last_call_is_left_alone(self):
+        made = self.announcer([["a"], ["b"]])
+        made.answered(made.due(0.0), self.REPLY, 0.0)
+        made.leave(1.0)
+        made.due(1.0)
+        made.failed(2.0)
+        assert made.gone
+
+    @pytest.mark.parametrize("known", [False, True])
+    def test_completed_during_a_call_is_told_right_after_it(self, known):
+        made = self.announcer([["a"]])
+        now = 0.0
+        if known:
+            made.answered(made.due(0.0), self.REPLY, 0.0)
+            now = 60.0
+        under_way = made.due(now)
+        made.complete(now)
+        made.answered(under_way, self.REPLY, now + 1)
+        assert made.due(now + 1) == ("a", "completed")
 
     def test_tiers_in_order_and_whoever_answers_comes_to_the_front(self):
         made = self.announcer([["a", "b", "c"], ["d"]])
