@@ -32,6 +32,7 @@ from cluster.topology import free_ports
 from dht.client import DhtClient
 from dht.server import DhtService
 from netstack.runtime.config import ClusterConfig, NodeConfig
+from netstack.runtime.daemon import tune_interpreter
 from netstack.runtime.runtime import RealRuntime
 from security import keystore
 from security.identity import Authority
@@ -194,6 +195,7 @@ def main(arguments: list[str]) -> None:
     verb, kind, *rest = arguments
 
     async def serve() -> None:
+        tune_interpreter()  # as every daemon does; both sides alike
         count, home = int(rest[0]), Path(rest[1])
         ours = kind == "ours"
         port = await (_serve_ours(count, home) if ours else dht_peers.serve_kademlia(count))

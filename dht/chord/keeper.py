@@ -188,15 +188,18 @@ class Keeper:
 
     async def spread(self, member: Member, record: Record) -> list[str]:
         """Keep the record here and at the replicas, at the same time; returns who holds it."""
-        own = asyncio.ensure_future(self.writer.keep([record]))
-        others = asyncio.ensure_future(self.replicate(member, record))
+        own = asyncio.ensure_future(self._keep_here(record))
         try:
-            holders = await others
+            holders = await self.replicate(member, record)
         finally:
             if not own.done():
                 await asyncio.wait((own,))
         own.result()
         return [member.core.me.name, *holders]
+
+    async def _keep_here(self, record: Record) -> None:
+        await asyncio.sleep(0)  # the replicas' copies leave first: a sync may hold up the loop
+        await self.writer.keep([record])
 
     async def replicate(self, member: Member, record: Record) -> list[str]:
         """Have r-1 others keep it; who is silent is replaced by the next along the list."""

@@ -22,8 +22,8 @@ itself tells; nor does a node that looks for its place, since stabilising tells 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple
 
 from dht.chord.ring import Contact
 
@@ -193,3 +193,35 @@ class Lookup:
 
     def _after(self, contact: Contact) -> int:
         return (contact.id - self.target) & self._mask
+
+
+def pursue(
+    lookup: Lookup,
+    mine: Callable[[Contact], Route | None],
+    ask: Callable[[Contact, Callable[[Any, float], None], Callable[[float], None]], None],
+    ended: Callable[[float], None],
+    now: float,
+) -> None:
+    """Bring a look-up to its end without waiting for anything: answers come by callback.
+
+    `mine` answers for the asker itself; `ask(peer, answered, silent)` asks another.
+    """
+    while (peer := lookup.next()) is not None:
+        route = mine(peer)
+        if route is None:
+            break
+        lookup.answered(peer, route)
+    if peer is None:
+        ended(now)
+        return
+    to = peer
+
+    def answered(route: Any, now: float) -> None:
+        lookup.answered(to, route)
+        pursue(lookup, mine, ask, ended, now)
+
+    def silent(now: float) -> None:
+        lookup.failed(to)
+        pursue(lookup, mine, ask, ended, now)
+
+    ask(to, answered, silent)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from dht.chord import wire
 from dht.chord.lookup import Lookup, Route
 from dht.chord.node import MEMBER, ChordNode
-from dht.chord.outputs import GONE, NOTIFY, STATE, STEP, Ask
+from dht.chord.outputs import GONE, NOTIFY, STATE, STEP, Ask, State
 from dht.chord.peers import Peers
 from dht.chord.ring import Contact
 from netstack.rpc.errors import BadRequest, RpcError, brief
@@ -98,12 +98,19 @@ class Member:
         except RpcError:
             self.core.failed(ask.token, self.now)
         else:
-            if ask.what == NOTIFY and answer is True:
+            if self._confirms(ask, answer):
                 self.confirmed_by, self.confirmed_at = ask.to, self.now
                 self._on_change(self)
             self.core.answered(ask.token, answer, self.now)
         if not self._closed:
             self.run()
+
+    def _confirms(self, ask: Ask, answer: Any) -> bool:
+        """Whether our successor has just said that we are its predecessor."""
+        if ask.what == NOTIFY:
+            return answer is True
+        mine = ask.what == STATE and ask.to == self.core.succ[0] and self.core.state == MEMBER
+        return mine and isinstance(answer, State) and answer.pred == self.core.me
 
     def _arm(self) -> None:
         if self._timer is not None:

@@ -9,7 +9,8 @@ seven invariants that the paper of 2001 claims none holds; the corrected protoco
                 predecessor. Nobody else is told; they learn it by stabilising.
     stabilise   asks the first successor s; dead: drop, pad, done. Alive: the list is s and s's own.
                 If s knows somebody between, that one is asked too, and adopted only if alive.
-                Then the first successor is notified.
+                Then the first successor is notified, unless it has just named this node as its
+                predecessor: to a predecessor's notification it would do nothing.
     rectify     on a notification: adopt who lies between the predecessor and here; else ping the
                 predecessor and adopt only if it is dead. The predecessor is never just forgotten.
     start       a ring begins with r+1 members that know each other (`bootstrap`).
@@ -39,7 +40,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from dht.chord.lookup import Lookup, Route
+from dht.chord.lookup import Lookup, Route, pursue
 from dht.chord.options import ChordOptions
 from dht.chord.outputs import BUSY, GONE, NOTIFY, PING, STATE, STEP, Ask, Changed, Output, State
 from dht.chord.ring import Contact, between, within
@@ -59,6 +60,9 @@ CANDIDATES: Final = 16
 
 # Events kept for the story.
 STORY: Final = 40
+
+# While all who are remembered are found in this ring, probes become so much rarer.
+PROBE_CALM: Final = 8
 
 # A node that nobody follows looks for others so much more often.
 LONELY_S: Final = 0.2
@@ -105,6 +109,7 @@ class ChordNode:
         self._contacts: dict[Contact, None] = {}
         self._next_finger = options.bits - 1
         self._pause_s, self._finger_pause_s = options.stabilise_s[0], options.finger_s[0]
+        self._probe_pause_s = options.probe_s
         self._stabilise_at = self._finger_at = self._probe_at = 0.0
         self._table: tuple[list[int], list[Contact]] | None = None
         self._story: deque[str] = deque(maxlen=STORY)
@@ -191,6 +196,7 @@ class ChordNode:
             at = bisect_left(distances, 1 << i)
             if 0 < at < len(others):  # at 0 it is the first successor
                 self.fingers[i] = others[at]
+        self._finger_pause_s = self.options.finger_s[1]  # they are right, if all are there
         self._table = None
 
     def join(self, contact: Contact, now: float) -> None:
@@ -279,7 +285,7 @@ class ChordNode:
             pred = state.pred
             if pred is not None and between(self.me.id, pred.id, first.id):
                 self._ask_closer(pred, now)
-            else:
+            elif pred != self.me:
                 self._notify(now)
 
         def failed(now: float) -> None:
@@ -391,7 +397,6 @@ class ChordNode:
                 del self.fingers[j]
             self._table = None
             i = self._next_finger = self.options.bits - 1
-            self._finger_pause_s = min(self._finger_pause_s * BACK_OFF, self.options.finger_s[1])
             if 1 << i <= reach:
                 return
         self._next_finger = i - 1
@@ -400,13 +405,43 @@ class ChordNode:
         def fixed(lookup: Lookup, now: float) -> None:
             assert lookup.found is not None
             owner = lookup.found.owner
-            if self.fingers.get(i) != owner and owner != self.me:
+            if owner in (self.me, self.fingers.get(i)):
+                self._calm_finger()
+            else:
                 self._finger_pause_s = self.options.finger_s[0]
                 self.fingers[i] = owner
                 self._table = None
             self._forget(lookup.dead)
 
-        self._look_up("finger", start, [self.me], fixed, lambda now: None, now)
+        def search(now: float) -> None:
+            self._look_up("finger", start, [self.me], fixed, lambda now: None, now)
+
+        finger = self.fingers.get(i)
+        if finger is None or "finger" in self._lookups:
+            search(now)
+        else:
+            self._ask_finger(finger, start, search, now)
+
+    def _ask_finger(self, finger: Contact, start: int, search: Failed, now: float) -> None:
+        """Does it still own where it should be? Only if not, `search` for who does."""
+        self._lookups.add("finger")
+
+        def heard(route: Route, now: float) -> None:
+            self._lookups.discard("finger")
+            if route.final and route.contacts[0] == finger:
+                self._calm_finger()
+            else:
+                search(now)
+
+        def silent(now: float) -> None:
+            self._lookups.discard("finger")
+            self._forget([finger])
+            search(now)
+
+        self._ask(finger, STEP, (start, False), heard, silent)
+
+    def _calm_finger(self) -> None:
+        self._finger_pause_s = min(self._finger_pause_s * BACK_OFF, self.options.finger_s[1])
 
     def _forget(self, dead: Iterable[Contact]) -> None:
         """Whom nobody could reach is no finger; the successor list is not touched by that."""
@@ -440,18 +475,27 @@ class ChordNode:
         def found(lookup: Lookup, now: float) -> None:
             assert lookup.found is not None
             owner = lookup.found.owner
+            if contact in lookup.dead:
+                missed(now)
+            elif owner == self.me:
+                longest_s = PROBE_CALM * self.options.probe_s
+                self._probe_pause_s = min(self._probe_pause_s * BACK_OFF, longest_s)
             if owner == self.me or self.state != MEMBER:
                 return
+            missed(now)
             self._note(f"probe by {contact!r}: {owner!r} stands where this node should")
             if self._closer(owner) and not self._step:
                 self._ask_closer(owner, now)
             else:
                 self._tell(owner, NOTIFY, (self.me,))
 
-        self._look_up("probe", self.me.id, [contact], found, lambda now: None, now)
+        def missed(now: float) -> None:
+            self._probe_pause_s = self.options.probe_s
+
+        self._look_up("probe", self.me.id, [contact], found, missed, now)
 
     def _probe_pause(self) -> float:
-        return self.options.probe_s if self.succ[0].real else LONELY_S
+        return self._probe_pause_s if self.succ[0].real else LONELY_S
 
     # -- look-ups
 
@@ -499,30 +543,20 @@ class ChordNode:
         self._lookups.add(purpose)
         lookup = Lookup(target, start, bits=self.options.bits)
 
-        def go_on(now: float) -> None:
-            peer = lookup.next()
-            while peer == self.me and self.state == MEMBER:
-                lookup.answered(peer, self.route(target))
-                peer = lookup.next()
-            if peer is not None:
-                self._ask(peer, STEP, (target, False), lambda a, t: heard(peer, a, t),
-                          lambda t: silent(peer, t))  # fmt: skip
-                return
+        def mine(peer: Contact) -> Route | None:
+            return self.route(target) if peer == self.me and self.state == MEMBER else None
+
+        def ask(peer: Contact, answered: Answered, silent: Failed) -> None:
+            self._ask(peer, STEP, (target, False), answered, silent)
+
+        def ended(now: float) -> None:
             self._lookups.discard(purpose)
             if lookup.found is not None:
                 found(lookup, now)
             else:
                 failed(now)
 
-        def heard(peer: Contact, route: Route, now: float) -> None:
-            lookup.answered(peer, route)
-            go_on(now)
-
-        def silent(peer: Contact, now: float) -> None:
-            lookup.failed(peer)
-            go_on(now)
-
-        go_on(now)
+        pursue(lookup, mine, ask, ended, now)
 
     # -- small change
 

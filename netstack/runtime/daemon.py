@@ -87,11 +87,11 @@ def main(service_name: str, make: Callable[[], Service], arguments: list[str]) -
         _refuse(service_name, error, EXIT_CONFLICT)
     import uvloop
 
-    _tune_interpreter()
+    tune_interpreter()
     sys.exit(uvloop.run(_run(make(), node, identity, config)))
 
 
-def _tune_interpreter() -> None:
+def tune_interpreter() -> None:
     """Against pauses: a garbage collection stops everything, 1 ms for each thousand objects.
 
     Reference counting frees all that is not in a cycle. Young cycles are still collected, in

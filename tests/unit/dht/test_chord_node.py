@@ -8,7 +8,7 @@ import pytest
 from rehearsal_kit import Rehearsal, contact
 
 from dht.chord.lookup import HOPS_MAX, Lookup, Route
-from dht.chord.node import BrokenNode, ChordNode, NotMember
+from dht.chord.node import BACK_OFF, PROBE_CALM, BrokenNode, ChordNode, NotMember
 from dht.chord.options import ChordOptions
 from dht.chord.outputs import BUSY, NOTIFY, PING, STATE, Ask, Changed, State
 from dht.chord.ring import Contact
@@ -51,11 +51,19 @@ class TestStabilise:
         node.answered(ask.token, state(10, 25, 35, 45), 1.0)
         assert numbers(node.succ) == [20, 25, 35]
 
-    def test_always_ends_by_notifying_the_first_successor(self):
+    @pytest.mark.parametrize("pred", [99, 5])
+    def test_ends_by_notifying_a_first_successor_that_has_another_predecessor(self, pred):
+        node = member(10, 99, 20, 30, 40)
+        node.stabilise(1.0)
+        node.answered(only(node).token, state(pred, 30, 40, 50), 1.0)
+        assert asks(node) == [(NOTIFY, 20)]
+
+    def test_says_nothing_to_one_that_names_this_node(self):
+        """To whom its predecessor notifies nothing happens: `TestRectify`."""
         node = member(10, 99, 20, 30, 40)
         node.stabilise(1.0)
         node.answered(only(node).token, state(10, 30, 40, 50), 1.0)
-        assert asks(node) == [(NOTIFY, 20)]
+        assert asks(node) == []
 
     def test_asks_who_stands_between_and_adopts_it_alive(self):
         node = member(10, 99, 20, 30, 40)
@@ -100,6 +108,13 @@ class TestStabilise:
 
 
 class TestRectify:
+    def test_a_notification_by_the_predecessor_changes_nothing(self):
+        node = member(50, 30, 60, 70, 80)
+        before = repr(node)
+        assert node.rectify(contact(30), 1.0) is True
+        assert node.take_outputs() == []
+        assert repr(node) == before
+
     def test_adopts_who_lies_between(self):
         node = member(50, 10, 60, 70, 80)
         assert node.rectify(contact(30), 1.0) is True
@@ -239,6 +254,77 @@ class TestAlone:
         node.failed(only(node).token, 1.5)
         assert node.pred is None
         assert node._probe_pause() < node.options.probe_s
+
+
+class TestFingers:
+    def checking(self) -> tuple[ChordNode, Ask]:
+        """N0 in a ring of eight checks its finger over 64, which is N70."""
+        node = member(0, 120, 20, 40, 60, 70, 80, 100, 120)
+        assert node.fingers[6] == contact(70)
+        node.fix_finger(1.0)
+        return node, only(node)
+
+    def test_one_question_tells_that_it_is_still_where_it_should_be(self):
+        node, ask = self.checking()
+        assert (ask.what, ask.to.id, ask.body) == ("step", 70, (64, False))
+        node.answered(ask.token, Route(True, (contact(70), contact(80))), 1.0)
+        assert asks(node) == []
+        assert node.fingers[6] == contact(70)
+
+    def test_if_somebody_has_come_before_it_the_owner_is_looked_up(self):
+        node, ask = self.checking()
+        node.answered(ask.token, Route(False, (contact(20),), (), contact(65)), 1.0)
+        ask = only(node)
+        assert (ask.what, ask.to.id, ask.body) == ("step", 60, (64, False))
+        node.answered(ask.token, Route(True, (contact(65), contact(70))), 1.1)
+        assert node.fingers[6] == contact(65)
+
+    def test_if_it_is_dead_it_goes_at_once_and_the_owner_is_looked_up(self):
+        node, ask = self.checking()
+        node.failed(ask.token, 1.5)
+        assert contact(70) not in node.fingers.values()
+        ask = only(node)
+        assert (ask.to.id, ask.body) == (60, (64, False))
+        node.answered(ask.token, Route(True, (contact(80),)), 1.6)
+        assert node.fingers[6] == contact(80)
+
+    def test_one_check_at_a_time(self):
+        node, _ = self.checking()
+        node.fix_finger(1.1)
+        assert asks(node) == []
+
+
+class TestProbe:
+    """Rarer while all who are remembered are in this ring; never while one may be in another."""
+
+    def probed(self, answer: Route | None, times: int = 20) -> ChordNode:
+        node = member(10, 99, 20, 30, 40)
+        for _ in range(times):
+            node.probe(1.0)
+            ask = only(node)
+            if answer is None:
+                node.failed(ask.token, 1.0)
+            else:
+                node.answered(ask.token, answer, 1.0)
+        return node
+
+    def test_in_one_ring_ever_rarer(self):
+        base_s = OPTIONS.probe_s
+        found = self.probed(Route(True, (contact(10), contact(20))), times=1)
+        assert found._probe_pause() == base_s * BACK_OFF
+        found = self.probed(Route(True, (contact(10), contact(20))))
+        assert found._probe_pause() == base_s * PROBE_CALM
+
+    @pytest.mark.parametrize("sign", ["silence", "a stranger"])
+    def test_at_the_old_pace_as_soon_as_somebody_may_be_in_another_ring(self, sign):
+        node = self.probed(Route(True, (contact(10), contact(20))))
+        node.probe(1.0)
+        ask = only(node)
+        if sign == "silence":
+            node.failed(ask.token, 1.5)
+        else:
+            node.answered(ask.token, Route(True, (contact(12), contact(20))), 1.5)
+        assert node._probe_pause() == OPTIONS.probe_s
 
 
 class TestItself:

@@ -24,7 +24,7 @@ def began(phase, info):
         generations = range(info["generation"] + 1)
         searched.append(sum(len(gc.get_objects(generation)) for generation in generations))
 
-daemon._tune_interpreter()
+daemon.tune_interpreter()
 gc.callbacks.append(began)
 kept = [Kept(i) for i in range(500_000)]
 gc.callbacks.clear()
