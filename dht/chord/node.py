@@ -43,7 +43,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dht.chord.lookup import Lookup, Route, pursue
 from dht.chord.options import ChordOptions
 from dht.chord.outputs import BUSY, GONE, NOTIFY, PING, STATE, STEP, Ask, Changed, Output, State
-from dht.chord.ring import Contact, between, within
+from dht.chord.ring import Contact, between, padded, within
 
 if TYPE_CHECKING:
     import random
@@ -585,19 +585,7 @@ class ChordNode:
         self._story.append(what)
 
     def _padded(self, contacts: Iterable[Contact]) -> list[Contact]:
-        """Exactly r entries: as many as follow one another before this node comes round again."""
-        found: list[Contact] = []
-        for contact in contacts:
-            after = self._distance(found[-1]) if found else 0
-            if not contact.real or self._distance(contact) <= after:
-                break
-            found.append(contact)
-        del found[self.options.successors :]
-        mask = (1 << self.options.bits) - 1
-        while len(found) < self.options.successors:
-            last = found[-1] if found else self.me
-            found.append(Contact((last.id + 1) & mask))
-        return found
+        return padded(self.me, contacts, self.options.successors, self.options.bits)
 
     def _distance(self, contact: Contact) -> int:
         return (contact.id - self.me.id) & ((1 << self.options.bits) - 1)

@@ -12,6 +12,7 @@ choose its place.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -74,3 +75,22 @@ def between(low: int, x: int, high: int) -> bool:
 def within(low: int, x: int, high: int) -> bool:
     """Whether x lies on the arc (low, high]: what `high` owns if `low` precedes it."""
     return x == high or between(low, x, high)
+
+
+def padded(me: Contact, contacts: Iterable[Contact], length: int, bits: int) -> list[Contact]:
+    """A successor list of exactly `length`: those of `contacts` that follow `me` and one another
+    before `me` comes round again, then placeholders."""
+    mask = (1 << bits) - 1
+    found: list[Contact] = []
+    after = 0
+    for contact in contacts:
+        distance = (contact.id - me.id) & mask
+        if not contact.real or distance <= after:
+            break
+        found.append(contact)
+        after = distance
+    del found[length:]
+    while len(found) < length:
+        last = found[-1] if found else me
+        found.append(Contact((last.id + 1) & mask))
+    return found
