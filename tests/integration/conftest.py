@@ -7,6 +7,7 @@ import time
 
 import pytest
 from ring_kit import Ring, alive
+from torrent_roles_kit import Roles, make_content
 
 from netstack.runtime.dgram_endpoint import DgramEndpoint
 from netstack.runtime.gso_endpoint import GsoEndpoint
@@ -24,6 +25,22 @@ def ring(tmp_path):
     pids = tool.pids() if (tool.home / "run" / "pids.json").exists() else []
     tool("down", status=None)
     assert not [pid for pid in pids if alive(pid)], "daemons were left behind"
+
+
+@pytest.fixture
+def roles(tmp_path):
+    """Starts BitTorrent's roles, and ends them."""
+    found = Roles(tmp_path)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def content(request, tmp_path):
+    """A folder of files to share; a module may say how large, as CONTENT_BYTES."""
+    (tmp_path / "source").mkdir()
+    size = getattr(request.module, "CONTENT_BYTES", 1 << 20)
+    return make_content(tmp_path / "source", size=size)
 
 
 @pytest.fixture

@@ -15,13 +15,6 @@ from dht.client import DhtClient, DhtError, View, flaws, key_id, owner
 from netstack.rpc.errors import RpcError
 
 
-@pytest.fixture
-def ring(tmp_path):
-    ring = Ring(tmp_path / "ring")
-    yield ring
-    ring("down", status=None)
-
-
 def ideal(ring: Ring) -> bool:
     return ring("dht", "nodes", status=None).returncode == 0
 

@@ -10,24 +10,11 @@ import threading
 import time
 
 import pytest
-from torrent_roles_kit import HOST, PATIENCE_S, Roles, end, make_content, tree
+from torrent_roles_kit import HOST, PATIENCE_S, end, tree
 
 from dht.torrent import messages
 from dht.torrent.messages import Handshake
 from dht.torrent.metainfo import parse
-
-
-@pytest.fixture
-def roles(tmp_path):
-    found = Roles(tmp_path)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def content(tmp_path):
-    (tmp_path / "source").mkdir()
-    return make_content(tmp_path / "source")
 
 
 def hello(info_hash, name=b"-XX0000-hostile....."):

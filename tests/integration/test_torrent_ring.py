@@ -7,23 +7,17 @@ import time
 
 import pytest
 from ring_kit import Ring
-from torrent_roles_kit import HOST, PATIENCE_S, Roles, end, make_content, tree
+from torrent_roles_kit import HOST, PATIENCE_S, end, tree
 
 from dht.torrent.chord_ring import directory
 
 
 @pytest.fixture
 def ring(tmp_path):
+    """Beside `roles`, which have a home of their own."""
     ring = Ring(tmp_path / "ring")
     yield ring
     ring("down", status=None)
-
-
-@pytest.fixture
-def roles(tmp_path):
-    found = Roles(tmp_path)
-    yield found
-    found.close()
 
 
 async def listed(config, info_hash):
@@ -33,10 +27,8 @@ async def listed(config, info_hash):
 
 @pytest.mark.timeout(6 * PATIENCE_S)
 def test_the_swarm_goes_on_without_its_tracker_and_without_two_peers_of_the_ring(
-    ring, roles, tmp_path
+    ring, roles, content, tmp_path
 ):
-    (tmp_path / "source").mkdir()
-    content = make_content(tmp_path / "source")
     ring.up("dht=5")
     config = ring.home / "cluster.toml"
     tracker = roles.tracker()
@@ -74,9 +66,7 @@ def test_the_swarm_goes_on_without_its_tracker_and_without_two_peers_of_the_ring
 
 @pytest.mark.slow
 @pytest.mark.timeout(6 * PATIENCE_S)
-def test_what_people_type(ring, roles, tmp_path):
-    (tmp_path / "source").mkdir()
-    content = make_content(tmp_path / "source", size=1 << 16)
+def test_what_people_type(ring, roles, content, tmp_path):
     torrent, to = roles.torrent(content), tmp_path / "out"
     get = ("torrent", "get", str(torrent), "--ring", "--to", str(to))
     assert "`ring up` makes one" in ring(*get, status=6).stderr

@@ -11,22 +11,9 @@ import sys
 import time
 
 import pytest
-from torrent_roles_kit import HOST, PATIENCE_S, Roles, end, free_port, make_content, tree, until
+from torrent_roles_kit import HOST, PATIENCE_S, end, free_port, tree, until
 
-SIZE = 4 << 20
-
-
-@pytest.fixture
-def roles(tmp_path):
-    found = Roles(tmp_path)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def content(tmp_path):
-    (tmp_path / "source").mkdir()
-    return make_content(tmp_path / "source", size=SIZE)
+CONTENT_BYTES = 4 << 20
 
 
 def test_web_tracker_seeder_peers_and_a_peer_turns_seeder(roles, content, tmp_path):
