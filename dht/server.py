@@ -55,9 +55,9 @@ ASKED: Final = 6
 BOOT_PAUSE_S: Final = 0.05
 JOIN_PAUSE_S: Final = 0.05
 
-# A peer of a large ring is connected to all whom a look-up or a probe ever led it to, and needs most
-# of them once in minutes. To dial anew costs 5 ms of both sides' time, to be sure of the connection
-# 0.1 ms a PING; whether the other lives, the protocol's own questions tell.
+# A peer of a large ring is connected to all whom a look-up or a probe ever led it to, and needs
+# most of them once in minutes. To dial anew costs 5 ms of both sides' time, a PING 0.1 ms; and
+# whether the other lives, the protocol's own questions tell.
 KEEP_ALIVE_S: Final = 40.0
 IDLE_S: Final = 130.0
 

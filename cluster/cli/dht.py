@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -10,9 +9,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from cluster import render, topology
+from cluster.cli.keys import Json, Key, Timeout, UnknownOutcome, as_bytes, as_text, ended
 from cluster.cli.lab import laboratory
-from cluster.control import running
-from cluster.errors import NotInTime, NotRunning, RingError, Unhealthy, Usage
+from cluster.errors import NotInTime, NotRunning, Unhealthy, Usage
 from dht.client import (
     Conflict,
     Contact,
@@ -33,29 +32,7 @@ from dht.client import Path as LookupPath
 app = typer.Typer(no_args_is_help=True, help="A ring of peers: who owns a key, and what it holds.")
 
 T = TypeVar("T")
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to try.")]
-Key = Annotated[str, typer.Argument()]
-
 MODES = ("iterative", "recursive", "walk")
-
-
-class UnknownOutcome(RingError):
-    """It may or may not be so."""
-
-    status, name = 3, "RING_UNKNOWN"
-
-
-def _bytes(text: str) -> bytes:
-    """What was typed; raises Usage."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise Usage(f"{text!a} is no UTF-8 text; use the Python client for other bytes") from None
-
-
-def _text(data: bytes) -> str:
-    return data.decode(errors="backslashreplace")
 
 
 def _run(use: Callable[[DhtClient], Awaitable[T]]) -> T:
@@ -65,24 +42,22 @@ def _run(use: Callable[[DhtClient], Awaitable[T]]) -> T:
 
     async def go() -> T:
         async with DhtClient.connect(home / "cluster.toml") as client:
-            return await use(client)
+            try:
+                return await use(client)
+            except Unsure as error:
+                raise UnknownOutcome(f"{error}: it may be there or not; see: ring status") from None
+            except Conflict as error:
+                raise Unhealthy(str(error)) from None
 
-    try:
-        return asyncio.run(go())
-    except Unsure as error:
-        raise UnknownOutcome(f"{error}: it may be there or not; see: ring status") from None
-    except NotReached as error:
-        if not running(home):
-            raise NotRunning(f"no cluster is running in {home}; start one with: ring up") from None
-        raise NotInTime(f"{error}; see: ring status") from None
-    except OutcomeUnknown as error:
-        raise UnknownOutcome(str(error)) from None
-    except Conflict as error:
-        raise Unhealthy(str(error)) from None
-    except Refused as error:
-        raise Usage(str(error)) from None
-    except DhtError as error:
-        raise Unhealthy(str(error)) from None
+    return ended(
+        go(),
+        home,
+        not_reached=NotReached,
+        unknown=OutcomeUnknown,
+        refused=Refused,
+        error=DhtError,
+        see="see: ring status",
+    )
 
 
 @app.command()
@@ -98,11 +73,11 @@ def put(
     json: Json = False,
 ) -> None:
     """Set a key, and say who keeps it. Exit status 1 if it has another version than expected."""
-    data = _read(value) if file else _bytes(value)
+    data = _read(value) if file else as_bytes(value)
     if not key:
         raise Usage("a key has one character at least")
     stored = _run(
-        lambda client: client.put(_bytes(key), data, expect=expect, ttl_s=ttl, timeout_s=timeout)
+        lambda client: client.put(as_bytes(key), data, expect=expect, ttl_s=ttl, timeout_s=timeout)
     )
     if json:
         render.as_json({"version": stored.version, "holders": stored.acks})
@@ -126,7 +101,7 @@ def get(
     json: Json = False,
 ) -> None:
     """Print a key's value. Exit status 1 if it is absent, 3 if nobody can say."""
-    found = _run(lambda client: client.get(_bytes(key), timeout_s=timeout))
+    found = _run(lambda client: client.get(as_bytes(key), timeout_s=timeout))
     if found is None:
         raise Unhealthy(f"{key!r} is absent")
     if not found.sure:
@@ -135,10 +110,10 @@ def get(
         out.write_bytes(found.value)
         render.say(f"✓ {len(found.value)} bytes in {out}")
     elif json:
-        shown = {"key": key, "value": _text(found.value), "version": found.version}
+        shown = {"key": key, "value": as_text(found.value), "version": found.version}
         render.as_json({**shown, "owner": repr(found.owner), "sure": found.sure})
     else:
-        print(_text(found.value))
+        print(as_text(found.value))
 
 
 @app.command("del")
@@ -149,7 +124,7 @@ def delete(
     json: Json = False,
 ) -> None:
     """Remove a key."""
-    stored = _run(lambda client: client.delete(_bytes(key), expect=expect, timeout_s=timeout))
+    stored = _run(lambda client: client.delete(as_bytes(key), expect=expect, timeout_s=timeout))
     if json:
         render.as_json({"holders": stored.acks})
     else:
@@ -169,7 +144,7 @@ def lookup(
     """Who owns a key, and in how many hops that is found out."""
     if mode not in MODES:
         raise Usage(f"a look-up is one of {', '.join(MODES)}, not {mode!r}")
-    path = _run(lambda client: client.lookup(_bytes(key), mode=mode, timeout_s=timeout))
+    path = _run(lambda client: client.lookup(as_bytes(key), mode=mode, timeout_s=timeout))
     if json:
         render.as_json(
             {
@@ -271,7 +246,7 @@ def keys(
         by_key.setdefault(view.key, []).append(view)
     shown = [
         {
-            "key": _text(key),
+            "key": as_text(key),
             "id": f"{key_id(key):040x}",
             "version": max(copy.version for copy in held),
             "bytes": max(held, key=lambda copy: copy.version).size,
@@ -285,7 +260,7 @@ def keys(
         render.as_json(shown)
         return
     if copies:
-        rows = [(_text(v.key), brief(key_id(v.key)), v.holder, v.version, v.size) for v in views]
+        rows = [(as_text(v.key), brief(key_id(v.key)), v.holder, v.version, v.size) for v in views]
         render.table(("KEY", "ID", "NODE", "VERSION", "BYTES"), rows, right=("VERSION", "BYTES"))
         return
     table = [

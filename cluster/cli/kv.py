@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from cluster import render, topology
-from cluster.control import running
-from cluster.errors import NotInTime, NotRunning, RingError, Unhealthy, Usage
+from cluster.cli.keys import Json, Key, Timeout, as_bytes, as_text, ended
+from cluster.errors import Unhealthy, Usage
 from raftd.client import (
     DELETE,
     PUT,
@@ -27,24 +26,8 @@ app = typer.Typer(no_args_is_help=True, help="Keys and values in the replicated 
 lease_app = typer.Typer(no_args_is_help=True, help="Leases: keys that vanish when nobody cares.")
 app.add_typer(lease_app, name="lease")
 
+
 T = TypeVar("T")
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to try.")]
-Key = Annotated[str, typer.Argument()]
-
-
-class UnknownOutcome(RingError):
-    """It was sent, and may have been applied."""
-
-    status, name = 3, "RING_UNKNOWN"
-
-
-def _bytes(text: str) -> bytes:
-    """What was typed, as a key or value; raises Usage."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise Usage(f"{text!a} is no UTF-8 text; use the Python client for other bytes") from None
 
 
 def _run(use: Callable[[RaftClient], Awaitable[T]]) -> T:
@@ -55,28 +38,21 @@ def _run(use: Callable[[RaftClient], Awaitable[T]]) -> T:
         async with RaftClient.connect(home / "cluster.toml") as client:
             return await use(client)
 
-    try:
-        return asyncio.run(go())
-    except NotReached as error:
-        if not running(home):
-            raise NotRunning(f"no cluster is running in {home}; start one with: ring up") from None
-        raise NotInTime(f"{error}; is a majority running? see: ring status") from None
-    except OutcomeUnknown as error:
-        raise UnknownOutcome(str(error)) from None
-    except Refused as error:
-        raise Usage(str(error)) from None
-    except ClientError as error:
-        raise Unhealthy(str(error)) from None
+    return ended(
+        go(),
+        home,
+        not_reached=NotReached,
+        unknown=OutcomeUnknown,
+        refused=Refused,
+        error=ClientError,
+        see="is a majority running? see: ring status",
+    )
 
 
 def _shown(pair: KeyValue) -> dict[str, Any]:
     shown = pair._asdict()
-    shown["key"], shown["value"] = _text(pair.key), _text(pair.value)
+    shown["key"], shown["value"] = as_text(pair.key), as_text(pair.value)
     return shown
-
-
-def _text(data: bytes) -> str:
-    return data.decode(errors="backslashreplace")
 
 
 @app.command()
@@ -89,7 +65,7 @@ def put(
 ) -> None:
     """Set a key."""
     result = _run(
-        lambda client: client.put(_bytes(key), _bytes(value), lease=lease, timeout_s=timeout)
+        lambda client: client.put(as_bytes(key), as_bytes(value), lease=lease, timeout_s=timeout)
     )
     if json:
         render.as_json({"revision": result.revision})
@@ -100,13 +76,13 @@ def put(
 @app.command()
 def get(key: Key, timeout: Timeout = 10.0, json: Json = False) -> None:
     """Print a key's value. Exit status 1 if there is none."""
-    pair = _run(lambda client: client.get(_bytes(key), timeout_s=timeout))
+    pair = _run(lambda client: client.get(as_bytes(key), timeout_s=timeout))
     if pair is None:
         raise Unhealthy(f"there is no key {key!r}")
     if json:
         render.as_json(_shown(pair))
     else:
-        print(_text(pair.value))
+        print(as_text(pair.value))
 
 
 @app.command("range")
@@ -121,7 +97,7 @@ def range_(
     """List keys and values in order."""
     found = _run(
         lambda client: client.range(
-            _bytes(key), _bytes(end), prefix=prefix, revision=revision, limit=limit
+            as_bytes(key), as_bytes(end), prefix=prefix, revision=revision, limit=limit
         )
     )
     if json:
@@ -129,7 +105,7 @@ def range_(
         render.as_json({"revision": found.revision, "count": found.count, "pairs": pairs})
         return
     for pair in found.pairs:
-        print(f"{_text(pair.key)}\t{_text(pair.value)}")
+        print(f"{as_text(pair.key)}\t{as_text(pair.value)}")
     if found.more:
         render.say(f"{found.count - len(found.pairs)} more; raise --limit to see them")
 
@@ -142,7 +118,7 @@ def delete(
     json: Json = False,
 ) -> None:
     """Delete a key, a range, or a prefix."""
-    result = _run(lambda client: client.delete(_bytes(key), _bytes(end), prefix=prefix))
+    result = _run(lambda client: client.delete(as_bytes(key), as_bytes(end), prefix=prefix))
     if json:
         render.as_json({"revision": result.revision, "deleted": result.deleted})
     else:
@@ -178,9 +154,9 @@ def _compare(text: str) -> list[Any]:
         key, found, operand = rest.partition(operator)
         if colon and found:
             if target == "value":
-                return [target, operator, _bytes(key), _bytes(operand)]
+                return [target, operator, as_bytes(key), as_bytes(operand)]
             if operand.isdecimal():
-                return [target, operator, _bytes(key), int(operand)]
+                return [target, operator, as_bytes(key), int(operand)]
     raise Usage(f"{text!r} is no comparison; write value:KEY=TEXT or version:KEY=NUMBER")
 
 
@@ -188,11 +164,11 @@ def _op(text: str) -> list[Any]:
     verb, _, rest = text.partition(" ")
     key, _, value = rest.partition(" ")
     if key and verb == "put":
-        return [PUT, _bytes(key), _bytes(value), 0, False]
+        return [PUT, as_bytes(key), as_bytes(value), 0, False]
     if key and verb == "del":
-        return [DELETE, _bytes(key), b"", False]
+        return [DELETE, as_bytes(key), b"", False]
     if key and verb == "get":
-        return [RANGE, _bytes(key), b"", 0, 0, False, False]
+        return [RANGE, as_bytes(key), b"", 0, 0, False, False]
     raise Usage(f"{text!r} is no operation; write 'put KEY VALUE', 'del KEY' or 'get KEY'")
 
 
@@ -208,17 +184,16 @@ def watch(
 
     async def follow(client: RaftClient) -> None:
         left = count
-        async for batch in client.watch(_bytes(key), prefix=prefix, revision=revision):
+        async for batch in client.watch(as_bytes(key), prefix=prefix, revision=revision):
             for event in batch.events:
                 pair = event.pair
                 if json:
                     render.as_json({"revision": batch.revision, **_shown(pair)})
                 elif pair.version:
-                    print(
-                        f"{batch.revision}\tput\t{_text(pair.key)}\t{_text(pair.value)}", flush=True
-                    )
+                    changed = f"{as_text(pair.key)}\t{as_text(pair.value)}"
+                    print(f"{batch.revision}\tput\t{changed}", flush=True)
                 else:
-                    print(f"{batch.revision}\tdel\t{_text(pair.key)}", flush=True)
+                    print(f"{batch.revision}\tdel\t{as_text(pair.key)}", flush=True)
                 left -= 1
                 if left == 0:
                     return
@@ -255,6 +230,6 @@ def ttl(lease_id: Annotated[int, typer.Argument()], json: Json = False) -> None:
     """How long a lease still lasts, and which keys hang on it."""
     total_s, left_s, keys = _run(lambda client: client.lease_ttl(lease_id))
     if json:
-        render.as_json({"ttl": total_s, "remaining": left_s, "keys": [_text(k) for k in keys]})
+        render.as_json({"ttl": total_s, "remaining": left_s, "keys": [as_text(k) for k in keys]})
     else:
-        print(f"{left_s:.1f} of {total_s} s left; keys: {', '.join(map(_text, keys)) or 'none'}")
+        print(f"{left_s:.1f} of {total_s} s left; keys: {', '.join(map(as_text, keys)) or 'none'}")

@@ -470,20 +470,19 @@ class ChordNode:
         """Ask somebody remembered where this node belongs; itself is the answer in one ring."""
         if not self._contacts:
             return
-        contact = self._rng.choice(list(self._contacts))
+        contact = self._rng.choice(self.contacts)
 
         def found(lookup: Lookup, now: float) -> None:
             assert lookup.found is not None
             owner = lookup.found.owner
-            if contact in lookup.dead:
-                missed(now)
-            elif owner == self.me:
+            if owner == self.me:
                 longest_s = PROBE_CALM * self.options.probe_s
                 self._probe_pause_s = min(self._probe_pause_s * BACK_OFF, longest_s)
-            if owner == self.me or self.state != MEMBER:
                 return
             missed(now)
-            self._note(f"probe by {contact!r}: {owner!r} stands where this node should")
+            if self.state != MEMBER:
+                return
+            self._note(f"probe by {contact!r}: {owner!r} stands in this node's place")
             if self._closer(owner) and not self._step:
                 self._ask_closer(owner, now)
             else:
@@ -591,9 +590,11 @@ class ChordNode:
         return (contact.id - self.me.id) & ((1 << self.options.bits) - 1)
 
     def _hurry(self, now: float) -> None:
-        """Things are moving: look again soon."""
+        """Things are moving: look again soon, and for another ring as often as ever."""
         self._pause_s = self.options.stabilise_s[0]
         self._stabilise_at = min(self._stabilise_at, now + self._jittered(self._pause_s / 4))
+        self._probe_pause_s = self.options.probe_s
+        self._probe_at = min(self._probe_at, now + self._jittered(self._probe_pause()))
 
     def _jittered(self, pause_s: float) -> float:
         return pause_s * (0.75 + 0.5 * self._rng.random())

@@ -25,8 +25,9 @@ class ChordOptions:
         no death makes them faster: upkeep must not grow when the ring has most to do.
     probe_s
         How often a remembered contact is asked where this node belongs; that is how two rings find
-        out that they are two. While all who are asked live and belong to this ring, it becomes
-        rarer, down to one in `PROBE_CALM` times as long: who is beyond a cut is silent here.
+        out that they are two. While nothing changes, and all who are asked live and belong to this
+        ring, it becomes rarer, down to one in `PROBE_CALM` times as long: who is beyond a cut is
+        missed here.
     """
 
     bits: int = BITS

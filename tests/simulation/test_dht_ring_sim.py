@@ -238,6 +238,25 @@ def test_an_owner_that_was_thought_dead_reads_nothing_old():
     run(scenario)
 
 
+def test_what_a_calm_ring_costs():
+    """A question a second and its answer, a comparison with each replica now and then, a finger or
+    a probe more rarely still: all of it with acknowledgements."""
+
+    async def scenario(ring: SimulatedRing):
+        await ring.ideal()
+        await asyncio.sleep(45)
+        before, rounds = ring.world.network.delivered, sum(m.core.rounds for m in ring.members())
+        await asyncio.sleep(20)
+        peer_seconds = 20 * len(ring.names)
+        rounds = sum(m.core.rounds for m in ring.members()) - rounds
+        datagrams = ring.world.network.delivered - before
+        assert 0.8 < rounds / peer_seconds < 1.25
+        assert datagrams / peer_seconds < 7, f"{datagrams / peer_seconds} datagrams a peer-second"
+
+    calm = {"vnodes": 1, "successors": 8, "stabilise_ms": [100, 1000], "timeout_ms": 500}
+    run(scenario, count=8, settings=calm)
+
+
 def test_a_death_is_repaired_in_steps_that_keep_the_invariant():
     async def scenario(ring: SimulatedRing):
         await ring.ideal()

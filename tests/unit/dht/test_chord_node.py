@@ -326,6 +326,15 @@ class TestProbe:
             node.answered(ask.token, Route(True, (contact(12), contact(20))), 1.5)
         assert node._probe_pause() == OPTIONS.probe_s
 
+    def test_at_the_old_pace_as_soon_as_somebody_is_missed(self):
+        """After a cut everything near it changes, and who was beyond it is to be found soon."""
+        node = self.probed(Route(True, (contact(10), contact(20))))
+        node._probe_at = 99.0
+        node.stabilise(1.0)
+        node.failed(only(node).token, 1.5)
+        assert node._probe_pause() == OPTIONS.probe_s
+        assert node._probe_at <= 1.5 + 1.25 * OPTIONS.probe_s
+
 
 class TestItself:
     def test_the_list_must_keep_its_length_and_order(self):

@@ -1,0 +1,69 @@
+"""A write's way to the disks: the replicas' copies are under way before the owner's own sync."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from types import SimpleNamespace
+
+from dht.chord.journal import Journal
+from dht.chord.keeper import Keeper
+from dht.chord.node import ChordNode
+from dht.chord.options import ChordOptions
+from dht.chord.records import Record, RecordStore
+from dht.chord.ring import contact_of
+from dht.chord.writer import Writer
+from netstack.runtime.disk import Disk
+from netstack.runtime.memory_disk import MemoryStorage
+
+ME, *OTHERS = (contact_of(f"d{i}", "127.0.0.1", 7000 + i, 0) for i in range(1, 6))
+RECORD = Record(b"key", b"value", 1, "d1")
+
+
+class Executor:
+    """Makes each call on the loop, one turn after it was submitted, as the real one may."""
+
+    def __init__(self, seen: list[str]) -> None:
+        self.seen = seen
+
+    def submit(self, function, done) -> None:
+        def run() -> None:
+            self.seen.append("sync")
+            function()
+            done(None, None)
+
+        asyncio.get_running_loop().call_soon(run)
+
+
+class Peers:
+    """Others: what is pushed to them leaves at the end of the turn, as the transport has it."""
+
+    def __init__(self, seen: list[str]) -> None:
+        self.seen = seen
+
+    async def call(self, to, method, body, **_):
+        asyncio.get_running_loop().call_soon(self.seen.append, "leaves")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return 1
+
+
+def made(seen: list[str]) -> tuple[Keeper, SimpleNamespace]:
+    core = ChordNode(ME, ChordOptions(successors=4), random.Random(0))
+    core.bootstrap([ME, *OTHERS], 0.0)
+    runtime = SimpleNamespace(executor=lambda name: Executor(seen))
+    settings = SimpleNamespace(replicas=3, copies_min=2)
+    store = RecordStore(1 << 20)
+    journal, _, _ = Journal.open(Disk(MemoryStorage(), lambda seconds: None))
+    keeper = Keeper(runtime, settings, Peers(seen), store, Writer(runtime, journal, store))
+    return keeper, SimpleNamespace(core=core)
+
+
+async def test_the_copies_leave_before_the_owner_s_own_sync_takes_the_loop():
+    seen: list[str] = []
+    keeper, member = made(seen)
+    holders = await keeper.spread(member, RECORD)
+    assert seen == ["leaves", "leaves", "sync"]
+    followers = [c.name for c in member.core.succ[:2]]
+    assert holders == ["d1", *followers]
+    assert keeper.store.get(b"key") == RECORD
