@@ -9,7 +9,7 @@ from dht.chord.journal import Journal
 from dht.chord.keeper import Gathered, Keeper
 from dht.chord.lookup import Route
 from dht.chord.node import ChordNode
-from dht.chord.outputs import PING, STATE, State
+from dht.chord.outputs import PING, STATE, STEP, State
 from dht.chord.recursion import Answer, Recursion, pack_answer
 from dht.chord.replicas import Span
 from dht.server import DhtService
@@ -103,6 +103,24 @@ class NeverProbes(ChordNode):
 
     def probe(self, now):
         return
+
+
+class TrustsFingers(ChordNode):
+    """Whoever is a finger, and alive, stays one: somebody may have come before it."""
+
+    def _ask_finger(self, finger, start, search, now):
+        self._ask(finger, PING, (), lambda answer, now: None, search)
+
+
+class KeepsDeadFingers(ChordNode):
+    """A finger that does not answer stays one."""
+
+    def _ask_finger(self, finger, start, search, now):
+        def heard(route, now):
+            if not (route.final and route.contacts[0] == finger):
+                search(now)
+
+        self._ask(finger, STEP, (start, False), heard, lambda now: None)
 
 
 class TakesAnybodyForPredecessor(ChordNode):

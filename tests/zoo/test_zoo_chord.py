@@ -71,6 +71,19 @@ def rectifies(kind: type[ChordNode]) -> None:
     assert ring.nodes[33].pred == rehearsal_kit.contact(23)
 
 
+def fingers(kind: type[ChordNode]) -> None:
+    """Newcomers and deaths are in everybody's finger table a cycle later."""
+    ring = rehearsal_kit.Rehearsal(bits=6, successors=2, kind=kind, judged=False)
+    ring.bootstrap(*FIRST)
+    ring.join(31, 53)  # the first over 13 + 16, where 33 was
+    ring.quiet()
+    ring.turn(ring.bits + 3)
+    assert ring.stale_fingers() == []
+    ring.kill(43)
+    ring.turn(ring.bits + 3)
+    assert ring.stale_fingers() == []
+
+
 def partitions(kind: type[ChordNode]) -> None:
     """Cut in two, and whole again."""
     ring = rehearsal_kit.Rehearsal(bits=7, successors=2, seed=1, kind=kind, judged=False)
@@ -81,7 +94,7 @@ def partitions(kind: type[ChordNode]) -> None:
     ring.until_ideal(40)
 
 
-@pytest.mark.parametrize("check", [joins_and_look_ups, rectifies, partitions])
+@pytest.mark.parametrize("check", [joins_and_look_ups, rectifies, fingers, partitions])
 def test_the_protocol_itself_passes(check):
     check(ChordNode)
 
@@ -97,6 +110,8 @@ def test_the_protocol_itself_passes(check):
         (bugs.JoinsWithOneSuccessor, schedules),
         (bugs.Published, schedules),
         (bugs.TakesAnybodyForPredecessor, rectifies),
+        (bugs.TrustsFingers, fingers),
+        (bugs.KeepsDeadFingers, fingers),
         (bugs.NeverProbes, partitions),
     ],
 )

@@ -153,6 +153,20 @@ class Rehearsal:
                 self.collect(node)
                 self.quiet()
 
+    def stale_fingers(self) -> list[str]:
+        """Entries of finger tables that name another than the owner of me + 2^i, or nobody."""
+        order = sorted(self.nodes)
+        found = []
+        for node in self.nodes.values():
+            reach = (node.succ[0].id - node.me.id) % (1 << self.bits)
+            for i in (i for i in range(self.bits) if 1 << i > reach):
+                start = (node.me.id + (1 << i)) % (1 << self.bits)
+                right = next((n for n in order if n >= start), order[0])
+                known = node.fingers.get(i)
+                if right != node.me.id and (known is None or known.id != right):
+                    found.append(f"{node.me!r}: finger {i} is {known!r}, not N{right}")
+        return found
+
     def look_up(self, target: int, start: int, *, walk: bool = False) -> Lookup:
         """As a client would; the dead do not answer."""
         lookup = Lookup(target, [contact(start)], bits=self.bits, walk=walk)

@@ -44,6 +44,13 @@ def test_all_look_ups_are_right_once_the_ring_is_ideal():
             assert ring.look_up(target, start).found.owner.id == right
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_all_fingers_are_right_soon_after_the_ring_is_ideal(seed):
+    ring = scheduled(seed, 300)
+    ring.turn(ring.bits + 1)  # one entry a round
+    assert ring.stale_fingers() == []
+
+
 def test_two_rings_that_meet_become_one():
     for seed in range(4):
         ring = Rehearsal(bits=7, successors=2, seed=seed, judged=False)
