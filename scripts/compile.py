@@ -1,13 +1,13 @@
 """`make fast`: compile the modules on the hot paths with mypyc, beside the sources, not in place.
 
-    python scripts/compile.py            compile what has changed since the last time
+    python scripts/compile.py            compile, unless nothing has changed since the last time
     python scripts/compile.py --remove   back to plain Python
 
 mypyc makes a C extension of an annotated module as it stands; what it computes stays the same, and
 takes a third or a quarter of the time where much is done in Python for few bytes. The twins go
 into the virtual environment; `compiled_finder.py`, put there too, serves them as long as their
-sources are unchanged. It takes a C compiler and Python's headers (Debian: gcc, python3-dev); without
-them everything works as before.
+sources are unchanged. It takes a C compiler and Python's headers (Debian: gcc, python3-dev);
+without them everything works as before.
 """
 
 from __future__ import annotations
@@ -121,15 +121,11 @@ def install(built: Path) -> int:
     """Put the twins and their finder into the virtual environment; returns how many there are."""
     shutil.rmtree(HOME, ignore_errors=True)
     shutil.copytree(built, HOME)
-    files = [path.relative_to(HOME) for path in HOME.rglob("*.so")]
-    modules = {str(file).partition(".")[0].replace("/", "."): str(file) for file in files}
-    sources = [path for group in GROUPS.values() for path in group]
-    digests = {path: compiled_finder.digest(str(ROOT / path)) for path in sources}
-    manifest = {"root": str(ROOT), "modules": modules, "sources": digests}
+    manifest = described()
     (HOME / "manifest.json").write_text(json.dumps(manifest, indent=1))
     shutil.copy(compiled_finder.__file__, SITE / "ringleader_compiled.py")
     (SITE / "ringleader_compiled.pth").write_text("import ringleader_compiled\n")
-    return len(sources)
+    return len(manifest["sources"])
 
 
 def remove() -> None:
@@ -139,6 +135,30 @@ def remove() -> None:
         (SITE / name).unlink(missing_ok=True)
 
 
+def possible() -> bool:
+    """Whether this machine can compile an extension."""
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    return headers.exists() and shutil.which("cc") is not None
+
+
+def up_to_date() -> bool:
+    """Whether the twins in place are those of these sources, made by this list and this Python."""
+    try:
+        manifest = json.loads((HOME / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(manifest == described())
+
+
+def described() -> dict:
+    """The manifest of the twins that are in place, for these sources."""
+    files = sorted(str(path.relative_to(HOME)) for path in HOME.rglob("*.so"))
+    modules = {file.partition(".")[0].replace("/", "."): file for file in files}
+    sources = [path for group in GROUPS.values() for path in group]
+    digests = {path: compiled_finder.digest(str(ROOT / path)) for path in sources}
+    return {"root": str(ROOT), "python": sys.version, "modules": modules, "sources": digests}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compile the modules on the hot paths.")
     parser.add_argument("--remove", action="store_true", help="back to plain Python")
@@ -146,6 +166,17 @@ def main() -> None:
         remove()
         print("fast: removed; everything is plain Python again")
         return
+    if up_to_date():
+        print("fast: up to date")
+        return
+    if not possible():
+        print(
+            "fast: no C compiler, or no headers of this Python: everything runs as plain Python "
+            "(Debian: apt-get install gcc python3-dev)",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    print("fast: compiling takes a minute or two")
     with tempfile.TemporaryDirectory(prefix="ring-fast-") as folder:
         compile_groups(Path(folder))
         count = install(Path(folder) / "lib")
