@@ -64,8 +64,6 @@ SAID = [("", True), ("0", True), ("1", False), ("yes", False)]
 
 
 @pytest.mark.parametrize(("value", "served"), SAID)
-    ("value", "served"), [("", True), ("0", True), ("1", False), ("yes", False)]
-)
 def test_the_environment_decides(checkout, monkeypatch, value, served):
     monkeypatch.setenv("RING_PURE", value)
     assert (found(checkout) is not None) == served
