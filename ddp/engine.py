@@ -188,8 +188,8 @@ class Engine:
 
     def sent(self, nbytes: int, now: float) -> None:
         """So many bytes of payload have left: there may be room for further slices."""
-        self._backlog -= nbytes
-        if self._backlog < BACKLOG_BYTES:
+        before, self._backlog = self._backlog, self._backlog - nbytes
+        if before > BACKLOG_BYTES >= self._backlog:
             for operation in list(self.open.values()):
                 self._pump(operation, now)
 
@@ -233,7 +233,7 @@ class Engine:
             self._decide(operation, now)
         elif frame.type is Type.DATA and not operation.ended:
             self.counters["received_bytes"] += len(frame.payload)
-            if operation.receive(src, frame) is not None:
+            if operation.receive(src, frame):
                 self._pump(operation, now)
 
     def _status(self, operation: Operation, src: int, frame: Frame, now: float) -> None:

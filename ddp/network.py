@@ -31,6 +31,7 @@ from ddp.engine import Engine
 from ddp.errors import DdpError, GroupClosed, RankLost
 from ddp.fabric import Fabric, bind
 from ddp.frames import NO_CALL, Decoder, Frame, Type
+from ddp.operation import Operation
 from ddp.segment import host_id
 from ddp.work import Work
 from netstack.rpc.connection import RpcConnection
@@ -183,7 +184,7 @@ class Line:
         """Queue a frame; raises TransportError."""
         self.stream.push(frame.head(sealed=True))
         if frame.payload:
-            self.stream.push(bytes(frame.payload))
+            self.stream.push(frame.payload)
 
     async def retire(self, *, dialled: bool) -> None:
         """End the stream; then the connection, if it was dialled for it."""
@@ -272,13 +273,30 @@ class NetworkFabric(Fabric):
 
         def begin() -> None:
             try:
-                bind(work, self.engine.start(call, vector, self._now(), timeout_s))
+                operation = self.engine.start(call, vector, self._now(), timeout_s)
+                if operation.ended:
+                    self._ended(work, operation)
+                else:
+                    operation.on_end = lambda ended: self._ended(work, ended)
                 self._flush()
             except DdpError as error:
                 work.end(error)
 
         self._on_loop(begin)
         return work
+
+    def _ended(self, work: Work, operation: Operation) -> None:
+        """The vector is its owner's again. After a good end nobody needs it any more; after a bad
+        one others may, who have yet to hear of it, or who do better: see Engine."""
+        if operation.error is not None:
+            for dst, frame in self.engine.take_outputs():
+                self._leaving[dst].append(frame)
+            for dst, leaving in self._leaving.items():
+                for at, frame in enumerate(leaving):
+                    leaving[at] = frame.owned()
+                if dst in self._lines:
+                    self._lines[dst].stream.keep()
+        work.end(operation.error)
 
     def send(self, vector: Array, dtype: str, dst: int, tag: int, timeout_s: float) -> Work:
         """See Fabric."""

@@ -25,6 +25,7 @@ from netstack.transport.qlog import Trace
 from netstack.transport.recovery import PACKET_THRESHOLD, Recovery, SentPacket
 from netstack.transport.rtt import ESTIMATORS
 from netstack.transport.stream_set import StreamSet
+from netstack.transport.streams import SendStream
 from security.channel import Session
 
 # Packets and bytes built in one go; what is left goes in the next turn of the loop, after others
@@ -87,6 +88,14 @@ class Outgoing:
         if len(self._datagrams) >= DATAGRAMS_WAITING_MAX:
             self._datagrams.popleft()
         self._datagrams.append(data)
+
+    def keep(self, stream: SendStream) -> None:
+        """Copy what this stream was lent, queued or under way: it may have to be sent again."""
+        stream.keep()
+        for packet in self.recovery.in_flight.values():
+            for at, frame in enumerate(packet.frames):
+                if frame[0] == f.STREAM and frame[1] is stream:
+                    packet.frames[at] = (*frame[:3], bytes(frame[3]), frame[4])
 
     def _has_something(self, now: float) -> bool:
         """Whether there is anything to send, windows aside."""
