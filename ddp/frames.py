@@ -21,6 +21,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 import google_crc32c
+import numpy as np
 
 from ddp.call import Call
 from ddp.elements import OPS, TYPES
@@ -123,7 +124,7 @@ class Decoder:
     def __init__(self, *, sealed: bool = False) -> None:
         self._sealed = sealed
         self._head = b""  # the beginning of one
-        self._payload = bytearray()  # of the frame whose head is whole
+        self._payload = memoryview(b"")  # of the frame whose head is whole
         self._filled = 0
 
     def feed(self, data: bytes | memoryview) -> Iterator[Frame]:
@@ -141,13 +142,13 @@ class Decoder:
                     yield self._whole(view[at : at + length])
                     at += length
                     continue
-                self._payload, self._filled = bytearray(length), 0
+                self._payload, self._filled = memoryview(np.empty(length, np.uint8)), 0
             count = min(len(self._payload) - self._filled, end - at)
             self._payload[self._filled : self._filled + count] = view[at : at + count]
             self._filled += count
             at += count
             if self._filled == len(self._payload):
-                yield self._whole(memoryview(self._payload))
+                yield self._whole(self._payload)
 
     def _whole(self, payload: Payload) -> Frame:
         head, self._head = self._head, b""

@@ -1,6 +1,6 @@
 """The lecture's table: what each allreduce costs by formula, and which one to choose.
 
-    time = α·rounds + β·bytes that the busiest rank sends + γ·bytes that the busiest adds
+    time = α·rounds + β·bytes that the busiest rank sends + γ·bytes that it adds, or has to copy
 
 `table` is the oracle of the tests: what the executors count must equal it. `CostModel` is fitted at
 the start (calibration.py) from a ping-pong and a local sum, and chooses for `algorithm="auto"`.
@@ -92,8 +92,8 @@ class CostModel:
 
     def seconds(self, algorithm: str, size: int, nbytes: int) -> float:
         """What the model expects of one allreduce."""
-        messages, sent, added = _shape(algorithm, size)
-        return self.alpha * messages + (self.beta * sent + self.gamma * added) * nbytes
+        messages, sent, worked = _shape(algorithm, size)
+        return self.alpha * messages + (self.beta * sent + self.gamma * worked) * nbytes
 
     def choose(self, size: int, nbytes: int, among: tuple[str, ...] = CANDIDATES) -> str:
         """The algorithm expected to be fastest."""
@@ -107,14 +107,24 @@ class CostModel:
 
 @lru_cache(maxsize=1024)
 def _shape(algorithm: str, size: int) -> tuple[int, float, float]:
-    """Messages one behind the other; what the busiest sends, and adds, as shares of the vector.
+    """Messages one behind the other; what the busiest rank sends, and what it adds or has to copy
+    because it will be overwritten before it is read, as shares of the vector.
 
     Those that arrive at one rank in one round are one behind the other there.
     """
     schedule = schedule_of("allreduce", algorithm, size)
     cost = count(schedule, schedule.chunks)
     messages = cost.rounds if cost.fan_in <= 2 else cost.rounds * cost.fan_in
-    return messages, cost.sent_max / schedule.chunks, max(cost.added) / schedule.chunks
+    busiest = cost.sent.index(cost.sent_max)
+    lasting = schedule.lasting(busiest)
+    copied = sum(
+        t.hi - t.lo
+        for number, transfers in enumerate(schedule.rounds)
+        for t in transfers
+        if t.src == busiest and (number, t.dst, t.lo) not in lasting
+    )
+    worked = max(cost.added) + copied
+    return messages, cost.sent_max / schedule.chunks, worked / schedule.chunks
 
 
 # Before anything is measured: a message in 60 µs, 1 GB/s sent, 5 GB/s added.
