@@ -1,6 +1,6 @@
 """Frames between ranks: a fixed head, which says of which call it is part, and a payload.
 
-    ANNOUNCE   I have begun this call                           (to everybody, first)
+    ANNOUNCE   I have begun this call                           (unless DATA says so)
     DATA       a piece of one transfer of its schedule
     STATUS     my part of it is done, or has failed; with whom I hold for dead
     SEND       a piece of a message to one rank        TAKEN    the message is here whole

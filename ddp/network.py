@@ -143,6 +143,7 @@ class Line:
     def __init__(self, connection: RpcConnection, stream: Stream) -> None:
         self.connection, self.stream = connection, stream
         self.on_frame: Callable[[Frame], None] | None = None
+        self.on_fed: Callable[[], None] = lambda: None  # after all frames of a packet
         self.on_garbage: Callable[[DdpError], None] = lambda error: None
         self.on_end: Callable[[], None] = lambda: None
         self._decoder = Decoder(sealed=True)
@@ -165,6 +166,7 @@ class Line:
                     self.on_frame(frame)
         except DdpError as error:
             self.on_garbage(error)
+        self.on_fed()
         if fin:
             self.on_end()
 
@@ -397,6 +399,7 @@ class NetworkFabric(Fabric):
         line.connection.on_close.append(lambda c: self._lost(rank, str(c.closed)))
         line.stream.on_reset = lambda code: self._lost(rank, "it gave up the stream")
         line.on_garbage = self._garbage
+        line.on_fed = self._flush
         line.on_end = lambda: self._left(rank)
         line.use(lambda frame: self._received(rank, frame))
         self._check_complete()
@@ -418,7 +421,6 @@ class NetworkFabric(Fabric):
             else:
                 self.engine.receive(rank, frame, self._now())
             self._check_complete()
-            self._flush()
 
     def _garbage(self, error: DdpError) -> None:
         self.engine.fail(error, self._now())

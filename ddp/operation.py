@@ -42,6 +42,7 @@ class Operation:
         self.sequence, self.call, self.schedule = sequence, call, schedule
         self.vector, self.record, self.deadline = vector, record, deadline
         self.announced: set[int] = set()
+        self.told: set[int] = set()  # ranks to whom a piece has left
         self.held: dict[int, list[Frame]] = {}  # for ranks that have not begun
         self.statuses: dict[int, tuple[int, bool]] = {}  # rank -> (whom it holds for dead, done)
         self.part_done = False
