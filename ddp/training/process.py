@@ -19,6 +19,7 @@ from pathlib import Path
 from ddp.training.elastic import Member
 from ddp.training.errors import TrainingError
 from ddp.training.job import Job
+from ddp.training.mourning import Mourning, process_here
 from ddp.training.replicated import RaftRecords
 from ddp.training.worker import SERVICE, SILENCE_S, Worker
 from netstack.rpc.node import RpcNode
@@ -61,10 +62,18 @@ async def run_worker(
     node = RpcNode(runtime, identity, service=SERVICE, config=settings)
     await node.start((HOST, 0))
     client = RaftClient(node, {n.name: n.address for n in cluster.of_service("raft")})
-    me = Member(name, f"{name}/{os.getpid()}", *node.host.address)
+    me = Member(name, f"{name}/{os.getpid()}", *node.host.address, process=process_here())
     store = RaftRecords(client, run)
     worker = Worker(
-        runtime, node, store, job, me, emit, founders=founders, silence_s=silence_s or SILENCE_S
+        runtime,
+        node,
+        store,
+        job,
+        me,
+        emit,
+        founders=founders,
+        silence_s=silence_s or SILENCE_S,
+        mourning=Mourning(),
     )
     emit("started", name=name, pid=os.getpid(), port=me.port)
     await worker.start()
