@@ -12,10 +12,10 @@ import asyncio
 import contextlib
 import os
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from ddp.own_identity import own_identity
 from ddp.training.elastic import Member
 from ddp.training.errors import TrainingError
 from ddp.training.job import Job
@@ -27,9 +27,7 @@ from netstack.runtime.config import ClusterConfig, ConfigError
 from netstack.runtime.runtime import RealRuntime
 from netstack.transport.config import TransportConfig
 from raftd.client import RaftClient
-from security import keystore
 from security.errors import KeystoreError
-from security.identity import Identity
 
 HOST = "127.0.0.1"
 
@@ -46,7 +44,7 @@ async def run_worker(
     """Train until told to end; raises TrainingError for a cluster that cannot be used."""
     try:
         cluster = ClusterConfig.load(config)
-        identity = _identity(cluster.home, f"{run}-{name}")
+        identity = own_identity(cluster.home, f"{run}-{name}", SERVICE)
     except (ConfigError, KeystoreError) as error:
         raise TrainingError(str(error)) from None
     runtime = RealRuntime(name, cluster.home / "training" / run / name)
@@ -86,17 +84,6 @@ async def run_worker(
     runtime.close()
     if failures:
         raise failures[0]
-
-
-def _identity(home: Path, name: str) -> Identity:
-    """That of an earlier life, or a new one; raises KeystoreError."""
-    with contextlib.suppress(KeystoreError):
-        return keystore.load_identity(home, name)
-    authority = keystore.load_authority(home)
-    keystore.save_identity(
-        home, authority.issue(name, SERVICE, now=time.time(), entropy=os.urandom)
-    )
-    return keystore.load_identity(home, name)
 
 
 @contextlib.asynccontextmanager
