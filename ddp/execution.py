@@ -123,7 +123,7 @@ class Execution:
         for offset in range(0, max(length, 1), SEGMENT_BYTES):
             end = min(offset + SEGMENT_BYTES, length)
             piece = self._bytes[start + offset : start + end]
-            data = memoryview(piece) if lent else piece.tobytes()
+            data = piece.data if lent else piece.tobytes()
             self.outbox.append(Piece(t.dst, round_, t.lo, offset, data))
 
     def _lasting(self) -> frozenset[Key]:

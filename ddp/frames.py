@@ -142,7 +142,7 @@ class Decoder:
                     yield self._whole(view[at : at + length])
                     at += length
                     continue
-                self._payload, self._filled = memoryview(np.empty(length, np.uint8)), 0
+                self._payload, self._filled = np.empty(length, np.uint8).data, 0
             count = min(len(self._payload) - self._filled, end - at)
             self._payload[self._filled : self._filled + count] = view[at : at + count]
             self._filled += count

@@ -17,5 +17,7 @@ def own_identity(home: Path, name: str, service: str) -> Identity:
     with contextlib.suppress(KeystoreError):
         return keystore.load_identity(home, name)
     authority = keystore.load_authority(home)
-    keystore.save_identity(home, authority.issue(name, service, now=time.time(), entropy=os.urandom))
+    keystore.save_identity(
+        home, authority.issue(name, service, now=time.time(), entropy=os.urandom)
+    )
     return keystore.load_identity(home, name)

@@ -150,7 +150,7 @@ class Outgoing:
     def _build_packet(self, now: float) -> bytes | None:
         """One DATA packet with as much as fits and may be sent; None if nothing may."""
         sendable, acks = self.streams.sendable, self._acks
-        parts: list[bytes] = []
+        parts: list[bytes | memoryview] = []
         frames: list[Any] = []
         room = self.mtu.current - OVERHEAD
         if acks.owed:
@@ -222,7 +222,7 @@ class Outgoing:
             del self.streams.sendable[stream.id]
         return True
 
-    def _add_control(self, parts: list[bytes], frames: list[Any], room: int) -> int:
+    def _add_control(self, parts: list[bytes | memoryview], frames: list[Any], room: int) -> int:
         control = self.control
         while control and len(control[0][1]) <= room:
             frame = control.popleft()
@@ -242,7 +242,9 @@ class Outgoing:
             room -= len(data) + f.BLOB_HEAD.size
         return room
 
-    def _add_streams(self, parts: list[bytes], frames: list[Any], room: int, now: float) -> int:
+    def _add_streams(
+        self, parts: list[bytes | memoryview], frames: list[Any], room: int, now: float
+    ) -> int:
         """Stream data, one frame a stream, in turn, until the packet is full."""
         sendable, credit = self.streams.sendable, self.streams.send_credit
         for _ in range(len(sendable)):

@@ -27,7 +27,8 @@ WAYS = {
     "eager": {},
     "held": LENT | {(engine_module, "EAGER_BYTES"): 0},
     "pieces": LENT | {(execution_module, "SEGMENT_BYTES"): 16, (engine_module, "EAGER_BYTES"): 8},
-    "slices": LENT | {
+    "slices": LENT
+    | {
         (operation_module, "SLICE_BYTES"): 20,
         (operation_module, "SLICES_ACTIVE"): 2,
         (engine_module, "EAGER_BYTES"): 8,

@@ -46,9 +46,7 @@ class Ranks:
 
     def starter(self, rank):
         async def start(runtime):
-            node = RpcNode(
-                runtime, IDENTITIES[f"r{rank}"], service="ddp", config=self.config
-            )
+            node = RpcNode(runtime, IDENTITIES[f"r{rank}"], service="ddp", config=self.config)
             await node.start(self.cards[rank].address)
             self.boards[rank] = Switchboard(node)
             if len(self.boards) == self.size:

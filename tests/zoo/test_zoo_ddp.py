@@ -87,8 +87,7 @@ def test_what_is_overwritten_before_it_is_read_is_caught_where_vectors_are_lent(
         assert judge(*one_call(algorithm, 4, seed), algorithm) == "sum"
     monkeypatch.setattr(operation_module, "Execution", ddp_bugs.LendsEverything)
     with pytest.raises(AssertionError, match="a wrong number"):
-        for seed in range(8):
-            judge(*one_call(algorithm, 4, seed), algorithm)
+        [judge(*one_call(algorithm, 4, seed), algorithm) for seed in range(8)]
 
 
 def in_slices(seeds=20):
