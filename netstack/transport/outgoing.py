@@ -175,7 +175,7 @@ class Outgoing:
                 frames.append((f.ACK, acks.received.highest))
             acks.sent()
         number = self.next_number
-        packet = self.seal(parts[0] if len(parts) == 1 else b"".join(parts))
+        packet = self.seal(bytes(parts[0]) if len(parts) == 1 else b"".join(parts))
         if frames:
             self._probe_wanted = False
             self.last_sent = now
