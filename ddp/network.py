@@ -32,6 +32,8 @@ from ddp.errors import DdpError, GroupClosed, RankLost
 from ddp.fabric import Fabric, bind
 from ddp.frames import NO_CALL, Decoder, Frame, Type
 from ddp.operation import Operation
+from ddp.schedules.hierarchical import hierarchical
+from ddp.schedules.schedule import Schedule
 from ddp.segment import host_id
 from ddp.work import Work
 from netstack.rpc.connection import RpcConnection
@@ -200,6 +202,16 @@ class Line:
             await self.connection.close()
 
 
+def _fitted(cards: Sequence[Card]) -> Schedule | None:
+    """Hierarchical on the hosts that there are; None where they tell nothing apart."""
+    hosts: dict[str, list[int]] = {}
+    for rank, card in enumerate(cards):
+        hosts.setdefault(card.host, []).append(rank)
+    if not 1 < len(hosts) < len(cards):
+        return None
+    return hierarchical(len(cards), list(hosts.values()))
+
+
 class NetworkFabric(Fabric):
     """One rank's end; made by `open`, on the loop of its node."""
 
@@ -216,6 +228,7 @@ class NetworkFabric(Fabric):
         self._runtime = switchboard.node.runtime
         self._loop = asyncio.get_running_loop()
         self._cards, self._group = cards, group
+        self._hierarchy = _fitted(cards)
         self._lines: dict[int, Line] = {}
         self._met: set[int] = set()  # ranks that are known to be in this epoch
         self._complete = asyncio.Event()
@@ -275,7 +288,8 @@ class NetworkFabric(Fabric):
 
         def begin() -> None:
             try:
-                operation = self.engine.start(call, vector, self._now(), timeout_s)
+                fitted = self._hierarchy if call.algorithm == "hierarchical" else None
+                operation = self.engine.start(call, vector, self._now(), timeout_s, fitted)
                 if operation.ended:
                     self._ended(work, operation)
                 else:

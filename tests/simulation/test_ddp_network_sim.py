@@ -15,6 +15,7 @@ from ddp import verifiable
 from ddp.call import Call
 from ddp.card import Card
 from ddp.errors import Fenced, RankLate, RankLost
+from ddp.frames import Type
 from ddp.network import STREAM_BYTES, NetworkFabric, Switchboard, transport_config
 from ddp.schedules.catalogue import ALLREDUCE, schedule_of
 from netstack.rpc.node import RpcNode
@@ -25,7 +26,7 @@ from security.identity import Authority
 _entropy = random.Random("ranks").randbytes
 _authority = Authority.create("test", now=EPOCH, entropy=_entropy)
 IDENTITIES = {
-    f"r{i}": _authority.issue(f"r{i}", "ddp", now=EPOCH, entropy=_entropy) for i in range(5)
+    f"r{i}": _authority.issue(f"r{i}", "ddp", now=EPOCH, entropy=_entropy) for i in range(6)
 }
 
 
@@ -128,6 +129,42 @@ def test_sums_are_exact_over_a_line_that_loses_duplicates_and_reorders(algorithm
 def test_so_they_are_under_many_seeds(algorithm, size, n):
     for seed in range(10):
         sum_over_a_bad_line(algorithm, seed, n, size)
+
+
+@pytest.mark.parametrize("hosts", [("a", "b", "a", "b"), ("a", "b", "b", "a", "a", "b")])
+def test_hierarchical_is_fitted_to_who_lives_where(hosts):
+    """Between two hosts the vector goes once each way, however many ranks they have."""
+    size, n = len(hosts), 60_000
+    ranks = Ranks(size, 4, delay_s=0.002)
+    ranks.cards = [
+        replace(card, host=f"host {host}") for card, host in zip(ranks.cards, hosts, strict=True)
+    ]
+    crossed = []
+
+    def counting(here, there, push):
+        def counted(frame):
+            if hosts[here] != hosts[there]:
+                crossed.append(len(frame.payload) if frame.type is Type.DATA else 0)
+            push(frame)
+
+        return counted
+
+    async def scenario():
+        await ranks.begin()
+        fabrics = await ranks.open()
+        for here, fabric in enumerate(fabrics):
+            for there, line in fabric._lines.items():
+                line.push = counting(here, there, line.push)
+        vectors = [verifiable.inputs("float32", "sum", n, rank, size) for rank in range(size)]
+        calls = [
+            ranks.on(r, ranks.call(fabrics[r], "hierarchical", vectors[r])) for r in range(size)
+        ]
+        assert await asyncio.gather(*calls) == [None] * size
+        wanted = verifiable.expected("float32", "sum", n, range(size), size)
+        assert all(verifiable.wrong(vector, wanted) == 0 for vector in vectors)
+        assert sum(crossed) == 2 * 4 * n
+
+    ranks.run(scenario())
 
 
 @pytest.mark.parametrize("room", [STREAM_BYTES, 1 << 17])
