@@ -196,12 +196,15 @@ def test_unknown_names_are_refused_with_those_there_are():
 
 
 def test_auto_takes_few_rounds_for_small_vectors_and_few_bytes_for_large_ones():
-    model = CostModel(alpha=50e-6, beta=1e-9, gamma=1e-10)
+    model = CostModel(alpha=50e-6, beta=1e-9, gamma=1e-10, delta=5e-10)
     small, large = model.choose(16, 64), model.choose(16, 1 << 30)
     assert small == "recursive-doubling"
     assert count(schedule_of("allreduce", large, 16), 1600).sent_max == 2 * 1600 * 15 // 16
     assert model.explain(16, 64).startswith("recursive-doubling ")
-    assert str(model) == "α 50.0 µs a message, 1/β 1.00 GB/s, 1/γ 10.00 GB/s added"
+    assert (
+        str(model)
+        == "α 50.0 µs a message, 1/β 1.00 GB/s, 1/γ 10.00 GB/s added, 1/δ 2.00 GB/s copied"
+    )
 
 
 def lasting(name, size, rank, **options):
@@ -235,6 +238,8 @@ def test_of_a_mean_the_last_round_is_copied_because_all_is_divided_behind_it():
 
 
 def test_between_two_a_large_vector_is_not_copied_only_to_save_a_message():
-    model = CostModel(alpha=200e-6, beta=2e-9, gamma=1.5e-10)
+    model = CostModel(alpha=200e-6, beta=2e-9, gamma=5e-11, delta=5e-10)
     assert model.choose(2, 4096) == "recursive-doubling"
-    assert model.choose(2, 1 << 24) != "recursive-doubling"
+    assert model.choose(2, 1 << 20) != "recursive-doubling"
+    copies_for_nothing = CostModel(alpha=200e-6, beta=2e-9, gamma=5e-11, delta=0.0)
+    assert copies_for_nothing.choose(2, 1 << 20) == "recursive-doubling"
