@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from mapreduce.attempt import part_name, run_attempt
 from mapreduce.errors import BadJob, JobFailed
+from mapreduce.folder import furnished
 from mapreduce.local import Outcome, add_counters, failure_as_json
 from mapreduce.messages import MAP, REDUCE, JobSpec, Mission, Result, Start
 from mapreduce.output import Output
@@ -86,7 +87,8 @@ def reduce_task(wire: dict[str, Any], index: int, parts: Sequence[tuple[Any, byt
 
 
 def _run(mission: Mission) -> Result:
-    result = run_attempt(mission, load(mission.job))
+    with furnished(mission):
+        result = run_attempt(mission, load(mission.job))
     if result.failure is not None:
         raise JobFailed(result.failure.message, [failure_as_json(result.failure)])
     return result

@@ -18,6 +18,7 @@ from typing import Any
 
 from mapreduce.attempt import part_name, run_attempt
 from mapreduce.errors import JobFailed
+from mapreduce.folder import furnished
 from mapreduce.messages import MAP, REDUCE, Failure, JobSpec, Mission, Result, Start
 from mapreduce.output import Output
 from mapreduce.policy import judge
@@ -119,8 +120,10 @@ def _finish(
         start = Start(attempt, "local", kind, index, split, sorted(verdict.skip), verdict.careful)
         is_part = kind == REDUCE or not job.reduces
         out = Output(job.output).temporary(attempt) if is_part else str(folder / attempt)
-        mission = Mission(start, job, spec.cuts, str(folder), out, list(runs))
-        result = run_attempt(mission, program)
+        home = str(folder / f"{attempt}-folder")
+        mission = Mission(start, job, spec.cuts, home, out, list(runs))
+        with furnished(mission):
+            result = run_attempt(mission, program)
         if result.failure is None:
             add_counters(outcome.counters, result.counters)
             outcome.skipped += [[kind, index, *entry] for entry in result.skipped]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import os
 import shutil
@@ -11,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from mapreduce.client import Job, job_of, mrjob_steps, run_sync
+from mapreduce.client import BadJob, Job, JobFailed, job_of, run_sync, steps_of
+
+# Programs that need not know of us: each runs by itself, too, and says what is right.
+MRJOBS = Path(__file__).parent / "mrjobs"
 
 
 def needs(module: str):
@@ -19,42 +23,14 @@ def needs(module: str):
     return pytest.mark.skipif(missing, reason=f"{module} is not there: pip install {module}")
 
 
-TWO_STEPS = """
-from mrjob.job import MRJob
-from mrjob.step import MRStep
-
-class MRMostUsed(MRJob):
-    def configure_args(self):
-        super().configure_args()
-        self.add_passthru_arg("--least", type=int, default=1)
-    def steps(self):
-        return [
-            MRStep(mapper_init=self.begin, mapper=self.words, combiner=self.add, reducer=self.add),
-            MRStep(mapper=self.swap, reducer=self.most),
-        ]
-    def begin(self):
-        self.increment_counter("mine", "maps", 1)
-    def words(self, _, line):
-        for word in line.split():
-            yield word, 1
-    def add(self, word, counts):
-        yield word, sum(counts)
-    def swap(self, word, count):
-        if count >= self.options.least:
-            yield None, (count, word)
-    def most(self, _, pairs):
-        for count, word in sorted(pairs, reverse=True):
-            yield word, count
-
-if __name__ == "__main__":
-    MRMostUsed.run()
-"""
-
-
 @pytest.fixture
 def work(tmp_path):
     words = ["one"] * 7 + ["two"] * 5 + ["größe"] * 3 + ["rare"]
-    (tmp_path / "in.txt").write_text("\n".join(" ".join(words[i::3]) for i in range(3)) * 20)
+    lines = [" ".join(words[i::3]) for i in range(3)] * 20
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("\n".join([*lines, "# one Comment", "Two\r", "x"]))
+    (tmp_path / "in" / "b.txt").write_text("two three\n")
+    (tmp_path / "in" / "empty.txt").write_text("")
     return tmp_path
 
 
@@ -62,39 +38,122 @@ def parts(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.glob("part-*"))]
 
 
+def lines(data: bytes) -> list[bytes]:
+    return sorted(data.splitlines())
+
+
+def by_mrjob(work, name, *arguments, runner="inline") -> bytes:
+    """What mrjob's own runner makes of it."""
+    inputs = [str(path) for path in sorted((work / "in").iterdir())]
+    how = ["-r", runner, "--num-cores", "1"]  # two mappers, two reducers
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(MRJOBS / name), *how, *arguments, *inputs],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def by_us(work, name, *arguments, **more):
+    """All steps of it, in this process; the output, and the outcome of each step."""
+    more.setdefault("split_bytes", 100)
+    job = Job.mrjob(
+        MRJOBS / name,
+        arguments=arguments,
+        inputs=[str(work / "in")],
+        output=str(work / "out"),
+        **more,
+    )
+    outcomes = [run_sync(step, local=True) for step in steps_of(job)]
+    return b"".join(parts(work / "out")), outcomes
+
+
 @needs("mrjob")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of mrjob's own imports
-def test_an_unmodified_mrjob_of_two_steps_gives_what_its_own_runner_gives(work):
-    script = work / "most_used.py"
-    script.write_text(TWO_STEPS)
-    arguments = ["--least", "30"]
-    assert mrjob_steps(str(script), arguments) == 2
-    own = subprocess.run(
-        [sys.executable, str(script), *arguments, str(work / "in.txt")],
-        capture_output=True,
-        check=True,
-    ).stdout
-    job = job_of(str(script), [str(work / "in.txt")], str(work / "step1"), {"split_bytes": 100})
-    assert job.kind == "mrjob"
-    first = Job.mrjob(
-        script, arguments=arguments, inputs=job.inputs, output=job.output, split_bytes=100
+class TestMRJob:
+    """What mrjob's own runner writes is right; inline where that can do it."""
+
+    def test_two_steps_options_and_counters(self, work):
+        arguments = ("--least", "30")
+        written, outcomes = by_us(work, "most_used.py", *arguments)
+        assert written == by_mrjob(work, "most_used.py", *arguments)
+        assert written.startswith(b'"one"\t1')
+        assert len(outcomes) == 2
+        assert outcomes[0].counters["mine"]["maps"] == outcomes[0].tasks["map"] > 1
+
+    def test_a_raw_mapper_is_given_each_file_once_and_whole(self, work):
+        written, outcomes = by_us(work, "whole_files.py")
+        assert lines(written) == lines(by_mrjob(work, "whole_files.py"))
+        assert outcomes[0].counters["mine"]["files"] == outcomes[0].tasks["map"] == 3
+
+    def test_a_raw_mapper_is_given_what_a_compressed_file_holds(self, work):
+        (work / "in" / "c.txt.gz").write_bytes(gzip.compress(b"four four\n"))
+        written, _ = by_us(work, "whole_files.py")
+        assert b'"c.txt.gz"\t2' in lines(written)
+        assert lines(written) == lines(by_mrjob(work, "whole_files.py", runner="local"))
+
+    def test_filters_before_mapper_combiner_and_reducer(self, work):
+        written, _ = by_us(work, "filtered.py")
+        assert lines(written) == lines(by_mrjob(work, "filtered.py", runner="local"))
+        assert b'"x"\t1' in lines(written)
+        assert not {word for word in (b"two", b"rare", b"comment") if word in written}
+
+    def test_commands_for_mapper_combiner_and_reducer(self, work):
+        written, _ = by_us(work, "commands.py")
+        assert lines(written) == lines(by_mrjob(work, "commands.py", runner="local"))
+        assert b'1\t"X"' in lines(written)
+
+    def test_files_beside_the_job_and_options_of_every_kind(self, work):
+        (work / "more.txt").write_text("x")
+        arguments = ("--more-stop", str(work / "more.txt"), "--upper", "--also", "two")
+        arguments += ("--also", "Two")
+        written, _ = by_us(work, "with_files.py", *arguments)
+        assert lines(written) == lines(by_mrjob(work, "with_files.py", *arguments))
+        assert lines(written)[-1] == b'"THREE"\t["b.txt"]'
+
+    def test_a_command_that_fails_is_named(self, work):
+        (work / "fails.py").write_text(
+            "from mrjob.job import MRJob\nclass J(MRJob):\n"
+            "    def mapper_cmd(self): return \"bash -c 'echo oh no >&2; exit 3'\"\n"
+        )
+        [job] = steps_of(Job.mrjob(work / "fails.py", inputs=[f"{work}/in"], output=f"{work}/o"))
+        with pytest.raises(JobFailed, match=r"the mapper bash -c .* ended with status 3"):
+            run_sync(job, local=True)
+
+    def test_a_raw_mapper_over_a_part_of_a_file_is_refused(self, work):
+        job = Job.mrjob(
+            MRJOBS / "whole_files.py", inputs=[f"{work}/in"], output=f"{work}/o", split_bytes=100
+        )
+        with pytest.raises(JobFailed, match=r"whole files.*steps_of"):
+            run_sync(job, local=True)
+
+    @pytest.mark.parametrize(
+        ("body", "says"),
+        [
+            ("spark = lambda self, i, o: None", "a SparkStep, which does not run here"),
+            ("ARCHIVES = ['a.tar']; mapper = lambda self, k, v: None", "ARCHIVES"),
+            ("FILES = ['not_there']; mapper = lambda self, k, v: None", "needs the file .*not_the"),
+            ("def configure_args(self): self.stop = x", "NameError: name 'x' is not defined"),
+        ],
     )
-    outcome = run_sync(first, local=True)
-    assert outcome.counters["mine"]["maps"] == outcome.tasks["map"] > 1
-    second = Job.mrjob(
-        script, step=1, arguments=arguments, inputs=[str(work / "step1/part-*")],
-        output=str(work / "out"),
-    )  # fmt: skip
-    run_sync(second, local=True)
-    assert b"".join(parts(work / "out")) == own
-    assert own.startswith(b'"one"\t1')
+    def test_what_does_not_run_is_refused_with_a_sentence(self, work, body, says):
+        (work / "bad.py").write_text(f"from mrjob.job import MRJob\nclass J(MRJob):\n    {body}\n")
+        with pytest.raises(BadJob, match=says):
+            steps_of(Job.mrjob(work / "bad.py", inputs=[f"{work}/in"], output=f"{work}/o"))
+
+    def test_a_file_without_a_class_says_so_and_no_more(self, work):
+        (work / "bad.py").write_text("# MRJob\n")
+        with pytest.raises(BadJob) as caught:
+            steps_of(Job.mrjob(work / "bad.py", inputs=[f"{work}/in"], output=f"{work}/o"))
+        assert str(caught.value) == f"{work}/bad.py must have one MRJob class; it has: none"
 
 
 def on_engine(work, engine):
     for name in ("wordcount", "sort", "grep"):
         job = job_of(
             name,
-            [str(work / "in.txt")],
+            [str(work / "in" / "a.txt")],
             str(work / f"{name}-alone"),
             {"split_bytes": 200, "args": {"pattern": "two"}},
         )
