@@ -236,8 +236,8 @@ def _errors() -> Iterator[None]:
     except BadJob as error:
         raise Usage(str(error)) from None
     except JobFailed as error:
-        for failure in error.failures[-3:]:
-            render.say(_failure(failure))
+        for text in _distinct(error.failures)[-3:]:
+            render.say(text)
         raise Unhealthy(str(error)) from None
     except JobCancelled as error:
         raise Unhealthy(str(error)) from None
@@ -248,6 +248,18 @@ def _errors() -> Iterator[None]:
         if not running(home):
             raise NotRunning(f"no cluster runs in {home}; do: ring up mapreduce=2") from None
         raise NotInTime(f"{error}; see: ring status") from None
+
+
+def _distinct(failures: list[dict[str, Any]]) -> list[str]:
+    """Failures as text, the latest last; of those that were alike one, and how many they were."""
+    alike: dict[Any, list[dict[str, Any]]] = {}
+    for failure in failures:
+        kind = (failure["kind"], failure["message"], failure["record"])
+        alike[kind] = [*alike.pop(kind, ()), failure]
+    return [
+        _failure(same[-1]) + (f"\n({len(same)} times)" if len(same) > 1 else "")
+        for same in alike.values()
+    ]
 
 
 def _failure(failure: dict[str, Any]) -> str:

@@ -149,20 +149,57 @@ class TestMRJob:
         assert str(caught.value) == f"{work}/bad.py must have one MRJob class; it has: none"
 
 
+# What raises at a record, reads a file beside it, and knows its name by the environment.
+AWKWARD = """
+import functools, os, pathlib
+@functools.cache
+def words():
+    return set(pathlib.Path("words.txt").read_text().split())
+def map(line, task):
+    if b"Comment" in line:
+        raise ValueError("a comment")
+    task.count("mine", os.environ["MINE"])
+    for word in line.decode().split():
+        if word in words():
+            yield word, 1
+reduce = sum
+"""
+
+
+def same(outcome, alone):
+    """What an engine's outcome says, and the sequential runner's."""
+    assert outcome.counters == alone.counters
+    assert outcome.skipped == alone.skipped
+    assert len(outcome.failures) == len(alone.failures)
+
+
 def on_engine(work, engine):
+    inputs = [str(work / "in" / "a.txt")]
     for name in ("wordcount", "sort", "grep"):
-        job = job_of(
-            name,
-            [str(work / "in" / "a.txt")],
-            str(work / f"{name}-alone"),
-            {"split_bytes": 200, "args": {"pattern": "two"}},
-        )
-        run_sync(job, local=True)
-        there = job_of(name, job.inputs, str(work / name), {"split_bytes": 200, "args": job.args})
-        outcome = run_sync(there, engine=engine)
+        more = {"split_bytes": 200, "args": {"pattern": "two"}}
+        alone = run_sync(job_of(name, inputs, str(work / f"{name}-alone"), more), local=True)
+        outcome = run_sync(job_of(name, inputs, str(work / name), more), engine=engine)
         assert parts(work / name) == parts(work / f"{name}-alone")
         assert (work / name / "_SUCCESS").exists()
         assert outcome.tasks["map"] > 1
+        same(outcome, alone)
+    (work / "awkward.py").write_text(AWKWARD)
+    (work / "some.txt").write_text("one two")
+    more = {
+        "split_bytes": 200, "files": [f"{work}/some.txt#words.txt"], "environment": {"MINE": "x"},
+        "on_error": "skip",
+    }  # fmt: skip
+    made = {
+        name: run_sync(job_of(str(work / "awkward.py"), inputs, str(work / name), more), **how)
+        for name, how in (("there", {"engine": engine}), ("alone", {"local": True}))
+    }
+    assert parts(work / "there") == parts(work / "alone")
+    assert [text for *_, text in made["there"].skipped] == ["# one Comment"]
+    same(made["there"], made["alone"])
+    del more["on_error"]
+    with pytest.raises(JobFailed, match=r"map \d+ failed: record \d+: ValueError: a comment"):
+        run_sync(job_of(str(work / "awkward.py"), inputs, str(work / "no"), more), engine=engine)
+    assert not list((work / "no").glob("part-*"))
 
 
 @needs("dask")
@@ -194,3 +231,31 @@ def test_spark_gives_the_same_bytes(work, monkeypatch):
         on_engine(work, "spark")
     finally:
         session.stop()
+
+
+@needs("pyspark")
+@pytest.mark.skipif(
+    shutil.which("java") is None, reason="no java: apt install default-jre-headless"
+)
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_spark_from_a_shell_whose_python_is_another(work):
+    """Without a word of configuration: its Python workers are what `ring` is."""
+    root = str(Path(__file__).parents[2])
+    plain = {name: os.environ[name] for name in ("HOME", "JAVA_HOME") if name in os.environ}
+    (work / "bin").mkdir()
+    (work / "bin" / "python3").write_text("#!/bin/sh\necho not this one >&2; exit 1\n")
+    (work / "bin" / "python3").chmod(0o755)
+    path = f"{work / 'bin'}:{Path(shutil.which('java')).parent}:/usr/bin:/bin"
+    arguments = ["mr", "run", "wordcount", f"{work}/in/a.txt", f"{work}/out", "--engine", "spark"]
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster", *arguments],
+        env={**plain, "PATH": path, "NO_COLOR": "1"},
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    run_sync(job_of("wordcount", [f"{work}/in/a.txt"], f"{work}/alone", {}), local=True)
+    assert parts(work / "out") == parts(work / "alone")
