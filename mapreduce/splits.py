@@ -103,7 +103,9 @@ def _files(pattern: str) -> list[tuple[str, int]]:
     try:
         fs, path = fsspec.core.url_to_fs(pattern)
     except (ValueError, ImportError) as error:
-        raise BadJob(f"the input {pattern} cannot be reached: {error}") from None
+        missing = isinstance(error, ImportError) and pattern.startswith(("http://", "https://"))
+        hint = "; do: pip install ringleader[http]" if missing else ""
+        raise BadJob(f"the input {pattern} cannot be reached: {error}{hint}") from None
     try:
         if any(c in path for c in "*?["):
             found = [name for name in fs.glob(path) if fs.isfile(name)]

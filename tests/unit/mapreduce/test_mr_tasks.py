@@ -96,6 +96,14 @@ def test_missing_input_is_a_clear_error(tmp_path, monkeypatch, inputs, says):
         run(job(tmp_path, inputs=inputs))
 
 
+def test_without_what_reads_it_a_page_of_the_web_is_a_clear_error(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "aiohttp", None)  # an import of it fails
+    monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "http", raising=False)
+    with pytest.raises(BadJob, match=r"cannot be reached.*pip install ringleader\[http\]"):
+        run(job(tmp_path, inputs=["http://127.0.0.1:9/page"]))
+
+
 def test_an_output_that_is_there_is_not_mixed_with(tmp_path):
     made = job(tmp_path, b"a")
     run(made)
