@@ -254,6 +254,15 @@ def test_grep_is_a_job_of_maps_alone(tmp_path):
     assert outcome.counters["grep"]["lines"] == 2
 
 
+@pytest.mark.parametrize(
+    ("args", "says"), [({}, "needs a pattern"), ({"pattern": "("}, "the pattern '\\('.*is none")]
+)
+def test_grep_for_no_pattern_fails_at_once_with_a_sentence(tmp_path, args, says):
+    with pytest.raises(JobFailed, match=says) as caught:
+        run(job(tmp_path, b"x\n", "mapreduce.examples.grep", args=args, reduces=0))
+    assert len(caught.value.failures) == 1
+
+
 def test_pagerank_of_a_ring_is_one_everywhere(tmp_path):
     data = b"a\tb\nb\tc\nc\ta\n"
     made = job(tmp_path, data, "mapreduce.examples.pagerank")
