@@ -155,7 +155,7 @@ def import_program(job: Job) -> types.ModuleType:
             sys.path.append(folder)
         exec(compile(job.source, job.program, "exec"), module.__dict__)
         return module
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without `if __name__ …` may end here
         raise BadJob(
             f"the program {job.program} cannot be imported: {type(error).__name__}: {error}"
         ) from error

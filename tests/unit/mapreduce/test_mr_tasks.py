@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from mapreduce import fixed, map_task, splits
 from mapreduce.errors import BadJob, JobFailed, RecordTooLong
 from mapreduce.job import Job
 from mapreduce.keys import descending, from_descending, hash_partition
+from mapreduce.ring_urls import leads_to
 from mapreduce.splits import Split, chunks, plan
 
 
@@ -102,6 +104,32 @@ def test_without_what_reads_it_a_page_of_the_web_is_a_clear_error(tmp_path, monk
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "http", raising=False)
     with pytest.raises(BadJob, match=r"cannot be reached.*pip install ringleader\[http\]"):
         run(job(tmp_path, inputs=["http://127.0.0.1:9/page"]))
+
+
+NO_RAFT = """
+[cluster]
+name = "none"
+id = "7d0f035623e4e20c"
+[[node]]
+name = "m1"
+service = "mrmaster"
+host = "127.0.0.1"
+port = 9
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [
+        ("nosuch://x/out", "cannot be reached: Protocol not known: nosuch"),
+        ("ring://x/out", "cannot be made: a chunk store keeps its metadata in raft nodes"),
+        ("/proc/nowhere/out", "cannot be made: .*No such file"),
+    ],
+)
+def test_an_output_that_cannot_be_is_a_clear_error(tmp_path, output, says):
+    (tmp_path / "cluster.toml").write_text(NO_RAFT)
+    with leads_to(tmp_path / "cluster.toml"), pytest.raises(BadJob, match=says):
+        run(replace(job(tmp_path, b"a"), output=output))
 
 
 def test_an_output_that_is_there_is_not_mixed_with(tmp_path):
