@@ -89,6 +89,25 @@ def test_a_straggler_costs_most_where_it_is_always_waited_for(monkeypatch):
     assert min(gains[16, 14.0]) < 1.02 < 1.4 < max(gains[16, 14.0])
 
 
+def through_files() -> float:
+    """How many times as long a sort takes on five workers if its shuffle is not direct."""
+    took = []
+    for shuffle in ("files", "direct"):
+        job = Job("lab", ["/in"], "/out", reduces=10, shuffle=shuffle)
+        model = cores.Cores(1, cores.Machines(count=5, slots=2))
+        took.append(model.run(job, 90, {})["seconds"])
+    return took[0] / took[1]
+
+
+@pytest.mark.parametrize(
+    ("line_mb_s", "least", "most"), [(10, 1.2, 1.5), (25, 1.05, 1.2), (1000, 0.98, 1.03)]
+)
+def test_a_direct_shuffle_gains_where_lines_are_waited_for(monkeypatch, line_mb_s, least, most):
+    """It fetches while maps run. In the memory of one machine nothing is waited for."""
+    monkeypatch.setattr(cores, "LINE_B_S", line_mb_s * MB)
+    assert least < through_files() < most
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", lab.EXPERIMENTS)
 @pytest.mark.parametrize("seed", [1, 2, 3])
