@@ -30,8 +30,7 @@ def environment(job: Job, task: Task) -> dict[str, str]:
         **job.properties,
     }
     named = {re.sub(r"[^A-Za-z0-9]", "_", name): value for name, value in properties.items()}
-    path = f"{os.getcwd()}:{os.environ.get('PATH', '')}"
-    return {**named, "PATH": path, **job.environment}
+    return {**named, **job.environment}
 
 
 def furnish(mission: Mission) -> None:

@@ -155,13 +155,14 @@ def run_command(
 
     strict: a status other than 0 is a failure; a signal is one in any case.
     """
+    path = f"{os.getcwd()}:{os.environ.get('PATH', '')}"
     try:
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **environment(job, task)},
+            env={**os.environ, "PATH": path, **environment(job, task)},
             preexec_fn=partial(die_with, os.getpid()),
         )
     except OSError as error:

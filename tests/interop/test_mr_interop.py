@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,17 @@ class TestMRJob:
         written, _ = by_us(work, "whole_files.py")
         assert b'"c.txt.gz"\t2' in lines(written)
         assert lines(written) == lines(by_mrjob(work, "whole_files.py", runner="local"))
+
+    def test_a_raw_mapper_is_given_a_copy_of_what_lies_elsewhere(self, work):
+        with zipfile.ZipFile(work / "in.zip", "w") as archive:
+            archive.write(work / "in" / "b.txt", "deep/b.txt")
+        there = f"zip://deep/b.txt::file://{work}/in.zip"
+        job = Job.mrjob(MRJOBS / "whole_files.py", inputs=[there], output=f"{work}/out")
+        [step] = steps_of(job)
+        run_sync(step, local=True)
+        found = lines(b"".join(parts(work / "out")))
+        assert found == [b'"files"\t1', b'"in.zip"\t2', b'"three"\t1', b'"two"\t1']
+        assert not list(work.glob("**/input-*"))
 
     def test_filters_before_mapper_combiner_and_reducer(self, work):
         written, _ = by_us(work, "filtered.py")
