@@ -28,6 +28,7 @@ import shutil
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Final
@@ -219,6 +220,8 @@ def describe(path: str, arguments: Sequence[str]) -> str:
     {"raw": for each step whether it reads whole files, "files": to link into each attempt's folder,
      "arguments": those that a task is given, in which a file is called as it is there}
     """
+    if find_spec("mrjob") is None:
+        raise BadJob("an MRJob needs the package mrjob; do: pip install ringleader[mrjob]")
     job = Job.mrjob(path, arguments=arguments, inputs=["-"], output="-")
     kind = _mrjob_class(import_program(job), path)
     instance = _instance(kind, arguments, path)

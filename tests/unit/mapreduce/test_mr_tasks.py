@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mr_kit import BY_RECORD, INDEX, SORT, WORDCOUNT, counted, lines, parts, run, text
 
-from mapreduce import fixed, map_task, splits
+from mapreduce import fixed, map_task, mrjob_program, splits
 from mapreduce.errors import BadJob, JobFailed, RecordTooLong
 from mapreduce.job import Job
 from mapreduce.keys import descending, from_descending, hash_partition
@@ -428,6 +428,12 @@ def test_the_hash_is_the_same_in_every_process():
         )
         found.add(done.stdout.strip())
     assert found == {str(hash_partition([b"a", b"b", b"c"], 7))}
+
+
+def test_an_mrjob_without_its_package_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(mrjob_program, "find_spec", lambda name: None)
+    with pytest.raises(BadJob, match=r"pip install ringleader\[mrjob\]"):
+        mrjob_program.describe(program(tmp_path, "import mrjob"), ())
 
 
 def test_a_bad_job_says_what_would_be_right(tmp_path):
