@@ -230,9 +230,13 @@ def file_and_name(path: str) -> tuple[str, str]:
 
 
 def _check_files(files: Sequence[str]) -> None:
+    found: dict[str, str] = {}
     for path in files:
-        if not Path(file_and_name(path)[0]).exists():
+        file, name = file_and_name(path)
+        if not Path(file).exists():
             raise BadJob(f"the file {path} does not exist; each task would need it")
+        if found.setdefault(name, file) != file:
+            raise BadJob(f"two files are called {name}; say what one is to be: {path}#other")
 
 
 def _command(text: str) -> str:

@@ -159,6 +159,17 @@ def test_a_file_that_is_not_there_is_a_clear_error(tmp_path):
         stream(tmp_path, b"x\n", files=[str(tmp_path / "nowhere.sh")])
 
 
+def test_two_files_of_one_name_are_a_clear_error(tmp_path):
+    (tmp_path / "deep").mkdir()
+    paths = [tmp_path / "a.txt", tmp_path / "deep" / "a.txt"]
+    for path in paths:
+        path.touch()
+    first, second = map(str, paths)
+    with pytest.raises(BadJob, match=r"two files are called a\.txt"):
+        stream(tmp_path, b"x\n", files=[first, second])
+    stream(tmp_path, b"x\n", files=[first, f"{second}#b.txt", first])
+
+
 def test_a_command_named_by_its_path_from_here_is_found_from_there(tmp_path, monkeypatch):
     script(tmp_path, "m.sh", "sed s/x/y/")
     monkeypatch.chdir(tmp_path)
