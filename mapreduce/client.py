@@ -40,7 +40,7 @@ from mapreduce.errors import (
     MasterGone,
     NotReached,
 )
-from mapreduce.job import Job, is_file, named
+from mapreduce.job import REDUCES, Job, is_file, named
 from mapreduce.local import Outcome, run_local
 from mapreduce.messages import MASTER_SERVICE, JobSpec
 from mapreduce.output import Output
@@ -131,16 +131,40 @@ def steps_of(job: Job) -> list[Job]:
     if done.returncode:
         raise BadJob("\n".join(done.stderr.splitlines()[-STEPS_LINES:]))
     said = json.loads(done.stdout.splitlines()[-1])
-    found, inputs = [], job.inputs
-    for step, raw in enumerate(said["raw"]):
-        last = step == len(said["raw"]) - 1
+    base = replace(
+        job,
+        args={"arguments": said["arguments"]},
+        files=[*job.files, *said["files"]],
+    )
+    found: list[Job] = []
+    inputs = job.inputs
+    for step, wants in enumerate(said["steps"]):
+        last = step == len(said["steps"]) - 1
         output = job.output if last else f"{job.output}.step{step}"
-        args = {"step": step, "arguments": said["arguments"]}
-        files = [*job.files, *said["files"]]
-        more: dict[str, Any] = {"inputs": inputs, "output": output, "args": args, "files": files}
-        found.append(replace(job, whole_files=raw, **more))
+        check_properties(wants["properties"], honoured=())
+        found.append(
+            replace(
+                base,
+                inputs=inputs,
+                output=output,
+                args={**base.args, "step": step},
+                whole_files=wants["raw"],
+                properties={**wants["properties"], **job.properties},
+                reduces=_reduces(job, wants["properties"]),
+            )
+        )
         inputs = [f"{output}/part-*"]
     return found
+
+
+def _reduces(job: Job, properties: dict[str, str]) -> int:
+    """How many the job says; where it says nothing, how many the class does."""
+    if job.reduces != REDUCES:
+        return job.reduces
+    for name in ("mapreduce.job.reduces", "mapred.reduce.tasks"):
+        if properties.get(name, "").isdecimal():
+            return int(properties[name])
+    return job.reduces
 
 
 def job_of(program: str, inputs: Sequence[str], output: str, given: dict[str, Any]) -> Job:

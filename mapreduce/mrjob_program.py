@@ -11,6 +11,7 @@ that submits the job; that asks a process of its own what the steps are (client.
     mapper_raw                    is given files, the path of each and its URL; what is compressed,
                                   or lies elsewhere, is copied into the attempt's folder first
     SORT_VALUES, FILES, DIRS      honoured; ARCHIVES refused; PARTITIONER, a class in Java, ignored
+    JOBCONF                       in the environment of tasks; the number of reduces is honoured
 
 What only Hadoop or Spark can do (JarStep, SparkStep …) is refused.
 """
@@ -214,10 +215,15 @@ def _joined(key: bytes, value: bytes | None) -> bytes:
     return key if value is None else key + b"\t" + value
 
 
+def _as_property(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def describe(path: str, arguments: Sequence[str]) -> str:
     """What the class in a file asks for, as JSON; raises BadJob. Instantiates it.
 
-    {"raw": for each step whether it reads whole files, "files": to link into each attempt's folder,
+    {"steps": [{"raw": whether it reads whole files, "properties": its JOBCONF} …],
+     "files": to link into each attempt's folder,
      "arguments": those that a task is given, in which a file is called as it is there}
     """
     if find_spec("mrjob") is None:
@@ -225,13 +231,16 @@ def describe(path: str, arguments: Sequence[str]) -> str:
     job = Job.mrjob(path, arguments=arguments, inputs=["-"], output="-")
     kind = _mrjob_class(import_program(job), path)
     instance = _instance(kind, arguments, path)
-    raw: list[bool] = []
+    steps: list[dict[str, Any]] = []
     for step in instance.steps():
-        described = step.description(len(raw))
+        described = step.description(len(steps))
         if described.get("type") != "streaming":
             raise BadJob(f"{path} has a {type(step).__name__}, which does not run here")
-        raw.append(bool(described.get("input_manifest")))
-    if any(raw[1:]):
+        conf = {**instance.jobconf(), **described.get("jobconf", {})}
+        properties = {name: _as_property(value) for name, value in conf.items()}
+        raw = bool(described.get("input_manifest"))
+        steps.append({"raw": raw, "properties": properties})
+    if any(step["raw"] for step in steps[1:]):
         raise BadJob(f"{path} has a mapper_raw in a later step; only the first is given files")
     if instance.archives():
         raise BadJob(f"{path} has ARCHIVES, which are not unpacked here: name files or folders")
@@ -247,4 +256,4 @@ def describe(path: str, arguments: Sequence[str]) -> str:
     for file in absolute:
         if not Path(file_and_name(file)[0]).exists():
             raise BadJob(f"{path} needs the file {file}, which is not there")
-    return json.dumps({"raw": raw, "files": absolute, "arguments": given})
+    return json.dumps({"steps": steps, "files": absolute, "arguments": given})

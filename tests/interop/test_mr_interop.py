@@ -124,6 +124,20 @@ class TestMRJob:
         assert lines(written) == lines(by_mrjob(work, "with_files.py", *arguments))
         assert lines(written)[-1] == b'"THREE"\t["b.txt"]'
 
+    def test_its_jobconf_is_in_the_environment_and_says_how_many_reduces(self, work):
+        (work / "conf.py").write_text(
+            "import os\nfrom mrjob.job import MRJob\nclass J(MRJob):\n"
+            "    JOBCONF = {'mapreduce.job.reduces': 1, 'my.own': True}\n"
+            "    def mapper(self, _, line): yield os.environ['my_own'], 1\n"
+            "    def reducer(self, key, ones): yield key, sum(ones)\n"
+        )
+        made = {"inputs": [f"{work}/in/b.txt"], "output": f"{work}/out"}
+        [job] = steps_of(Job.mrjob(work / "conf.py", **made))
+        run_sync(job, local=True)
+        assert parts(work / "out") == [b'"true"\t1\n']
+        [job] = steps_of(Job.mrjob(work / "conf.py", reduces=3, **made))
+        assert job.reduces == 3
+
     def test_a_command_that_fails_is_named(self, work):
         (work / "fails.py").write_text(
             "from mrjob.job import MRJob\nclass J(MRJob):\n"
@@ -146,6 +160,7 @@ class TestMRJob:
             ("spark = lambda self, i, o: None", "a SparkStep, which does not run here"),
             ("ARCHIVES = ['a.tar']; mapper = lambda self, k, v: None", "ARCHIVES"),
             ("FILES = ['not_there']; mapper = lambda self, k, v: None", "needs the file .*not_the"),
+            ("JOBCONF = {'stream.x': 4}; mapper = lambda self, k, v: None", "x is not honoured"),
             ("def configure_args(self): self.stop = x", "NameError: name 'x' is not defined"),
         ],
     )
