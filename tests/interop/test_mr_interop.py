@@ -29,7 +29,7 @@ def work(tmp_path):
     words = ["one"] * 7 + ["two"] * 5 + ["größe"] * 3 + ["rare"]
     lines = [" ".join(words[i::3]) for i in range(3)] * 20
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.txt").write_text("\n".join([*lines, "# one Comment", "Two\r", "x"]))
+    (tmp_path / "in" / "a.txt").write_text("\n".join([*lines, "# one Comment", "Two\r", "x\r", "x"]))
     (tmp_path / "in" / "b.txt").write_text("two three\n")
     (tmp_path / "in" / "empty.txt").write_text("")
     return tmp_path
@@ -106,15 +106,29 @@ class TestMRJob:
         assert not list(work.glob("**/input-*"))
 
     def test_filters_before_mapper_combiner_and_reducer(self, work):
-        written, _ = by_us(work, "filtered.py")
+        (work / "in" / "c.txt").write_text("# a filter that finds nothing is no failure\n")
+        written, _ = by_us(work, "filtered.py", split_bytes=1000)
         assert lines(written) == lines(by_mrjob(work, "filtered.py", runner="local"))
-        assert b'"x"\t1' in lines(written)
+        assert b'"x"\t2' in lines(written)
         assert not {word for word in (b"two", b"rare", b"comment") if word in written}
 
     def test_commands_for_mapper_combiner_and_reducer(self, work):
-        written, _ = by_us(work, "commands.py")
+        written, _ = by_us(work, "commands.py", split_bytes=1000)
         assert lines(written) == lines(by_mrjob(work, "commands.py", runner="local"))
-        assert b'1\t"X"' in lines(written)
+        assert b'1\t"THREE"' in lines(written)
+
+    def test_a_combiner_that_is_a_command_is_given_sorted_lines(self, work):
+        (work / "sorted.py").write_text(
+            "from mrjob.job import MRJob\nclass J(MRJob):\n"
+            "    def mapper(self, _, line): yield from ((word, 1) for word in line.split())\n"
+            "    def combiner_cmd(self):\n"
+            "        check = 'tee lines; LC_ALL=C sort -c -k1,1 lines'\n"
+            "        return f'bash -e -c \"{check}\"'\n"
+            "    def reducer(self, word, ones): yield word, sum(ones)\n"
+        )
+        [job] = steps_of(Job.mrjob(work / "sorted.py", inputs=[f"{work}/in"], output=f"{work}/o"))
+        outcome = run_sync(job, local=True)
+        assert outcome.failures == []
 
     def test_files_beside_the_job_and_options_of_every_kind(self, work):
         (work / "more.txt").write_text("x")

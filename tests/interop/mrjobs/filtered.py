@@ -5,10 +5,10 @@ from mrjob.job import MRJob
 
 class MRFiltered(MRJob):
     def mapper_pre_filter(self):
-        return "grep -v '^#' | tr A-Z a-z"
+        return "tr A-Z a-z | grep -v '^#'"
 
     def mapper(self, _, line):
-        for word in line.split():
+        for word in line.split(" "):
             yield word, 1
 
     def combiner_pre_filter(self):
