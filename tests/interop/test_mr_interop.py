@@ -29,7 +29,9 @@ def work(tmp_path):
     words = ["one"] * 7 + ["two"] * 5 + ["größe"] * 3 + ["rare"]
     lines = [" ".join(words[i::3]) for i in range(3)] * 20
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.txt").write_text("\n".join([*lines, "# one Comment", "Two\r", "x\r", "x"]))
+    (tmp_path / "in" / "a.txt").write_text(
+        "\n".join([*lines, "# one Comment", "Two\r", "x\r", "x"])
+    )
     (tmp_path / "in" / "b.txt").write_text("two three\n")
     (tmp_path / "in" / "empty.txt").write_text("")
     return tmp_path
@@ -72,6 +74,7 @@ def by_us(work, name, *arguments, **more):
 
 @needs("mrjob")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of mrjob's own imports
+@pytest.mark.timeout(300)  # mrjob starts an interpreter a task
 class TestMRJob:
     """What mrjob's own runner writes is right; inline where that can do it."""
 
