@@ -11,13 +11,13 @@ happen.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from netstack.rpc.connection import RpcConnection
 from netstack.rpc.dialler import Dialler
 from netstack.rpc.errors import ConnectionLost, Overloaded, Unavailable
+from netstack.rpc.incoming import dialled_items
 from netstack.rpc.schema import encode
 from netstack.runtime.endpoint import Address
 
@@ -85,15 +85,11 @@ class RpcClient:
             if key is not None:
                 self._open_sequences.discard(key[1])
 
-    async def stream(
+    def stream(
         self, method: str, body: Any = None, *, timeout_s: float = 3600.0
     ) -> AsyncGenerator[Any, None]:
         """The items of a server stream; ends with ConnectionLost if the connection does."""
-        connection = await self._connected(self._node.runtime.clock.now() + min(timeout_s, 5.0))
-        stream = connection.stream(method, encode(body), timeout_s)
-        async with contextlib.aclosing(stream) as items:
-            async for item in items:
-                yield item
+        return dialled_items(self, method, encode(body), timeout_s)
 
     async def connect(self, timeout_s: float) -> RpcConnection:
         """The open connection, dialled if there is none; raises Unavailable."""
