@@ -24,10 +24,11 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from dht.chord import wire
+from dht.chord.errors import NotMember
 from dht.chord.journal import Journal
 from dht.chord.keeper import FETCH, STORE, Keeper
 from dht.chord.member import ASK, Member
-from dht.chord.node import MEMBER, ChordNode, NotMember
+from dht.chord.node import MEMBER, ChordNode
 from dht.chord.outputs import STEP
 from dht.chord.peers import Peers
 from dht.chord.records import Record, RecordStore

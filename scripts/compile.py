@@ -90,6 +90,28 @@ GROUPS: dict[str, list[str]] = {
         "raftd/wal.py",
         "raftd/watch.py",
     ],
+    "ring": [
+        "dht/chord/keeper.py",
+        "dht/chord/lookup.py",
+        "dht/chord/member.py",
+        "dht/chord/node.py",
+        "dht/chord/outputs.py",
+        "dht/chord/records.py",
+        "dht/chord/replicas.py",
+        "dht/chord/ring.py",
+        "dht/chord/wire.py",
+        "dht/chord/writer.py",
+    ],
+    "collectives": [
+        "ddp/call.py",
+        "ddp/engine.py",
+        "ddp/execution.py",
+        "ddp/frames.py",
+        "ddp/messages.py",
+        "ddp/network.py",
+        "ddp/operation.py",
+        "ddp/recorder.py",
+    ],
 }
 
 

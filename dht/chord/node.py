@@ -40,6 +40,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from dht.chord.errors import BrokenNode, NotMember
 from dht.chord.lookup import Lookup, Route, pursue
 from dht.chord.options import ChordOptions
 from dht.chord.outputs import BUSY, GONE, NOTIFY, PING, STATE, STEP, Ask, Changed, Output, State
@@ -68,15 +69,6 @@ PROBE_CALM: Final = 8
 LONELY_S: Final = 0.2
 
 OUT, JOINING, MEMBER, LEFT = "out", "joining", "member", "left"
-
-
-class NotMember(Exception):
-    """This node does not belong to the ring (yet, or any more): ask another."""
-
-
-class BrokenNode(AssertionError):
-    """An invariant of one node does not hold; the message tells how it came to that."""
-
 
 Answered = Callable[[Any, float], None]
 Failed = Callable[[float], None]

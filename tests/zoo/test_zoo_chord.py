@@ -12,7 +12,8 @@ import pytest
 import dht.chord.repair
 import dht.server
 from dht.chord import oracle
-from dht.chord.node import BrokenNode, ChordNode
+from dht.chord.errors import BrokenNode
+from dht.chord.node import ChordNode
 from dht.chord.ring import key_id
 from dht.client import Conflict, DhtError
 from netstack.rpc.errors import RpcError

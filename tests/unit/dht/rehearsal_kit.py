@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dht.chord import oracle
+from dht.chord.errors import NotMember
 from dht.chord.lookup import Lookup
-from dht.chord.node import MEMBER, ChordNode, NotMember
+from dht.chord.node import MEMBER, ChordNode
 from dht.chord.options import ChordOptions
 from dht.chord.outputs import Ask, State
 from dht.chord.ring import Contact

@@ -7,8 +7,9 @@ import random
 import pytest
 from rehearsal_kit import Rehearsal, contact
 
+from dht.chord.errors import BrokenNode, NotMember
 from dht.chord.lookup import HOPS_MAX, Lookup, Route
-from dht.chord.node import BACK_OFF, PROBE_CALM, BrokenNode, ChordNode, NotMember
+from dht.chord.node import BACK_OFF, PROBE_CALM, ChordNode
 from dht.chord.options import ChordOptions
 from dht.chord.outputs import BUSY, NOTIFY, PING, STATE, Ask, Changed, State
 from dht.chord.ring import Contact
