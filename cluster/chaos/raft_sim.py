@@ -12,12 +12,13 @@ import dataclasses
 import itertools
 import json
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from cluster.chaos.catalogue import FAULTS, FILES, MEMBERS, PAUSE, PROCESS
-from cluster.chaos.evidence import GAVE_UP, GONE
+from cluster.chaos.evidence import GONE, ended_over
 from cluster.chaos.raft_client import RaftStore
 from cluster.chaos.system import NoEffect, Refused, View
 from cluster.errors import NotInTime
@@ -58,7 +59,7 @@ class _Host:
         self.faults = Faults(LinkTable(random.Random(0)), DiskFaults(), clock, points)
         self.state = "stopped"
         self.ends = 0  # by itself, since somebody last started it
-        self.gave_up = 0  # over an error, in all its lives
+        self.gave_up = Counter[str]()  # over which fault of its disk, in all its lives
         self.fired: list[list[str]] = []  # of each life: the points at which it died
         self.kept: rot.Files = {}
         self.strobe: asyncio.Task[None] | None = None
@@ -66,11 +67,12 @@ class _Host:
 
     def told(self, kind: str, fields: dict[str, Any]) -> None:
         """An event of its process."""
-        self.gave_up += kind == "node.fatal"
+        if fault := ended_over({"kind": kind, **fields}):
+            self.gave_up[fault] += 1
 
     def ended(self) -> dict[str, int]:
         """How often its processes have ended by themselves, and how."""
-        return {GONE: sum(map(len, self.fired)), GAVE_UP: self.gave_up}
+        return {GONE: sum(map(len, self.fired)), **self.gave_up}
 
 
 class SimulatedRaft:

@@ -66,7 +66,8 @@ def ring(cluster):
     if any(row["pid"] == 0 for row in cluster.status().values()):
         cluster("restart", "all")
     wrong = cluster.wait(cluster.told_by_all, "answers of all nodes").values()
-    for part, command in (("links", "net"), ("disk", "disk"), ("clock", "clock")):
+    commands = {"links": "net", "disk": "disk", "clock": "clock", "points": "crashpoint"}
+    for part, command in commands.items():
         if any(set(answer[part]) - {"power_cut"} for answer in wrong):
             cluster(command, "heal")
     assert not any(set(a[p]) - {"power_cut"} for a in cluster.told().values() for p in HEALED)
@@ -462,6 +463,44 @@ def test_a_crashpoint_can_stumble_instead_and_says_where(ring):
     ring("crashpoint", name, "wal.append.before-write", "--action", "error")
     ring("kv", "put", "stumble", word())
     dies_of(ring, name, "failpoint wal.append.before-write", before, seen)
+
+
+def test_a_crashpoint_that_is_healed_ends_nobody_when_its_line_is_reached(ring):
+    """Armed far ahead on one node, and on another so that the next write would end it."""
+    far, near = follower(ring), ring.leader()
+    before = {name: restarts(ring, name) for name in NODES}
+    ring("crashpoint", far, "raft.persisted", "--after", "100000")
+    ring("crashpoint", near, "wal.append.before-write", "--after", "3")
+    armed = {name: set(answer["points"]) for name, answer in ring.told().items() if answer["points"]}
+    assert armed == {far: {"raft.persisted"}, near: {"wal.append.before-write"}}
+    healed = ring("crashpoint", "heal")
+    assert "✓ points healed on n1, n2, n3" in healed.stderr
+    for number in range(5):
+        ring("kv", "put", "passes", str(number))
+    assert [answer["points"] for answer in ring.told().values()] == [{}, {}, {}]
+    assert {name: restarts(ring, name) for name in NODES} == before
+
+
+def test_who_stands_still_hears_of_crashpoints_when_it_goes_on(ring):
+    healed, armed = sorted(name for name in NODES if name != ring.leader())
+    before, pids = {name: restarts(ring, name) for name in NODES}, ring.status()
+    ring("crashpoint", healed, "wal.append.before-write")
+    ring("pause", f"{healed},{armed}")
+    ring("crashpoint", "heal")
+    ring("crashpoint", armed, "wal.append.before-write")
+    ring("resume", "all")
+    ring("kv", "put", "after", "the pause")
+    ring.wait(lambda: restarts(ring, armed) == before[armed] + 1, "the end of one of them")
+    ring.healthy()
+    assert ring.status()[healed]["pid"] == pids[healed]["pid"]
+
+
+def test_who_has_no_process_comes_to_no_line_of_its_code(ring):
+    name = follower(ring)
+    ring("kill", name)
+    refused = ring("crashpoint", name, "wal.append.before-write", status=1).stderr
+    assert f"{name} is killed: without a process it comes to no line of its code" in refused
+    ring("crashpoint", "heal")
 
 
 def test_every_point_of_the_list_is_in_the_source_and_the_rest_is_refused(ring):
