@@ -221,6 +221,7 @@ class Supervisor:
             try:
                 row["says"] = await self._admin(daemon).status(STATUS_S)
                 row["health"] = row["says"].get("trouble") or "ok"
+                row["reason"] = row["says"].get("why") or state.reason
             except RpcError as error:
                 row["health"] = "silent"
                 row["reason"] = str(error)

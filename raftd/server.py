@@ -127,7 +127,7 @@ class RaftService:
 
     def _propose(self, command: Any, call: Call) -> None:
         try:
-            c.check_command(command)
+            request, again = c.check_command(command)
         except c.BadCommand as error:
             raise BadRequest(str(error)) from None
 
@@ -137,7 +137,7 @@ class RaftService:
             else:
                 call.fail(self._as_rpc_error(error))
 
-        self.replica.propose(command, answered)
+        self.replica.propose(command, answered, request, again=again)
 
     def _as_rpc_error(self, error: Exception) -> RpcError:
         if isinstance(error, raft_errors.NotLeader):
@@ -371,8 +371,20 @@ class RaftService:
             "keys": len(store),
             "lag": lag,
             "disk_full": self.replica.disk_full,
-            "trouble": "" if core.leader_name else "no leader",
+            **self._trouble(),
         }
+
+    def _trouble(self) -> dict[str, str]:
+        core, me = self.replica.core, self._runtime.node
+        if core.leader_name is None:
+            return {"trouble": "no leader"}
+        if core.acknowledged > core.log.last_index:
+            why = (
+                f"it had acknowledged entries up to {core.acknowledged:,}, and after a restart there"
+                f" are {core.log.last_index:,}: its disk forgets; a new copy: ring repair {me}"
+            )
+            return {"trouble": "lost entries", "why": why}
+        return {"trouble": ""}
 
     def metrics(self) -> dict[str, float]:
         """Counters and gauges."""

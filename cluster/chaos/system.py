@@ -113,7 +113,7 @@ class View:
     state: str  # running, paused, starting, backoff, killed, stopped, fatal
     role: str = "-"
     term: int = 0
-    health: str = "down"  # ok, silent, down, no leader
+    health: str = "down"  # ok, silent, down, no leader, lost entries
     lives: int = 0
 
 

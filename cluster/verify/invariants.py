@@ -8,6 +8,7 @@
                        elected, or been told to by the leader (dissertation §9.6, §3.10)
     one order          nodes that applied the same stretch of entries applied the same ones
                        (raft.checkpoint, raftd/checkpoints.py)
+    promises kept      what a node has acknowledged is there when its leader asks for it
     no code fails      nothing in a node raised what nobody expects there: whatever is done to its
                        machine, that is a bug, and an answer that hides it is none
 
@@ -68,6 +69,7 @@ def judge_events(events: Iterable[Event]) -> list[Finding]:
         *_complete_leaders(all_events),
         *_stands_when_asked(all_events),
         *_one_order(all_events),
+        *_promises_kept(all_events),
         *_no_code_fails(all_events),
     ]
 
@@ -208,6 +210,21 @@ def _one_order(events: Sequence[Event]) -> list[Finding]:
     return told(check, wrong) or [
         Finding(check, VALID, f"stretches of entries compared: {compared:,}, all alike")
     ]
+
+
+def _promises_kept(events: Sequence[Event]) -> list[Finding]:
+    """Only breaches are told: a node that has lost nothing writes down nothing."""
+    wrong = (
+        Finding(
+            "promises kept",
+            INVALID,
+            f"{event['node']} had acknowledged entries up to {event['acknowledged']:,}, and has"
+            f" {event['last']:,}",
+        )
+        for event in events
+        if event["kind"] == "raft.lost"
+    )
+    return told("promises kept", wrong)
 
 
 def _no_code_fails(events: Sequence[Event]) -> list[Finding]:

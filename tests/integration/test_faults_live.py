@@ -327,11 +327,31 @@ def test_a_lie_about_one_sync_leaves_the_disk_without_what_was_promised(ring):
     ring("kill", name)
     assert not written(ring, name, value.encode())
     ring("restart", name)
-    # Its leader goes by what it promised. Another one begins with asking what there is.
-    ring.wait(lambda: "last" in ring.status()[name]["says"], "a node that answers")
+    # Its leader goes by what it promised, and it says that this is not there any more.
+    ring.wait(lambda: ring.status()[name]["health"] == "lost entries", "a node that knows")
     assert ring.status()[name]["says"]["last"] < ring.status()[ring.leader()]["says"]["last"]
+    shown = ring("status", status=1)
+    assert "lost entries" in shown.stdout
+    assert f"{name}: it had acknowledged entries up to" in shown.stderr
+    (lost,) = [event for event in events_of(ring, name) if event["kind"] == "raft.lost"]
+    assert lost["last"] < lost["acknowledged"]
+    # Another leader begins with asking what there is.
     ring("restart", ring.leader())
     ring.wait(lambda: written(ring, name, value.encode()), "what was lost, from the others")
+    ring.healthy()
+
+
+def test_who_lost_what_it_acknowledged_is_repaired_by_the_command_that_it_names(ring):
+    name, value = follower(ring), word()
+    ring("disk", "lie", name, "--once")
+    ring("kv", "put", "lie", value)
+    ring.wait(lambda: ring.told()[name]["struck"].get("lies") == 1, "one lie")
+    ring("kill", name)
+    ring("restart", name)
+    ring.wait(lambda: ring.status()[name]["health"] == "lost entries", "a node that knows")
+    ring("repair", name)
+    ring.healthy()
+    ring.wait(lambda: written(ring, name, value.encode()), "a new copy")
 
 
 def test_a_disk_that_always_lies_writes_nothing_until_it_is_healed(ring):

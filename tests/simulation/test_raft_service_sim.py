@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from store_kit import run
 
+from raftd import commands as c
 from raftd.results import Refused
 from raftd.sessions import ANSWERS_MAX
 
@@ -78,6 +79,35 @@ def test_a_callback_that_fails_keeps_nothing_from_the_store():
         await asyncio.sleep(1)
         assert len({s.replica.store.hash() for s in store.services.values()}) == 1
         assert "raft.callback_error" in store.world.log
+
+    run(scenario)
+
+
+def test_what_waits_already_is_not_written_a_second_time_and_all_who_ask_are_told():
+    """A client whose patience ends asks again: not every question is another entry of the log."""
+
+    async def scenario(store):
+        client = await store.client()
+        await client.put(b"before", b"hand")
+        (leader,) = [s for s in store.services.values() if s.replica.is_leader]
+        replica, told = leader.replica, []
+        last = replica.core.log.last_index
+        op = [c.PUT, b"once", b"value", 0, False]
+        request = (b"s" * c.SESSION_BYTES, 1)
+        for again in (False, True, True):
+            command = c.pack_command(*request, 0, retry=again, base=0, op=op)
+            replica.propose(command, lambda *outcome: told.append(outcome), request, again=again)
+            await asyncio.sleep(0)  # the first is with the core by now
+        while len(told) < 3:  # noqa: ASYNC110 - told by no one
+            await asyncio.sleep(0.01)
+        assert replica.core.log.last_index == last + 1
+        command = c.pack_command(*request, 0, retry=True, base=0, op=op)
+        replica.propose(command, lambda *outcome: told.append(outcome), request, again=True)
+        assert len(told) == 4, "it is known what was answered"
+        assert told == [told[0]] * 4
+        assert told[0][1] is None
+        assert replica.core.log.last_index == last + 1
+        assert replica._asked == {}
 
     run(scenario)
 

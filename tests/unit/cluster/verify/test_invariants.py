@@ -84,6 +84,10 @@ def wrong(*events):
             "one order of entries: n1 and n2 have applied different entries up to index 256",
         ),
         (
+            [bug("n2", "raft.lost", acknowledged=1200, last=1187)],
+            "promises kept: n2 had acknowledged entries up to 1,200, and has 1,187",
+        ),
+        (
             [bug("n2", "rpc.handler_error", error="KeyError('k')", peer="cli")],
             "no code fails: n2: a handler raised KeyError('k'), asked by cli",
         ),
