@@ -41,8 +41,8 @@ from raftd.outputs import (
     Restore,
     Send,
 )
-from raftd.snapshot_store import save
 from raftd.sessions import UNKNOWN
+from raftd.snapshot_store import save
 from raftd.store import Store
 from raftd.wal import DamagedLog, Wal
 
@@ -152,7 +152,12 @@ class Replica:
     # -- what callers ask
 
     def propose(
-        self, command: bytes, answered: Answered, request: Request | None = None, again: bool = False
+        self,
+        command: bytes,
+        answered: Answered,
+        request: Request | None = None,
+        *,
+        again: bool = False,
     ) -> None:
         """Have a command applied; `answered` is called once, soon or late.
 

@@ -380,8 +380,8 @@ class RaftService:
             return {"trouble": "no leader"}
         if core.acknowledged > core.log.last_index:
             why = (
-                f"it had acknowledged entries up to {core.acknowledged:,}, and after a restart there"
-                f" are {core.log.last_index:,}: its disk forgets; a new copy: ring repair {me}"
+                f"it had acknowledged entries up to {core.acknowledged:,}, and after a restart"
+                f" there are {core.log.last_index:,}: its disk forgets; try: ring repair {me}"
             )
             return {"trouble": "lost entries", "why": why}
         return {"trouble": ""}

@@ -37,7 +37,7 @@ def select(control: Control, target: str) -> list[str]:
 
 
 def apply_faults(control: Control, changes: dict[str, Any]) -> dict[str, Any]:
-    """What each node answers (netstack.runtime.faults); raises Unhealthy if one does not take it."""
+    """What each node answers (netstack.runtime.faults); raises Unhealthy if one refuses."""
     answers: dict[str, Any] = control.ask("faults", changes=changes)["faults"]
     failed = {name: a["error"] for name, a in answers.items() if "error" in a}
     if failed:
