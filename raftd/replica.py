@@ -320,13 +320,14 @@ class Replica:
         )
 
     def _written(self, batch: list[Persist], error: BaseException | None) -> None:
-        self._writing = False
         if error is not None:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 self._disk_is_full(batch)
             else:
+                # What came after it would follow a hole: until the process ends nothing is written.
                 self._runtime.fatal(Fatal(f"the log cannot be written: {error}"), "wal")
             return
+        self._writing = False
         if self.disk_full:
             self.disk_full, self.core.writable = False, True
             self._runtime.events.emit("disk.room", cause="writing works again")

@@ -166,7 +166,7 @@ def _carry_out(
 
 def keep(run: SimulatedRun, folder: Path, scenario: str, seconds: float) -> Path:
     """Write a run down as one of live processes is; the page about it."""
-    command = ["ring", "sim", scenario, "--seed", str(run.seed), "--seconds", f"{seconds:g}"]
+    command = ["ring", "sim", scenario, "--seed", str(run.seed), "--time", f"{seconds:g}"]
     command += ["--plan", str(folder / "plan.jsonl")]
     described = Described(
         scenario,

@@ -112,6 +112,31 @@ def test_what_waits_already_is_not_written_a_second_time_and_all_who_ask_are_tol
     run(scenario)
 
 
+@pytest.mark.parametrize("fault", ["torn", "sync_error"])
+def test_after_a_write_that_failed_nothing_more_is_written(fault):
+    """A process takes a moment to end. What it wrote then would follow a hole in its log."""
+
+    async def scenario(store):
+        client = await store.client()
+        await client.put(b"before", b"hand")
+        name = next(n for n in store.services if n != client._leader)
+        runtime = store.services[name]._runtime
+        runtime.on_fatal = None  # as long as that moment lasts
+        setattr(runtime.disk.faults, fault, True)
+        for i in range(20):
+            await client.put(b"k%d" % i, b"v")
+        assert "node.fatal" in store.world.log
+        store.world.crash(name)
+        store.world.restart(name)
+        await client.put(b"after", b"wards")
+        await asyncio.sleep(2)
+        stores = [service.replica.store for service in store.services.values()]
+        assert len({one.applied_index for one in stores}) == 1
+        assert len({one.hash() for one in stores}) == 1
+
+    run(scenario)
+
+
 def test_a_leader_with_a_full_disk_hands_over_as_soon_as_somebody_can_take_over():
     """Also when those were too slow to do so at first."""
 

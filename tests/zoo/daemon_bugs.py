@@ -126,7 +126,9 @@ class IgnoresTruncation(Wal):
     """What was overwritten comes back at the next start."""
 
     def _apply_item(self, item, entries):
-        return super()._apply_item([item[0], None, *item[2:]], entries)
+        last = entries[-1].index if entries and item[0] is None else 0
+        kept = [fields for fields in item[2] if fields[0] > last]
+        return super()._apply_item([item[0], None, kept, *item[3:]], entries)
 
 
 class CutsWhateverIsDamaged(Wal):
