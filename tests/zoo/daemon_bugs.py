@@ -275,7 +275,7 @@ ZOO = (
         "what was overwritten comes back at the next start",
         "raftd.replica.Wal",
         IgnoresTruncation,
-        LINEARIZABLE,
+        EQUAL_STORES,
         together(ISOLATION, POWER_CUTS),
     ),
     Bug(

@@ -22,7 +22,7 @@ core = importlib.import_module("test_graph_scheduler")
 graphs = importlib.import_module("test_graph_graphs")
 memory = importlib.import_module("test_graph_values")
 
-CAUGHT = (Exception, pytest.fail.Exception)
+CAUGHT = (AssertionError, pytest.fail.Exception)
 
 
 random_kills = settings(
