@@ -112,16 +112,22 @@ class RaftService:
         self.replica.receive(body, connection.peer_name)
 
     def _members_changed(self) -> None:
-        """Have a link to everybody whom the log names, and to nobody who has left."""
-        members = self.replica.core.membership.addresses
+        """Have a link to everybody whom the log names, and to nobody who has left.
+
+        A newcomer reads a past in which its leader may have left, and come back since: from whom it
+        has the log it does not part.
+        """
+        core = self.replica.core
+        members = core.membership.addresses
         for name, address in members.items():
             if name != self._runtime.node:
                 self._addresses[name] = address
                 self.node.link(name, address, SERVICE)
-        for name in self._linked - set(members):
+        left = self._linked - set(members) - {core.leader_name}
+        for name in left:
             del self._addresses[name]
             self._runtime.spawn(self.node.unlink(name), f"unlink {name}")
-        self._linked = set(members) - {self._runtime.node}
+        self._linked = (self._linked | set(members)) - left - {self._runtime.node}
 
     # -- keys
 

@@ -8,6 +8,7 @@ import pytest
 from store_kit import run
 
 from raftd import commands as c
+from raftd.membership import Membership
 from raftd.results import Refused
 from raftd.sessions import ANSWERS_MAX
 
@@ -158,6 +159,30 @@ def test_a_leader_with_a_full_disk_hands_over_as_soon_as_somebody_can_take_over(
         await client.put(b"z", b"1", timeout_s=5)
         assert await client.leader() != leader
         await asyncio.gather(*asking, return_exceptions=True)
+
+    run(scenario)
+
+
+def test_a_newcomer_reads_of_the_time_without_its_leader_and_does_not_part_from_it():
+    """In the log that it is sent the leader leaves, and joins again: behind what has come so far."""
+
+    async def scenario(store):
+        client = await store.client()
+        leader = client._leader
+        name, other = (n for n in store.services if n != leader)
+        service = store.services[name]
+        past = {n: service._addresses[n] for n in (name, other)}
+        memberships = service.replica.core._memberships
+        memberships.append((1, Membership.of(past)))
+        service._members_changed()
+        await asyncio.sleep(1)
+        assert set(service.node._links) == {leader, other}
+        memberships.pop()
+        service._members_changed()
+        memberships.append((1, Membership.of({n: service._addresses[n] for n in (name, leader)})))
+        service._members_changed()
+        await asyncio.sleep(1)
+        assert set(service.node._links) == {leader}, "of the others it does"
 
     run(scenario)
 
