@@ -164,7 +164,7 @@ def test_a_leader_with_a_full_disk_hands_over_as_soon_as_somebody_can_take_over(
 
 
 def test_a_newcomer_reads_of_the_time_without_its_leader_and_does_not_part_from_it():
-    """In the log that it is sent the leader leaves, and joins again: behind what has come so far."""
+    """In the log that it is sent the leader leaves; that it joins again has not come yet."""
 
     async def scenario(store):
         client = await store.client()
