@@ -596,7 +596,8 @@ ZOO = (
         "does not look where in a stream a frame belongs",
         "netstack.transport.stream_set.ReceiveStream",
         store_bugs.TakesWhatComesForTheNext,
-        WELL_AGAIN,
+        NO_CODE_FAILS,
         LOSS,
+        seeds=24,
     ),
 )
