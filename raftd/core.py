@@ -93,6 +93,7 @@ class Raft:
         known = self.term == restored.hard_state.term
         self.vote = restored.hard_state.vote if known else None
         self.commit = max(base, min(restored.hard_state.commit, self.log.last_index))
+        self.acknowledged = 0  # the highest index that its leader counts on here and says so
         self._handed = base  # last index handed to the state machine
         self._outputs: list[Output] = []
         self._promises: list[Send] = []
@@ -500,7 +501,12 @@ class Raft:
         self.promise(source, m.AppendReply(self.term, False, message.prev_index, hint, hint_term))
 
     def _on_heartbeat(self, source: str, message: m.Heartbeat) -> None:
-        self.advance_commit(min(message.commit, self.log.last_index))
+        last = self.log.last_index
+        if message.commit > max(last, self.acknowledged):
+            # A leader tells nobody of more than he has acknowledged: the disk has broken its word.
+            self.emit("raft.lost", acknowledged=message.commit, last=last)
+        self.acknowledged = max(message.commit, self.acknowledged)
+        self.advance_commit(min(message.commit, last))
         self.send(source, m.HeartbeatReply(self.term, message.context))
 
     def _on_install_snapshot(self, source: str, message: m.InstallSnapshot) -> None:

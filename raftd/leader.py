@@ -34,6 +34,9 @@ SNAPSHOT_CHUNKS_AHEAD = 4
 # (§6.4.1).
 LEASE_SHARE = 0.8
 
+# The time until something unanswered is sent again doubles so many times: to 10 s, by default.
+REPEATS_MAX = 7
+
 # Rounds of heartbeats whose time is remembered; older ones confirm no lease any more.
 ROUNDS_MAX = 4096
 
@@ -205,8 +208,10 @@ class Leader:
         if reply.context == self._whole_round:
             self._answered[source] = None
         stalled_s = raft.now - progress.advanced_at
-        if stalled_s > 2 * raft.options.heartbeat_s:
-            # It answers heartbeats and not what we sent: that was lost.
+        if stalled_s > 2 * raft.options.heartbeat_s * 2 ** min(progress.repeats, REPEATS_MAX):
+            # It answers heartbeats and not what we sent: that was lost. Or it takes long, on a slow
+            # link: then each copy takes as long, and they must not become many.
+            progress.repeats += 1
             if progress.state == REPLICATE and progress.inflight:
                 progress.back_to_probe()
             elif progress.state == PROBE:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from netstack.rpc import frames
@@ -40,6 +41,7 @@ from raftd.outputs import (
     Restore,
     Send,
 )
+from raftd.sessions import UNKNOWN
 from raftd.snapshot_store import save
 from raftd.store import Store
 from raftd.wal import DamagedLog, Wal
@@ -54,7 +56,10 @@ DISK_RETRY_S: Final = 0.2
 # Time between two events that tell of the log's progress: a picture, not a copy of it.
 PROGRESS_EVENT_S: Final = 0.1
 
+_MAY_BE_LARGE: Final = (m.AppendEntries, m.InstallSnapshot)
+
 Answered = Callable[[list[Any] | None, Exception | None], None]
+Request = tuple[bytes, int]  # session, sequence
 """(answer, None), or (None, why): NotLeader and Overloaded are definite, LeadershipLost is not."""
 
 
@@ -118,6 +123,7 @@ class Replica:
         self._writing = False
         self._proposals: list[tuple[bytes, Answered]] = []
         self._waiters: dict[int, tuple[int, Answered]] = {}
+        self._asked: dict[Request, list[Answered]] = {}  # who waits for what was proposed
         self._new_reads: list[Callable[[Exception | None], None]] = []
         self._reads: dict[int, list[Callable[[Exception | None], None]]] = {}
         self._confirmed: list[tuple[int, list[Callable[[Exception | None], None]]]] = []
@@ -145,15 +151,40 @@ class Replica:
 
     # -- what callers ask
 
-    def propose(self, command: bytes, answered: Answered) -> None:
-        """Have a command applied; `answered` is called once, soon or late."""
+    def propose(
+        self,
+        command: bytes,
+        answered: Answered,
+        request: Request | None = None,
+        *,
+        again: bool = False,
+    ) -> None:
+        """Have a command applied; `answered` is called once, soon or late.
+
+        Args:
+            request: session and sequence. What waits already is not proposed a second time: on a
+                slow link each copy of a large command would keep the next from coming about.
+            again: it has been asked before, and may have been answered.
+        """
         if self.core.leading is None:
             answered(None, NotLeader(self.core.leader_name))
         elif self.disk_full:
             answered(None, DiskFull("the disk is full; nothing is written until there is room"))
-        else:
+        elif request is None:
             self._proposals.append((command, answered))
             self.touch()
+        elif request in self._asked:
+            self._asked[request].append(answered)
+        elif again and (known := self.store.sessions.answer(*request)) is not UNKNOWN:
+            answered(known, None)
+        else:
+            self._asked[request] = [answered]
+            self._proposals.append((command, partial(self._tell_all, request)))
+            self.touch()
+
+    def _tell_all(self, request: Request, answer: Any, error: Exception | None) -> None:
+        for answered in self._asked.pop(request):
+            self._tell(answered, answer, error)
 
     def read(self, ready: Callable[[Exception | None], None]) -> None:
         """Call `ready(None)` when the store may be read linearizably, or with why not."""
@@ -276,7 +307,8 @@ class Replica:
         if type(last) is not type(message) or last != message:
             encoded = frames.notify(METHOD, m.pack(message))
             self._encoded = (message, encoded)
-        self._send(output.to, encoded, type(message) is m.InstallSnapshot)
+        # What may be large has a lane of its own: on a slow link a heartbeat must not wait for it.
+        self._send(output.to, encoded, type(message) in _MAY_BE_LARGE)
 
     # -- the disk
 
@@ -288,13 +320,14 @@ class Replica:
         )
 
     def _written(self, batch: list[Persist], error: BaseException | None) -> None:
-        self._writing = False
         if error is not None:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 self._disk_is_full(batch)
             else:
+                # What came after it would follow a hole: until the process ends nothing is written.
                 self._runtime.fatal(Fatal(f"the log cannot be written: {error}"), "wal")
             return
+        self._writing = False
         if self.disk_full:
             self.disk_full, self.core.writable = False, True
             self._runtime.events.emit("disk.room", cause="writing works again")

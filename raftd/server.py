@@ -112,22 +112,28 @@ class RaftService:
         self.replica.receive(body, connection.peer_name)
 
     def _members_changed(self) -> None:
-        """Have a link to everybody whom the log names, and to nobody who has left."""
-        members = self.replica.core.membership.addresses
+        """Have a link to everybody whom the log names, and to nobody who has left.
+
+        A newcomer reads a past in which its leader may have left, and come back since: from whom it
+        has the log it does not part.
+        """
+        core = self.replica.core
+        members = core.membership.addresses
         for name, address in members.items():
             if name != self._runtime.node:
                 self._addresses[name] = address
                 self.node.link(name, address, SERVICE)
-        for name in self._linked - set(members):
+        left = self._linked - set(members) - {core.leader_name}
+        for name in left:
             del self._addresses[name]
             self._runtime.spawn(self.node.unlink(name), f"unlink {name}")
-        self._linked = set(members) - {self._runtime.node}
+        self._linked = (self._linked | set(members)) - left - {self._runtime.node}
 
     # -- keys
 
     def _propose(self, command: Any, call: Call) -> None:
         try:
-            c.check_command(command)
+            request, again = c.check_command(command)
         except c.BadCommand as error:
             raise BadRequest(str(error)) from None
 
@@ -137,7 +143,7 @@ class RaftService:
             else:
                 call.fail(self._as_rpc_error(error))
 
-        self.replica.propose(command, answered)
+        self.replica.propose(command, answered, request, again=again)
 
     def _as_rpc_error(self, error: Exception) -> RpcError:
         if isinstance(error, raft_errors.NotLeader):
@@ -371,8 +377,20 @@ class RaftService:
             "keys": len(store),
             "lag": lag,
             "disk_full": self.replica.disk_full,
-            "trouble": "" if core.leader_name else "no leader",
+            **self._trouble(),
         }
+
+    def _trouble(self) -> dict[str, str]:
+        core, me = self.replica.core, self._runtime.node
+        if core.leader_name is None:
+            return {"trouble": "no leader"}
+        if core.acknowledged > core.log.last_index:
+            why = (
+                f"it had acknowledged entries up to {core.acknowledged:,}, and after a restart"
+                f" there are {core.log.last_index:,}: its disk forgets; try: ring repair {me}"
+            )
+            return {"trouble": "lost entries", "why": why}
+        return {"trouble": ""}
 
     def metrics(self) -> dict[str, float]:
         """Counters and gauges."""

@@ -76,6 +76,11 @@ class Sessions:
             return FORGOTTEN
         return UNKNOWN
 
+    def answer(self, session_id: bytes, sequence: int) -> Any:
+        """What was answered, if it was applied and is remembered; else UNKNOWN. Changes nothing."""
+        session = self._sessions.get(session_id)
+        return UNKNOWN if session is None else session.answers.get(sequence, UNKNOWN)
+
     def record(self, session_id: bytes, sequence: int, answer: Any) -> None:
         """Remember what was answered."""
         self._sessions[session_id].answers[sequence] = answer

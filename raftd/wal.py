@@ -254,6 +254,10 @@ class Wal:
             entries = []
         if truncate_from is not None:
             entries = [entry for entry in entries if entry.index < truncate_from]
+        if added and entries and added[0][0] != entries[-1].index + 1:
+            raise DamagedLog(
+                f"entry {added[0][0]} follows entry {entries[-1].index} in the log; {REMEDY}"
+            )
         entries += [Entry._make(fields) for fields in added]
         if hard_state is not None:
             self._hard_state = HardState(*hard_state)

@@ -7,6 +7,8 @@ import asyncio
 import pytest
 from store_kit import run
 
+from raftd import commands as c
+from raftd.membership import Membership
 from raftd.results import Refused
 from raftd.sessions import ANSWERS_MAX
 
@@ -82,6 +84,60 @@ def test_a_callback_that_fails_keeps_nothing_from_the_store():
     run(scenario)
 
 
+def test_what_waits_already_is_not_written_a_second_time_and_all_who_ask_are_told():
+    """A client whose patience ends asks again: not every question is another entry of the log."""
+
+    async def scenario(store):
+        client = await store.client()
+        await client.put(b"before", b"hand")
+        (leader,) = [s for s in store.services.values() if s.replica.is_leader]
+        replica, told = leader.replica, []
+        last = replica.core.log.last_index
+        op = [c.PUT, b"once", b"value", 0, False]
+        request = (b"s" * c.SESSION_BYTES, 1)
+        for again in (False, True, True):
+            command = c.pack_command(*request, 0, retry=again, base=0, op=op)
+            replica.propose(command, lambda *outcome: told.append(outcome), request, again=again)
+            await asyncio.sleep(0)  # the first is with the core by now
+        while len(told) < 3:  # noqa: ASYNC110 - told by no one
+            await asyncio.sleep(0.01)
+        assert replica.core.log.last_index == last + 1
+        command = c.pack_command(*request, 0, retry=True, base=0, op=op)
+        replica.propose(command, lambda *outcome: told.append(outcome), request, again=True)
+        assert len(told) == 4, "it is known what was answered"
+        assert told == [told[0]] * 4
+        assert told[0][1] is None
+        assert replica.core.log.last_index == last + 1
+        assert replica._asked == {}
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("fault", ["torn", "sync_error"])
+def test_after_a_write_that_failed_nothing_more_is_written(fault):
+    """A process takes a moment to end. What it wrote then would follow a hole in its log."""
+
+    async def scenario(store):
+        client = await store.client()
+        await client.put(b"before", b"hand")
+        name = next(n for n in store.services if n != client._leader)
+        runtime = store.services[name]._runtime
+        runtime.on_fatal = None  # as long as that moment lasts
+        setattr(runtime.disk.faults, fault, True)
+        for i in range(20):
+            await client.put(b"k%d" % i, b"v")
+        assert "node.fatal" in store.world.log
+        store.world.crash(name)
+        store.world.restart(name)
+        await client.put(b"after", b"wards")
+        await asyncio.sleep(2)
+        stores = [service.replica.store for service in store.services.values()]
+        assert len({one.applied_index for one in stores}) == 1
+        assert len({one.hash() for one in stores}) == 1
+
+    run(scenario)
+
+
 def test_a_leader_with_a_full_disk_hands_over_as_soon_as_somebody_can_take_over():
     """Also when those were too slow to do so at first."""
 
@@ -103,6 +159,30 @@ def test_a_leader_with_a_full_disk_hands_over_as_soon_as_somebody_can_take_over(
         await client.put(b"z", b"1", timeout_s=5)
         assert await client.leader() != leader
         await asyncio.gather(*asking, return_exceptions=True)
+
+    run(scenario)
+
+
+def test_a_newcomer_reads_of_the_time_without_its_leader_and_does_not_part_from_it():
+    """In the log that it is sent the leader leaves; that it joins again has not come yet."""
+
+    async def scenario(store):
+        client = await store.client()
+        leader = client._leader
+        name, other = (n for n in store.services if n != leader)
+        service = store.services[name]
+        past = {n: service._addresses[n] for n in (name, other)}
+        memberships = service.replica.core._memberships
+        memberships.append((1, Membership.of(past)))
+        service._members_changed()
+        await asyncio.sleep(1)
+        assert set(service.node._links) == {leader, other}
+        memberships.pop()
+        service._members_changed()
+        memberships.append((1, Membership.of({n: service._addresses[n] for n in (name, leader)})))
+        service._members_changed()
+        await asyncio.sleep(1)
+        assert set(service.node._links) == {leader}, "of the others it does"
 
     run(scenario)
 

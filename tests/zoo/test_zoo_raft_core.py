@@ -31,7 +31,7 @@ scenarios = importlib.import_module("test_raft_core_scenarios")
 
 CoreCluster, FAST = scenarios.CoreCluster, scenarios.FAST
 
-CAUGHT = (AssertionError, ValueError, IndexError, pytest.fail.Exception)
+CAUGHT = (AssertionError, pytest.fail.Exception)
 
 HANDLERS = tuple(core._HANDLERS.items())
 

@@ -200,7 +200,9 @@ def test_a_leader_exchanges_heartbeats_with_a_majority_before_it_answers_a_read(
     desk = leader(voters=FIVE)
     for peer in ("n2", "n3"):
         desk.ack(peer)
-    context = of(m.Heartbeat, desk.read(7))[0][1].context
+    beats = of(m.Heartbeat, desk.read(7))
+    assert beats, "it asks"
+    context = beats[0][1].context
     desk.hear(m.HeartbeatReply(1, context), "n2")
     assert desk.reads == {}
     desk.hear(m.HeartbeatReply(1, context), "n4")

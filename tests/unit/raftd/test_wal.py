@@ -360,6 +360,14 @@ def test_a_snapshot_within_the_log_keeps_what_is_behind_it():
     assert [known.index for known in machine.reopen().entries] == [7, 8, 9]
 
 
+@pytest.mark.parametrize("first", [5, 2])
+def test_a_hole_in_the_log_or_a_piece_told_twice_is_damage(first):
+    """Each record is whole; what they tell does not fit together."""
+    machine, _ = begun(persist(entries(1, 3)), persist(entries(first, 6)))
+    with pytest.raises(DamagedLog, match=f"entry {first} follows entry 3 in the log"):
+        machine.reopen()
+
+
 def test_a_log_that_was_refused_is_refused_again():
     """The supervisor starts the node a second time; nothing was mended meanwhile."""
     machine, _ = begun(*[persist(entries(i, i)) for i in range(1, 60)])
