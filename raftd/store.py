@@ -35,6 +35,7 @@ from sortedcontainers import SortedList
 from raftd import commands as c
 from raftd.model import KeyValue
 from raftd.sessions import FORGOTTEN, UNKNOWN, Sessions
+from raftd.space import LEASE_BYTES, VERSION_BYTES, Space, weight
 from raftd.watch import Event, WatchHub
 
 OK, FAILED = 0, 1
@@ -63,13 +64,14 @@ class FutureRevision(Exception):
 class Store:
     """All keys, and everything else that is replicated."""
 
-    def __init__(self, revisions_kept: int = REVISIONS_KEPT) -> None:
+    def __init__(self, revisions_kept: int = REVISIONS_KEPT, space: Space | None = None) -> None:
         self.revision = 0
         self.compacted = 0
         self.applied_index = 0
         self.leases: dict[int, int] = {}  # id -> TTL in seconds
         self.watches = WatchHub(self)
         self.sessions = Sessions()
+        self.space = space or Space()
         self._revisions_kept = revisions_kept
         self._histories: dict[bytes, list[KeyValue]] = {}
         self._keys: SortedList = SortedList()
@@ -108,6 +110,8 @@ class Store:
         self.applied_index = index
 
     def _run(self, op: list[Any]) -> list[Any]:
+        if self.space.is_short and not self.space.fits(self._growth(op)):
+            return self._no_space()
         answer: list[Any] = _OPERATIONS[op[0]](self, *op[1:])
         if self._changes:
             changes, self._changes = self._changes, []
@@ -116,7 +120,26 @@ class Store:
             # A little at a time: all at once would hold up everything else for a while.
             if self.revision - self.compacted > self._revisions_kept * 1.01:
                 self._compact_to(self.revision - self._revisions_kept)
+            if self.space.excess:
+                self._compact_to(self._revision_that_frees(self.space.excess))
         return answer
+
+    def _growth(self, op: list[Any]) -> int:
+        """Bytes that an operation adds to the present; of a transaction, what it puts does."""
+        kind = op[0]
+        if kind == c.PUT:
+            old = self.get(op[1])
+            return VERSION_BYTES + len(op[1]) + len(op[2]) - (weight(old) if old else 0)
+        if kind == c.TXN:
+            succeeded = all(self._holds(*compare) for compare in op[1])
+            return sum(map(self._growth, op[2] if succeeded else op[3]))
+        return LEASE_BYTES if kind == c.LEASE_GRANT else 0
+
+    def _no_space(self) -> list[Any]:
+        kib = self.space.present_max >> 10
+        limit = f"{kib >> 10} MiB" if kib >= 1024 else f"{kib} KiB"
+        why = f"the store is full: its pairs and leases may take {limit}; delete some of them first"
+        return [FAILED, "no-space", why]
 
     def _put(self, key: bytes, value: bytes, lease: int, prev: bool) -> list[Any]:
         """-> [OK, revision, previous pair or None]"""
@@ -140,6 +163,7 @@ class Store:
         if lease:
             self._lease_keys.setdefault(lease, {})[key] = None
         history.append(new)
+        self.space.replaced(old, new)
         self._changes.append(Event(new, old))
         return [OK, revision, old if prev else None]
 
@@ -160,6 +184,7 @@ class Store:
     def _delete_one(self, old: KeyValue) -> None:
         tombstone = KeyValue(old.key, b"", 0, self.revision + 1, 0, 0)
         self._histories[old.key].append(tombstone)
+        self.space.replaced(old, tombstone)
         if old.lease:
             self._lease_keys.get(old.lease, {}).pop(old.key, None)
         self._changes.append(Event(tombstone, old))
@@ -249,6 +274,7 @@ class Store:
             keep = next((i for i, kv in enumerate(history) if kv.mod > revision), len(history))
             if keep and history[keep - 1].version:
                 keep -= 1  # the version that is in force at `revision`
+            self.space.past -= sum(map(weight, history[:keep]))
             if keep == len(history):
                 del self._histories[key]
                 self._keys.remove(key)
@@ -256,11 +282,23 @@ class Store:
                 self._histories[key] = history[keep:]
         self.watches.compact(revision)
 
+    def _revision_that_frees(self, nbytes: int) -> int:
+        """The oldest one to which compaction gives that much room, or the newest there is."""
+        freed = 0
+        for revision, events in self.watches.since(self.compacted + 1):
+            for pair, previous in events:
+                freed += weight(previous) if previous is not None else 0
+                freed += 0 if pair.version else weight(pair)
+            if freed >= nbytes:
+                return revision
+        return self.revision
+
     def _lease_grant(self, lease_id: int, ttl_s: int) -> list[Any]:
         """-> [OK, revision, id, ttl]"""
         if lease_id in self.leases:
             return [FAILED, "lease-exists", f"lease {lease_id} exists already"]
         self.leases[lease_id] = ttl_s
+        self.space.present += LEASE_BYTES
         if self.on_lease is not None:
             self.on_lease(lease_id, ttl_s)
         return [OK, self.revision, lease_id, ttl_s]
@@ -269,6 +307,7 @@ class Store:
         """-> [OK, revision, how many keys went]"""
         if self.leases.pop(lease_id, None) is None:
             return [FAILED, "no-lease", f"lease {lease_id} does not exist"]
+        self.space.present -= LEASE_BYTES
         if self.on_lease is not None:
             self.on_lease(lease_id, 0)
         keys = sorted(self._lease_keys.pop(lease_id, {}))
@@ -401,9 +440,12 @@ class Store:
         self.sessions.load(sessions)
         self._histories = {}
         self._lease_keys = {}
+        self.space.present, self.space.past = LEASE_BYTES * len(self.leases), 0
         for history in histories:
             pairs = [KeyValue._make(fields) for fields in history]
             self._histories[pairs[0].key] = pairs
+            for old, new in zip([None, *pairs], pairs, strict=False):
+                self.space.replaced(old if old is not None and old.version else None, new)
             last = pairs[-1]
             if last.lease:
                 self._lease_keys.setdefault(last.lease, {})[last.key] = None
