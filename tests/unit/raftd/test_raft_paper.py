@@ -1,5 +1,6 @@
 """The Raft paper (extended version) sentence by sentence: figure 2 and section 5.
-Section 6 is in test_membership.py; 7, 8 and the dissertation are in test_raft_dissertation.py."""
+Section 6 is in test_membership.py; 7 is in test_raft_compaction.py, 8 in test_raft_reads.py,
+and who stays in office (the dissertation) in test_raft_office.py."""
 
 from __future__ import annotations
 
