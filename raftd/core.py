@@ -5,9 +5,9 @@
         └────────(a leader, or a higher term, is heard of; or a majority is lost)──────┘
 
 Here: terms, votes, elections, and a follower's part in replication. What a leader does is in
-leader.py, a snapshot on its way in is in snapshots.py, the log in log.py. Section numbers are the
-paper's ("In Search of an Understandable Consensus Algorithm", extended version); "dissertation"
-is Ongaro's.
+leader.py, a snapshot on its way in is in snapshots.py, the log in log.py, what waits for the disk
+in unsaved.py. Section numbers are the paper's ("In Search of an Understandable Consensus
+Algorithm", extended version); "dissertation" is Ongaro's.
 
 The contract with the shell:
     1. call take_outputs() after any other call, and carry the outputs out in order;
@@ -28,12 +28,13 @@ from typing import TYPE_CHECKING, Any
 from raftd import messages as m
 from raftd.errors import InvariantViolated, NotLeader
 from raftd.leader import Leader
-from raftd.log import CONFIG, Entry, HardState, RaftLog, Restored, SnapshotMeta
+from raftd.log import CONFIG, Entry, RaftLog, Restored, SnapshotMeta
 from raftd.membership import Membership
 from raftd.options import RaftOptions
 from raftd.outputs import Apply, Emit, Output, Persist, ReadFailed, ReadReady, Restore, Send
 from raftd.quorum import vote_is_lost
 from raftd.snapshots import IncomingSnapshot
+from raftd.unsaved import Unsaved
 
 if TYPE_CHECKING:
     import random
@@ -78,6 +79,7 @@ class Raft:
         self.votes: dict[str, bool] = {}
         self.snapshot: tuple[SnapshotMeta, bytes] | None = None
         self._incoming = IncomingSnapshot()
+        self._refused_snapshot = 0  # the index of one that was too large to be taken
         base, base_term = 0, 0
         self._memberships: list[tuple[int, Membership]] = [(0, bootstrap)]
         if restored.snapshot is not None:
@@ -95,15 +97,7 @@ class Raft:
         self.commit = max(base, min(restored.hard_state.commit, self.log.last_index))
         self._handed = base  # last index handed to the state machine
         self._outputs: list[Output] = []
-        self._promises: list[Send] = []
-        self._unsaved: list[Entry] = []
-        self._truncate_from: int | None = None
-        self._unsaved_snapshot: tuple[SnapshotMeta, bytes] | None = None
-        self._saved_vote = (self.term, self.vote)
-        self._sequence = 0
-        self._durable = 0
-        # Persists at the disk: sequence, term, vote, last index.
-        self._under_way: deque[tuple[int, int, str | None, int]] = deque()
+        self._unsaved = Unsaved(self.term, self.vote)
         self._heard_leader_at = float("-inf")
         # Whoever was promised a lease before this restart may still rely on it (§6.4.1).
         lease_s = options.election_timeout_s[0] if options.lease_reads else 0.0
@@ -136,6 +130,18 @@ class Raft:
     def membership_index(self) -> int:
         """Where that configuration stands in the log."""
         return self._memberships[-1][0]
+
+    @property
+    def trouble(self) -> str:
+        """What an operator should see to; empty if nothing."""
+        if self.leader_name is None:
+            return "no leader"
+        if self._refused_snapshot:
+            return "the leader's snapshot is too large to be taken; delete keys"
+        if self.leading is not None and self.leading.stranded:
+            names = ", ".join(self.leading.stranded)
+            return f"{names} is stranded: it needs a snapshot that is too large; delete keys"
+        return ""
 
     # -- the client's side
 
@@ -189,14 +195,12 @@ class Raft:
     def persisted(self, sequence: int, now: float) -> None:
         """Persist `sequence`, and all before it, is durable."""
         self.now = now
-        self._durable = max(self._durable, sequence)
-        while self._under_way and self._under_way[0][0] <= sequence:
-            _, term, vote, last_index = self._under_way.popleft()
-            if term != self.term:
+        for saved in self._unsaved.durable(sequence):
+            if saved.term != self.term:
                 continue
             if self.leading is not None:
-                self.leading.own_log_is_durable(last_index)
-            elif self.role == CANDIDATE and vote == self.name and self.name not in self.votes:
+                self.leading.own_log_is_durable(saved.last_index)
+            elif self.role == CANDIDATE and saved.vote == self.name and self.name not in self.votes:
                 self.votes[self.name] = True  # durable: it cannot be forgotten any more
                 self._count_votes()
 
@@ -237,32 +241,9 @@ class Raft:
         return out
 
     def _take_persist(self) -> Persist | None:
-        promises, self._promises = self._promises, []
-        vote = (self.term, self.vote)
-        changed = (
-            self._unsaved
-            or vote != self._saved_vote
-            or self._truncate_from is not None
-            or self._unsaved_snapshot is not None
-        )
-        if not changed and (not promises or self._durable == self._sequence):
-            self._outputs += promises
-            return None
-        self._sequence += 1
-        hard_state = HardState(self.term, self.vote, self.commit) if changed else None
-        persist = Persist(
-            self._sequence,
-            self._unsaved_snapshot,
-            self._truncate_from,
-            self._unsaved,
-            hard_state,
-            tuple(promises),
-        )
-        self._under_way.append((self._sequence, self.term, self.vote, self.log.last_index))
-        self._saved_vote = vote
-        self._unsaved = []
-        self._truncate_from = None
-        self._unsaved_snapshot = None
+        last_index = self.log.last_index
+        persist, at_once = self._unsaved.take(self.term, self.vote, self.commit, last_index)
+        self._outputs += at_once
         return persist
 
     # -- used by the leader's and the snapshot's part
@@ -273,7 +254,7 @@ class Raft:
 
     def promise(self, to: str, message: m.Message) -> None:
         """A message that may leave when everything up to now is durable."""
-        self._promises.append(Send(to, message))
+        self._unsaved.promise(Send(to, message))
 
     def output(self, output: Output) -> None:
         """Any other output."""
@@ -287,7 +268,7 @@ class Raft:
     def append(self, entries: Sequence[Entry]) -> None:
         """Add entries behind the last of the log."""
         self.log.append(entries)
-        self._unsaved.extend(entries)
+        self._unsaved.append(entries)
         self._note_memberships(entries)
 
     def advance_commit(self, index: int) -> None:
@@ -308,6 +289,7 @@ class Raft:
         self.leader_name = leader
         self.votes = {}
         if was != FOLLOWER or old_leader != leader:
+            self._refused_snapshot = 0
             self.emit("raft.role", role=FOLLOWER, term=self.term, leader=leader)
         if was != FOLLOWER:
             self._reset_election_timer()
@@ -483,13 +465,7 @@ class Raft:
             raise self.violation(f"entry {index} is committed and would be overwritten")
         self.emit("log.truncate", index=index, last=self.log.last_index)
         self.log.truncate_from(index)
-        unsaved = self._unsaved
-        if unsaved and unsaved[0].index < index:
-            del unsaved[index - unsaved[0].index :]  # the disk has not seen what goes
-        else:
-            unsaved.clear()
-            kept = self._truncate_from
-            self._truncate_from = index if kept is None else min(kept, index)
+        self._unsaved.truncate(index)
         while self._memberships[-1][0] >= index:
             self._memberships.pop()
 
@@ -512,6 +488,10 @@ class Raft:
             self.advance_commit(message.index)
             self.promise(source, m.AppendReply(self.term, True, message.index, 0, 0))
             return
+        if message.total > self.options.snapshot_bytes_max:
+            self._refuse_snapshot(message)
+            return
+        self._refused_snapshot = 0
         data = self._incoming.receive(message)
         if data is None:
             offset = self._incoming.offset
@@ -519,14 +499,21 @@ class Raft:
             return
         membership = Membership.unpack(message.membership)
         meta = SnapshotMeta(message.index, message.last_term, membership)
-        self.snapshot = self._unsaved_snapshot = (meta, data)
+        self.snapshot = (meta, data)
+        self._unsaved.replace(self.snapshot)
         self.log = RaftLog((), meta.index, meta.term)
         self._memberships = [(meta.index, membership)]
-        self._unsaved, self._truncate_from = [], None
         self.commit = self._handed = meta.index
         self.output(Restore(meta, data))
         self.emit("snapshot.installed", index=meta.index, bytes=len(data))
         self.promise(source, m.SnapshotReply(self.term, meta.index, len(data)))
+
+    def _refuse_snapshot(self, message: m.InstallSnapshot) -> None:
+        """An answer would have the leader begin again, for ever; our operator is told instead."""
+        if self._refused_snapshot != message.index:
+            self._refused_snapshot = message.index
+            why = f"it has over {self.options.snapshot_bytes_max} bytes; delete keys"
+            self.emit("snapshot.refused", index=message.index, bytes=message.total, cause=why)
 
     def _on_timeout_now(self, source: str, message: m.TimeoutNow) -> None:
         if self.role == FOLLOWER and self.membership.is_voter(self.name):

@@ -388,7 +388,8 @@ class Replica:
         """When the log has grown as long as the state it makes: its upkeep is a constant factor."""
         index = self.store.applied_index
         due = index >= self._snapshot_due or self._log_bytes >= LOG_BYTES_MAX
-        if self._snapshotting or not due or self._log_bytes < self._state_bytes:
+        state_bytes = min(self._state_bytes, self.store.space.total)  # it may have shrunk since
+        if self._snapshotting or not due or self._log_bytes < state_bytes:
             return
         term = self.core.log.term_at(index)
         if term is None:

@@ -369,9 +369,10 @@ class RaftService:
             "applied": store.applied_index,
             "revision": store.revision,
             "keys": len(store),
+            "bytes": store.space.present,
             "lag": lag,
             "disk_full": self.replica.disk_full,
-            "trouble": "" if core.leader_name else "no leader",
+            "trouble": core.trouble or ("nearly full: delete keys" if store.space.is_short else ""),
         }
 
     def metrics(self) -> dict[str, float]:
@@ -387,6 +388,9 @@ class RaftService:
             "ring_raft_log_entries": float(len(core.log)),
             "ring_store_revision": float(store.revision),
             "ring_store_keys": float(len(store)),
+            "ring_store_bytes": float(store.space.present),
+            "ring_store_past_bytes": float(store.space.past),
+            "ring_store_answer_bytes": float(store.sessions.bytes),
             "ring_store_watchers": float(len(store.watches)),
             "ring_store_sessions": float(len(store.sessions)),
         }

@@ -4,12 +4,12 @@ The table is part of the replicated state: it is the same on all nodes, in snaps
 restart. A client names itself by 16 random bytes and opens no session in advance, so a single
 `put` costs one round trip.
 
-The table is bounded in sessions and in bytes; the session unheard of for longest is forgotten. A *retry* of a forgotten
-session could be applied twice, so it must be told from a retry of one that has simply not been
-heard of yet: a client says which index was applied before its session began (`base`), and the
-table remembers the last use of the newest session that it ever forgot (`horizon`). Every use of a
-session is an entry behind its base; so if nothing behind the base was ever forgotten, this
-session was not, and its retry is safe to apply.
+The table is bounded in sessions and in bytes; the session unheard of for longest is forgotten. A
+*retry* of a forgotten session could be applied twice, so it must be told from a retry of one that
+has simply not been heard of yet: a client says which index was applied before its session began
+(`base`), and the table remembers the last use of the newest session that it ever forgot
+(`horizon`). Every use of a session is an entry behind its base; so if nothing behind the base was
+ever forgotten, this session was not, and its retry is safe to apply.
 """
 
 from __future__ import annotations

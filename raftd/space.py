@@ -45,6 +45,11 @@ class Space:
     past: int = 0
 
     @property
+    def total(self) -> int:
+        """Bytes of both."""
+        return self.present + self.past
+
+    @property
     def is_short(self) -> bool:
         """Whether a command may not fit: then each is looked at."""
         return self.present > self.present_max - GROWTH_BYTES_MAX

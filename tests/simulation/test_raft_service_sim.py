@@ -132,3 +132,47 @@ def test_a_log_of_few_and_large_commands_is_written_out_too(monkeypatch):
         assert all(service.replica.core.snapshot for service in store.services.values())
 
     run(scenario)
+
+
+def test_a_full_store_refuses_more_says_so_in_its_status_and_goes_on_after_a_deletion():
+    async def scenario(store):
+        client = await store.client()
+        for service in store.services.values():
+            service.replica.store.space.present_max = 8_000_000
+        for i in range(7):
+            await client.put(b"k%d" % i, bytes(1_000_000))
+        with pytest.raises(Refused, match=r"the store is full.*delete some") as refused:
+            await client.put(b"k7", bytes(1_000_000))
+        assert refused.value.reason == "no-space"
+        leader = store.services[client._leader]
+        assert leader.status()["trouble"] == "nearly full: delete keys"
+        assert leader.status()["bytes"] == leader.metrics()["ring_store_bytes"] > 7_000_000
+        assert (await client.get(b"k3")).value == bytes(1_000_000)
+        await client.delete(b"k", prefix=True)
+        await client.put(b"new", bytes(1_000_000))
+        assert leader.status()["trouble"] == ""
+        await asyncio.sleep(1)
+        assert len({s.replica.store.hash() for s in store.services.values()}) == 1
+
+    run(scenario)
+
+
+def test_a_state_that_has_shrunk_is_written_out_after_as_long_a_log_as_it_has_now(monkeypatch):
+    """Or what is too large to be sent would stay so for as long again."""
+    monkeypatch.setattr("raftd.replica.LOG_BYTES_MAX", 2_000_000)
+
+    async def scenario(store):
+        client = await store.client()
+        for i in range(20):
+            await client.put(b"k%d" % i, bytes(1_000_000))
+        await asyncio.sleep(2)
+        leader = store.services[client._leader].replica
+        assert len(leader.core.snapshot[1]) > 10_000_000
+        await client.delete(b"k", prefix=True)
+        leader.store.space.past_max = 1000
+        for _ in range(4):
+            await client.put(b"k", bytes(600_000))
+        await asyncio.sleep(2)
+        assert len(leader.core.snapshot[1]) < 2_000_000
+
+    run(scenario)

@@ -18,6 +18,7 @@ from core_kit import (
 
 from raftd import messages as m
 from raftd.log import HardState, Restored, SnapshotMeta
+from raftd.outputs import Emit
 
 PACKED = Desk().membership.pack()
 
@@ -159,3 +160,72 @@ def test_a_snapshot_under_way_is_finished_although_the_leader_has_a_newer_one():
     desk.compact()
     sent = desk.hear(m.SnapshotReply(1, older.index, 8), "n3")
     assert [(s.index, s.offset) for _, s in sent] == [(older.index, 32)]
+
+
+# -- a state that is too large to be sent
+
+BOUNDED = replace(MODERN, snapshot_bytes_max=10, keep_entries=0)
+
+
+def told(desk: Desk, kind: str) -> list[dict]:
+    return [o.fields for o in desk.done if isinstance(o, Emit) and o.kind == kind]
+
+
+def stranded(data: bytes = b"x" * 11) -> Desk:
+    """A leader whose n3 needs a snapshot that is larger than a follower takes."""
+    desk = leader(options=BOUNDED)
+    desk.propose(data)
+    desk.ack("n2")
+    desk.compact()
+    desk.hear(m.AppendReply(1, False, 0, 0, 0), "n3")
+    return desk
+
+
+def test_a_snapshot_over_the_limit_is_not_sent_and_the_leader_says_so_once():
+    desk = stranded()
+    for _ in range(20):
+        desk.fire()
+        context = of(m.Heartbeat, desk.sent)[-1][1].context
+        for peer in ("n2", "n3"):
+            desk.hear(m.HeartbeatReply(1, context), peer)
+    assert of(m.InstallSnapshot, desk.sent) == []
+    (event,) = told(desk, "snapshot.too_large")
+    assert (event["to"], event["bytes"]) == ("n3", 11)
+    assert "delete keys" in event["cause"]
+    assert desk.raft.trouble == "n3 is stranded: it needs a snapshot that is too large; delete keys"
+
+
+def test_it_is_sent_as_soon_as_there_is_one_that_fits():
+    desk = stranded()
+    desk.state = [b"small"]
+    desk.propose(b"y")
+    desk.ack("n2")
+    desk.compact()
+    for _ in range(3):
+        context = of(m.Heartbeat, desk.beat())[-1][1].context
+        desk.hear(m.HeartbeatReply(1, context), "n3")
+    chunk = of(m.InstallSnapshot, desk.sent)[0][1]
+    assert chunk.data == b"small y"
+    assert desk.raft.trouble == ""
+
+
+def test_who_is_stranded_and_removed_troubles_nobody():
+    desk = stranded()
+    desk.change(desk.raft.membership.removing(["n3"]))
+    desk.ack("n2")
+    desk.ack("n2")
+    assert desk.raft.membership.voters == ("n1", "n2")
+    assert desk.raft.trouble == ""
+
+
+def test_a_follower_takes_no_snapshot_over_the_limit_and_says_so_once():
+    """Of a leader that thinks otherwise. It is not answered, or it would begin anew for ever."""
+    desk = Desk(options=BOUNDED, term=2)
+    for _ in range(3):
+        assert desk.hear(install(2, "5/1", b"on", 0, 11)) == []
+    (event,) = told(desk, "snapshot.refused")
+    assert event["bytes"] == 11
+    assert desk.raft.trouble == "the leader's snapshot is too large to be taken; delete keys"
+    assert desk.hear(install(2, "6/1", b"on", 0, 10))[0][1].offset == 2
+    desk.hear(install(2, "6/1", b"e of six", 2, 10))
+    assert (desk.raft.commit, desk.raft.trouble) == (6, "")
