@@ -40,7 +40,6 @@ from netstack.transport.config import TransportConfig
 from raftd import commands as c
 from raftd import errors as raft_errors
 from raftd.config import RaftSettings
-from raftd.model import KeyValue
 from raftd.replica import METHOD, DiskFull, LeadershipLost, Replica
 from raftd.store import Compacted, FutureRevision
 from raftd.watch import PROGRESS_S, Event, WatchCompacted
@@ -192,15 +191,20 @@ class RaftService:
         store = self.replica.store
         try:
             pairs, more, count = store.range(
-                key, range_end, revision, limit, keys_only=keys_only, count_only=count_only
+                key,
+                range_end,
+                revision,
+                limit,
+                keys_only=keys_only,
+                count_only=count_only,
+                bytes_max=c.ANSWER_BYTES_MAX,
             )
         except Compacted as error:
             call.fail(Failed("compacted", str(error), error.compacted))
         except FutureRevision as error:
             call.fail(Failed("future", str(error)))
         else:
-            page = _page(pairs)
-            call.reply([store.revision, page, more or len(page) < len(pairs), count])
+            call.reply([store.revision, pairs, more, count])
 
     async def _watch(self, body: Any, call: Call) -> Any:
         try:
@@ -431,16 +435,6 @@ def _changes(body: Any) -> tuple[dict[str, Address], list[str]]:
     if not isinstance(remove, list) or not all(type(name) is str for name in remove):
         raise BadRequest(f"remove: expected a list of names, got {brief(remove)}")
     return {name: (host, port) for name, (host, port) in add.items()}, remove
-
-
-def _page(pairs: list[KeyValue]) -> list[KeyValue]:
-    """As many of the first pairs as fit one message; at least one."""
-    size = 0
-    for i, pair in enumerate(pairs):
-        size += len(pair.key) + len(pair.value)
-        if size > c.ANSWER_BYTES_MAX and i:
-            return pairs[:i]
-    return pairs
 
 
 def _parts(events: list[Event]) -> Iterator[tuple[list[Event], bool]]:

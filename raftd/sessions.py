@@ -76,9 +76,8 @@ class Sessions:
         session.used_at = index
         if done > session.done:
             session.done = done
-            answers = session.answers
-            session.answers = {s: a for s, a in answers.items() if s >= done}
-            self.bytes -= sum(size for s, (_, size) in answers.items() if s < done)
+            for received in [s for s in session.answers if s < done]:
+                self.bytes -= session.answers.pop(received)[1]
         if sequence in session.answers:
             return session.answers[sequence][0]
         if retry and session.doubtful:
@@ -89,7 +88,7 @@ class Sessions:
 
     def record(self, session_id: bytes, sequence: int, answer: Any) -> None:
         """Remember what was answered, if need be instead of what others were."""
-        size = ANSWER_BYTES + len(msgpack.packb(answer))
+        size = _size(answer)
         self._sessions[session_id].answers[sequence] = (answer, size)
         self.bytes += size
         while self.bytes > self._bytes_max:
@@ -118,11 +117,15 @@ class Sessions:
         for session_id, done, used_at, answers, doubtful in rows:
             session = self._sessions[session_id] = _Session()
             session.done, session.used_at, session.doubtful = done, used_at, doubtful
-            session.answers = {
-                sequence: (answer, ANSWER_BYTES + len(msgpack.packb(answer)))
-                for sequence, answer in answers
-            }
+            session.answers = {sequence: (answer, _size(answer)) for sequence, answer in answers}
             self.bytes += session.bytes
+
+
+_packer = msgpack.Packer()
+
+
+def _size(answer: Any) -> int:
+    return ANSWER_BYTES + len(_packer.pack(answer))
 
 
 class _Session:

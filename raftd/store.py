@@ -25,7 +25,9 @@ length).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import operator
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
@@ -74,7 +76,8 @@ class Store:
         self.space = space or Space()
         self._revisions_kept = revisions_kept
         self._histories: dict[bytes, list[KeyValue]] = {}
-        self._keys: SortedList = SortedList()
+        self._keys: SortedList = SortedList()  # all that have a history
+        self._live: SortedList = SortedList()  # those that exist now
         self._lease_keys: dict[int, dict[bytes, None]] = {}
         self._changes: list[Event] = []  # of the command being applied
         self.on_lease: Callable[[int, int], None] | None = None  # (id, TTL; 0: revoked)
@@ -156,6 +159,7 @@ class Store:
             old = last if last.version else None
         if old is None:
             new = KeyValue(key, value, revision, revision, 1, lease)
+            self._live.add(key)
         else:
             new = KeyValue(key, value, old.create, revision, old.version + 1, lease)
             if old.lease and old.lease != lease:
@@ -169,11 +173,7 @@ class Store:
 
     def _delete(self, key: bytes, range_end: bytes, prev: bool) -> list[Any]:
         """-> [OK, revision, how many, previous pairs]"""
-        gone = [
-            history[-1]
-            for history in (self._histories[k] for k in self._keys_in(key, range_end))
-            if history[-1].version
-        ]
+        gone = list(self._pairs_in(key, range_end, 0))
         if prev and _bytes_of(gone) > c.ANSWER_BYTES_MAX:
             return _TOO_LARGE
         for old in gone:
@@ -184,6 +184,7 @@ class Store:
     def _delete_one(self, old: KeyValue) -> None:
         tombstone = KeyValue(old.key, b"", 0, self.revision + 1, 0, 0)
         self._histories[old.key].append(tombstone)
+        self._live.remove(old.key)
         self.space.replaced(old, tombstone)
         if old.lease:
             self._lease_keys.get(old.lease, {}).pop(old.key, None)
@@ -229,13 +230,30 @@ class Store:
             if isinstance(step, _Plan):
                 size += self._answer_bytes(step)
             elif step[0] == c.PUT and step[4]:
-                size += _bytes_of(self.range(step[1])[0])
+                size += self._bytes_read(step[1])
             elif step[0] == c.DELETE and step[3]:
-                size += _bytes_of(self.range(step[1], step[2])[0])
-            elif step[0] == c.RANGE:
-                *where, keys_only, count_only = step[1:]
-                found = self.range(*where, keys_only=keys_only, count_only=count_only)
-                size += _bytes_of(found[0])
+                size += self._bytes_read(step[1], step[2])
+            elif step[0] == c.RANGE and not step[6]:
+                size += self._bytes_read(*step[1:6])
+            if size > c.ANSWER_BYTES_MAX:
+                break  # it is too large, whatever follows
+        return size
+
+    def _bytes_read(
+        self,
+        key: bytes,
+        range_end: bytes = b"",
+        revision: int = 0,
+        limit: int = 0,
+        keys_only: bool = False,
+    ) -> int:
+        """Of the pairs that a range returns; not counted further than too many."""
+        size = 0
+        pairs = self._pairs_in(key, range_end, revision)
+        for pair in itertools.islice(pairs, limit or None):
+            size += len(pair.key) + (0 if keys_only else len(pair.value))
+            if size > c.ANSWER_BYTES_MAX:
+                break
         return size
 
     def _missing_lease(self, ops: list[Any]) -> int:
@@ -349,31 +367,33 @@ class Store:
         *,
         keys_only: bool = False,
         count_only: bool = False,
+        bytes_max: int = 0,
     ) -> tuple[list[KeyValue], bool, int]:
         """(pairs, more, count) of [key, range_end) at `revision` (0: now), in the order of keys.
 
-        `count` is of all that match; `more` says that the limit left some out. Raises Compacted or
+        `count` is of all that match; `more` says that `limit` or `bytes_max` (of keys and values; 0
+        is no limit, and one pair is always returned) left some out. Takes as long as the pairs that
+        are returned, and a count of the past as what has changed since. Raises Compacted or
         FutureRevision.
         """
         self._check_revision(revision)
-        if not range_end and not revision:
-            pair = self.get(key)
-            found = [pair] if pair is not None else []
-        else:
-            found = [
-                kv
-                for k in self._keys_in(key, range_end)
-                if (kv := self._at(self._histories[k], revision)) is not None
-            ]
-        count = len(found)
+        if revision == self.revision:
+            revision = 0
+        if not (range_end or revision or keys_only or count_only):
+            pair = self.get(key)  # as nearly all reads are
+            return ([pair], False, 1) if pair is not None else ([], False, 0)
+        count = self._count(key, range_end, revision)
         if count_only:
             return [], False, count
-        more = bool(limit) and count > limit
-        if more:
-            found = found[:limit]
-        if keys_only:
-            found = [kv._replace(value=b"") for kv in found]
-        return found, more, count
+        found: list[KeyValue] = []
+        size = 0
+        for kv in itertools.islice(self._pairs_in(key, range_end, revision), limit or None):
+            kv = kv._replace(value=b"") if keys_only else kv
+            size += len(kv.key) + len(kv.value)
+            if bytes_max and size > bytes_max and found:
+                break
+            found.append(kv)
+        return found, len(found) < count, count
 
     def _check_revision(self, revision: int) -> None:
         if revision > self.revision:
@@ -381,21 +401,39 @@ class Store:
         if revision and revision < self.compacted:
             raise Compacted(revision, self.compacted - 1)
 
-    def _keys_in(self, key: bytes, range_end: bytes) -> list[bytes]:
-        if not range_end:
-            return [key] if key in self._histories else []
-        if range_end == c.EVERYTHING:
-            return list(self._keys.irange(key))
-        return list(self._keys.irange(key, range_end, inclusive=(True, False)))
-
-    @staticmethod
-    def _at(history: list[KeyValue], revision: int) -> KeyValue | None:
+    def _pairs_in(self, key: bytes, range_end: bytes, revision: int) -> Iterator[KeyValue]:
+        """The pairs of a range, one after another as they are wanted."""
+        histories = self._histories
         if not revision:
-            return history[-1] if history[-1].version else None
-        for kv in reversed(history):
-            if kv.mod <= revision:
-                return kv if kv.version else None
-        return None
+            for k in _within(self._live, key, range_end):
+                yield histories[k][-1]
+            return
+        for k in _within(self._keys, key, range_end):
+            pair = self._at(k, revision)
+            if pair is not None:
+                yield pair
+
+    def _at(self, key: bytes, revision: int) -> KeyValue | None:
+        """The pair at a revision of the past."""
+        history = self._histories[key]
+        position = bisect_right(history, revision, key=_mod_of)
+        pair = history[position - 1] if position else None
+        return pair if pair is not None and pair.version else None
+
+    def _count(self, key: bytes, range_end: bytes, revision: int) -> int:
+        """How many pairs a range has."""
+        now = _how_many(self._live, key, range_end)
+        if not revision:
+            return now
+        if _how_many(self._keys, key, range_end) <= self.revision - revision:
+            return sum(1 for _ in self._pairs_in(key, range_end, revision))
+        # The first change of a key since then tells whether it existed then.
+        was: dict[bytes, bool] = {}
+        for _, events in self.watches.since(revision + 1):
+            for pair, previous in events:
+                if c.in_range(pair.key, key, range_end):
+                    was.setdefault(pair.key, previous is not None)
+        return now + sum(was.values()) - sum(self.get(k) is not None for k in was)
 
     def keys_of_lease(self, lease_id: int) -> list[bytes]:
         """The keys that go when the lease does."""
@@ -450,6 +488,7 @@ class Store:
             if last.lease:
                 self._lease_keys.setdefault(last.lease, {})[last.key] = None
         self._keys = SortedList(self._histories)
+        self._live = SortedList(k for k, h in self._histories.items() if h[-1].version)
         self.watches.rebuild(self.all_versions())
 
     def all_versions(self) -> Iterator[Event]:
@@ -482,6 +521,27 @@ class Frozen:
     def encode(self) -> bytes:
         """The snapshot's bytes."""
         return b"".join(self.parts())
+
+
+def _within(keys: SortedList, key: bytes, range_end: bytes) -> Iterator[bytes]:
+    """Those of [key, range_end), one after another."""
+    if not range_end:
+        return iter((key,) if key in keys else ())
+    if range_end == c.EVERYTHING:
+        return iter(keys.irange(key))
+    return iter(keys.irange(key, range_end, inclusive=(True, False)))
+
+
+def _how_many(keys: SortedList, key: bytes, range_end: bytes) -> int:
+    """The number of those."""
+    if not range_end:
+        return int(key in keys)
+    end = len(keys) if range_end == c.EVERYTHING else keys.bisect_left(range_end)
+    return max(0, int(end) - int(keys.bisect_left(key)))
+
+
+def _mod_of(kv: KeyValue) -> int:
+    return kv.mod
 
 
 class _Plan(NamedTuple):
