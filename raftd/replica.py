@@ -92,7 +92,8 @@ class Replica:
         runtime.disk.faults.power_cut = settings.power_cut or runtime.disk.faults.power_cut
         try:
             salt = int.from_bytes(runtime.entropy(4), "big")
-            self._wal, restored = Wal.open(runtime.disk, salt=salt)
+            clock = runtime.clock.true_now
+            self._wal, restored = Wal.open(runtime.disk, salt=salt, clock=clock)
         except (DamagedLog, OSError) as error:
             raise Fatal(f"the log of {runtime.node} cannot be used: {error}") from None
         if restored.snapshot is not None:
@@ -130,6 +131,7 @@ class Replica:
         self._timer_at = float("inf")
         self._encoded: tuple[m.Message | None, bytes] = (None, b"")
         self._progress_at = 0.0
+        self._append_told = (float("-inf"), 0, 0.0, 0)  # when, and of the log: syncs, time, bytes
         self._checkpoints = Checkpoints(self._checkpoint)
         self._loop = asyncio.get_running_loop()
         self.on_membership: Callable[[], None] | None = None
@@ -137,6 +139,15 @@ class Replica:
 
     def __repr__(self) -> str:
         return f"<Replica {self.core!r} {self.store!r}>"
+
+    def wal_metrics(self) -> dict[str, float]:
+        """What the log has cost so far."""
+        wal = self._wal
+        return {
+            "ring_wal_syncs_total": float(wal.syncs),
+            "ring_wal_sync_seconds_total": wal.sync_s,
+            "ring_wal_bytes_total": float(wal.bytes_written),
+        }
 
     @property
     def is_leader(self) -> bool:
@@ -307,7 +318,26 @@ class Replica:
             core.persisted(persist.sequence, now)
             for send in persist.then:
                 self._send_out(send)
+        if now - self._append_told[0] >= PROGRESS_EVENT_S:
+            self._tell_of_appends(batch, now)
         self._pump()
+
+    def _tell_of_appends(self, batch: list[Persist], now: float) -> None:
+        """What the disk has, and what that took since it was last told."""
+        last = next((p.entries[-1].index for p in reversed(batch) if p.entries), None)
+        if last is None:
+            return
+        _, syncs, sync_s, nbytes = self._append_told
+        wal = self._wal
+        self._append_told = (now, wal.syncs, wal.sync_s, wal.bytes_written)
+        self._runtime.events.emit(
+            "log.append",
+            term=self.core.term,
+            index=last,
+            syncs=wal.syncs - syncs,
+            sync_ms=round((wal.sync_s - sync_s) * 1000, 3),
+            bytes=wal.bytes_written - nbytes,
+        )
 
     def _disk_is_full(self, batch: list[Persist]) -> None:
         if not self.disk_full:

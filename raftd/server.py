@@ -385,6 +385,7 @@ class RaftService:
         counted = {f"ring_raft_{name}_total": float(n) for name, n in self.replica.counters.items()}
         return {
             **counted,
+            **self.replica.wal_metrics(),
             "ring_raft_term": float(core.term),
             "ring_raft_is_leader": float(self.replica.is_leader),
             "ring_raft_commit_index": float(core.commit),

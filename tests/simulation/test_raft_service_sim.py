@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from itertools import pairwise
 
 import pytest
 from store_kit import run
@@ -174,5 +176,47 @@ def test_a_state_that_has_shrunk_is_written_out_after_as_long_a_log_as_it_has_no
             await client.put(b"k", bytes(600_000))
         await asyncio.sleep(2)
         assert len(leader.core.snapshot[1]) < 2_000_000
+
+    run(scenario)
+
+
+def events(store, node, kind):
+    lines = map(json.loads, store.world.log.splitlines())
+    return [line for line in lines if (line["node"], line["kind"]) == (node, kind)]
+
+
+def test_what_the_log_costs_is_told_in_events_and_metrics():
+    async def scenario(store):
+        client = await store.client()
+        leader = client._leader
+        service = store.services[leader]
+        before = service.metrics()
+        for _ in range(10):
+            await client.put(b"k", bytes(1000))
+        await asyncio.sleep(0.2)
+        await client.put(b"k", b"last")  # tells of what it is told of at last
+        await asyncio.sleep(1)
+        after = service.metrics()
+        spent = {name: after[name] - before[name] for name in after if "ring_wal" in name}
+        assert 11 <= spent["ring_wal_syncs_total"] <= 14
+        assert 10_000 < spent["ring_wal_bytes_total"] < 15_000
+        told = events(store, leader, "log.append")
+        assert [told[-1]["index"], told[-1]["term"]] == [service.replica.core.log.last_index, 1]
+        assert sum(line["syncs"] for line in told) == after["ring_wal_syncs_total"]
+        assert sum(line["bytes"] for line in told) == after["ring_wal_bytes_total"]
+
+    run(scenario)
+
+
+def test_a_busy_log_is_told_of_ten_times_a_second():
+    async def scenario(store):
+        client = await store.client()
+        began = store.world.now
+        while store.world.now < began + 2:
+            await client.put(b"k", b"v")
+        told = events(store, client._leader, "log.append")
+        assert len(told) > 5
+        gaps = [b["mono"] - a["mono"] for a, b in pairwise(told)]
+        assert min(gaps) >= 0.1 - 1e-6
 
     run(scenario)

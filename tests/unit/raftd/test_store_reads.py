@@ -136,6 +136,22 @@ def test_a_count_in_the_recent_past_looks_only_at_what_has_changed_since(many):
     assert took <= 2 * 7 + FEW
 
 
+def test_a_key_counts_as_it_was_before_the_first_of_its_changes_since():
+    run = Applier()
+    for i in range(10):
+        run.put(b"%d" % i)
+    at = run.store.revision
+    run.delete(b"3")  # it was there, and is again
+    run.put(b"3")
+    run.put(b"x")  # it was not, and is not
+    run.delete(b"x")
+    run.delete(b"4")
+    assert run.store.range(*ALL, at, count_only=True)[2] == 10
+    assert run.store.range(*ALL, at + 1, count_only=True)[2] == 9
+    assert run.store.range(*ALL, at + 3, count_only=True)[2] == 11
+    assert run.store.range(*ALL, count_only=True)[2] == 9
+
+
 def test_a_count_of_a_few_keys_in_the_far_past_looks_only_at_them(many):
     took, (_, _, count) = taken(lambda: many.range(b"1000", b"1010", KEYS, count_only=True))
     assert count == 10
@@ -171,8 +187,9 @@ def test_a_transaction_whose_answer_is_too_large_stops_where_it_is(many, monkeyp
     monkeypatch.setattr(c, "ANSWER_BYTES_MAX", 9 * 20)
     run = Applier(many)
     run.index = many.applied_index
-    for op in ([c.RANGE, *ALL, 0, 0, False, False], [c.DELETE, *ALL, True]):
-        took, answer = taken(lambda op=op: run.txn(op))
+    whole = [c.RANGE, *ALL, 0, 0, False, False]
+    for ops in ([whole], [[c.DELETE, *ALL, True]], 20 * [whole], [[c.TXN, [], [whole], []]]):
+        took, answer = taken(lambda ops=ops: run.txn(*ops))
         assert answer[:2] == [FAILED, "too-large"]
         assert took <= 3 * 20 + FEW
     assert run.txn([c.RANGE, *ALL, 0, 20, False, False])[0] == OK
