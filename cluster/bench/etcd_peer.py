@@ -28,6 +28,9 @@ CLIENT_PORT, PEER_PORT = 23790, 23890
 MEMBERS = 3
 START_S = 15.0
 
+# What a call of it may end with: then there are no figures of etcd's.
+FAILURES = (RuntimeError, OSError, ValueError, subprocess.SubprocessError)
+
 
 def missing() -> str:
     """What is not installed, with the command that installs it; empty if all is."""
@@ -73,8 +76,7 @@ class EtcdCluster:
 
     def kill_leader(self) -> int:
         """kill -9; returns which member it was."""
-        leader = self.leader()
-        assert leader is not None
+        leader = self._leader()
         self._members[leader].send_signal(signal.SIGKILL)
         self._members[leader].wait()
         return leader
@@ -86,6 +88,12 @@ class EtcdCluster:
             if answer and answer.get("leader") == answer["header"]["member_id"]:
                 return i
         return None
+
+    def _leader(self) -> int:
+        leader = self.leader()
+        if leader is None:
+            raise RuntimeError("nobody leads")
+        return leader
 
     def put(self, i: int, key: str, value: str, timeout_s: float) -> bool:
         """One put through member `i`'s JSON gateway; whether it was acknowledged."""
@@ -109,8 +117,7 @@ class EtcdCluster:
         (folder / "message").write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
         log = folder / "latencies"
         log.unlink(missing_ok=True)
-        leader = self.leader()
-        assert leader is not None
+        leader = self._leader()
         seconds = math.ceil(seconds)  # h2load takes whole ones only
         subprocess.run(
             [
