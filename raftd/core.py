@@ -31,7 +31,17 @@ from raftd.leader import Leader
 from raftd.log import CONFIG, Entry, RaftLog, Restored, SnapshotMeta
 from raftd.membership import Membership
 from raftd.options import RaftOptions
-from raftd.outputs import Apply, Emit, Output, Persist, ReadFailed, ReadReady, Restore, Send
+from raftd.outputs import (
+    Apply,
+    Doubt,
+    Emit,
+    Output,
+    Persist,
+    ReadFailed,
+    ReadReady,
+    Restore,
+    Send,
+)
 from raftd.quorum import vote_is_lost
 from raftd.snapshots import IncomingSnapshot
 from raftd.unsaved import Unsaved
@@ -40,6 +50,9 @@ if TYPE_CHECKING:
     import random
 
 FOLLOWER, PRECANDIDATE, CANDIDATE, LEADER = "follower", "precandidate", "candidate", "leader"
+
+# A leader that is silent for so many heartbeats is doubted, and again after each one more.
+DOUBT_HEARTBEATS = 1.5
 
 # What an InvariantViolated tells of how it came about.
 STORY_LINES = 40
@@ -79,7 +92,6 @@ class Raft:
         self.votes: dict[str, bool] = {}
         self.snapshot: tuple[SnapshotMeta, bytes] | None = None
         self._incoming = IncomingSnapshot()
-        self._refused_snapshot = 0  # the index of one that was too large to be taken
         base, base_term = 0, 0
         self._memberships: list[tuple[int, Membership]] = [(0, bootstrap)]
         if restored.snapshot is not None:
@@ -103,6 +115,7 @@ class Raft:
         lease_s = options.election_timeout_s[0] if options.lease_reads else 0.0
         self._no_vote_until = now + lease_s
         self._election_at = 0.0
+        self._doubt_at = float("inf")
         self._story: deque[str] = deque(maxlen=STORY_LINES)
         self._reset_election_timer()
 
@@ -136,12 +149,7 @@ class Raft:
         """What an operator should see to; empty if nothing."""
         if self.leader_name is None:
             return "no leader"
-        if self._refused_snapshot:
-            return "the leader's snapshot is too large to be taken; delete keys"
-        if self.leading is not None and self.leading.stranded:
-            names = ", ".join(self.leading.stranded)
-            return f"{names} is stranded: it needs a snapshot that is too large; delete keys"
-        return ""
+        return self._incoming.trouble or (self.leading.trouble if self.leading else "")
 
     # -- the client's side
 
@@ -180,7 +188,9 @@ class Raft:
 
     def next_deadline(self) -> float:
         """When on_deadline should be called."""
-        return self.leading.next_deadline() if self.leading is not None else self._election_at
+        if self.leading is not None:
+            return self.leading.next_deadline()
+        return min(self._election_at, self._doubt_at)
 
     def on_deadline(self, now: float) -> None:
         """Whatever is due by `now`."""
@@ -191,6 +201,25 @@ class Raft:
             self._reset_election_timer()
             if self.membership.is_voter(self.name) and self.writable:
                 self.campaign(pre=self.options.pre_vote)
+        elif now >= self._doubt_at and self.leader_name is not None:
+            self._doubt_at = now + self.options.heartbeat_s
+            self.output(Doubt(self.leader_name))
+
+    def leader_gone(self, leader: str, now: float) -> None:
+        """The machine of `leader` says that its process is dead: there is nobody to wait for.
+
+        That may be false, or of the past by now. Then the others still hear it, and PreVote keeps
+        this node from disturbing anybody; but a lease is never broken over it.
+        """
+        self.now = now
+        if self.role != FOLLOWER or leader != self.leader_name or self.options.lease_reads:
+            return
+        self.emit("raft.leader_gone", leader=leader)
+        self.become_follower(self.term, None)
+        # One after another, lest votes be split: a vote takes less than half a heartbeat.
+        order = sorted({*self.membership.voters, self.name} - {leader})
+        place = order.index(self.name) + 0.5 + self.rng.random() / 2
+        self._election_at = min(self._election_at, now + place * self.options.heartbeat_s / 2)
 
     def persisted(self, sequence: int, now: float) -> None:
         """Persist `sequence`, and all before it, is durable."""
@@ -287,9 +316,10 @@ class Raft:
             self.leading = None
         self.role = FOLLOWER
         self.leader_name = leader
+        self._doubt_at = float("inf")  # until it is heard
         self.votes = {}
         if was != FOLLOWER or old_leader != leader:
-            self._refused_snapshot = 0
+            self._incoming.refused = 0
             self.emit("raft.role", role=FOLLOWER, term=self.term, leader=leader)
         if was != FOLLOWER:
             self._reset_election_timer()
@@ -315,16 +345,14 @@ class Raft:
             self.role = CANDIDATE
             self.term = term = self.term + 1
             self.vote = self.name
-        self.leader_name = None
+        self.leader_name, self._doubt_at = None, float("inf")
         self.votes = {self.name: True} if pre else {}  # a real vote counts when it is durable
         self._reset_election_timer()
         self.emit("raft.role", role=self.role, term=term)
         request = m.VoteRequest(term, self.log.last_index, self.log.last_term, pre, forced)
+        ask = self.send if pre else self.promise  # our own vote must not be forgotten
         for peer in sorted({*self.membership.voters, *self.membership.outgoing} - {self.name}):
-            if pre:
-                self.send(peer, request)
-            else:
-                self.promise(peer, request)  # our own vote must not be forgotten
+            ask(peer, request)
         self._count_votes()
 
     def _count_votes(self) -> None:
@@ -371,12 +399,11 @@ class Raft:
             self.send(source, m.VoteReply(term, granted, True))
             return
         free = self.vote == source or (self.vote is None and self.leader_name is None)
-        if free and up_to_date:
+        granted = free and up_to_date
+        if granted:
             self.vote = source
             self._reset_election_timer()
-            self.promise(source, m.VoteReply(self.term, True, False))
-        else:
-            self.promise(source, m.VoteReply(self.term, False, False))
+        self.promise(source, m.VoteReply(self.term, granted, False))
 
     def _on_vote_reply(self, source: str, reply: m.VoteReply) -> None:
         wanted = PRECANDIDATE if reply.pre else CANDIDATE
@@ -427,6 +454,7 @@ class Raft:
         if self.role != FOLLOWER or self.leader_name != source:
             self.become_follower(self.term, source)
         self._heard_leader_at = self.now
+        self._doubt_at = self.now + DOUBT_HEARTBEATS * self.options.heartbeat_s
         self._reset_election_timer()
 
     # -- a follower's part in replication (§5.3)
@@ -489,9 +517,11 @@ class Raft:
             self.promise(source, m.AppendReply(self.term, True, message.index, 0, 0))
             return
         if message.total > self.options.snapshot_bytes_max:
-            self._refuse_snapshot(message)
+            # An answer would have the leader begin again, for ever; our operator is told instead.
+            if self._incoming.refuse(message):
+                why = f"it has over {self.options.snapshot_bytes_max} bytes; delete keys"
+                self.emit("snapshot.refused", index=message.index, bytes=message.total, cause=why)
             return
-        self._refused_snapshot = 0
         data = self._incoming.receive(message)
         if data is None:
             offset = self._incoming.offset
@@ -508,13 +538,6 @@ class Raft:
         self.emit("snapshot.installed", index=meta.index, bytes=len(data))
         self.promise(source, m.SnapshotReply(self.term, meta.index, len(data)))
 
-    def _refuse_snapshot(self, message: m.InstallSnapshot) -> None:
-        """An answer would have the leader begin again, for ever; our operator is told instead."""
-        if self._refused_snapshot != message.index:
-            self._refused_snapshot = message.index
-            why = f"it has over {self.options.snapshot_bytes_max} bytes; delete keys"
-            self.emit("snapshot.refused", index=message.index, bytes=message.total, cause=why)
-
     def _on_timeout_now(self, source: str, message: m.TimeoutNow) -> None:
         if self.role == FOLLOWER and self.membership.is_voter(self.name):
             self.emit("raft.transfer", cause=f"{source} hands over")
@@ -527,10 +550,8 @@ class Raft:
             self.send(source, m.ReadIndexReply(self.term, message.token, 0))
 
     def _on_read_index_reply(self, source: str, message: m.ReadIndexReply) -> None:
-        if message.index:
-            self.output(ReadReady(message.token, message.index))
-        else:
-            self.output(ReadFailed(message.token))
+        token, index = message.token, message.index
+        self.output(ReadReady(token, index) if index else ReadFailed(token))
 
     def _on_leaders_mail(self, source: str, message: m.Message) -> None:
         """AppendReply, HeartbeatReply, SnapshotReply: only a leader has use for them."""

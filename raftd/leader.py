@@ -68,6 +68,13 @@ class Leader:
         self._early_reads: list[tuple[int, str | None]] = []  # nothing of this term committed yet
         self.membership_changed()
 
+    @property
+    def trouble(self) -> str:
+        """What an operator should see to."""
+        names = ", ".join(self.stranded)
+        why = "is stranded: it needs a snapshot that is too large; delete keys"
+        return f"{names} {why}" if names else ""
+
     def begin(self) -> None:
         """Assert office: an empty entry of this term, without which nothing older commits (§8)."""
         raft = self._raft

@@ -5,6 +5,7 @@
         Send         ──> link
         Apply        ──> store ──> answers, watches
         ReadReady    ──> served when applied
+        Doubt        ──> is its process dead? ──> an election without the wait for a time-out
 
 All that arrives in one turn of the loop makes one batch: one append, one message a follower, and,
 since the writer takes whatever has gathered while it was busy, one sync. The loop never waits for
@@ -33,6 +34,7 @@ from raftd.lease import LeaseKeeper
 from raftd.log import COMMAND, SnapshotMeta
 from raftd.outputs import (
     Apply,
+    Doubt,
     Emit,
     Persist,
     ReadFailed,
@@ -73,6 +75,7 @@ class Replica:
         runtime: the world.
         settings: see RaftSettings.
         send: (to, encoded message, bulk) -> None; may drop.
+        is_dead: whether the machine of a sibling says that no process has its port.
     """
 
     def __init__(
@@ -80,10 +83,12 @@ class Replica:
         runtime: Runtime,
         settings: RaftSettings,
         send: Callable[[str, bytes, bool], None],
+        is_dead: Callable[[str], bool],
     ) -> None:
         self._runtime = runtime
         self._settings = settings
         self._send = send
+        self._is_dead = is_dead
         self._now = runtime.clock.now
         self.store = Store()
         self.leases = LeaseKeeper()
@@ -288,6 +293,11 @@ class Replica:
             encoded = frames.notify(METHOD, m.pack(message))
             self._encoded = (message, encoded)
         self._send(output.to, encoded, type(message) is m.InstallSnapshot)
+
+    def _doubt(self, output: Doubt) -> None:
+        if self._is_dead(output.leader):
+            self.core.leader_gone(output.leader, self._now())
+            self.touch()
 
     # -- the disk
 
@@ -526,5 +536,6 @@ _CARRY_OUT: Final[dict[type, Callable[[Replica, Any], None]]] = {
     Restore: Replica._restore,
     ReadReady: Replica._read_ready,
     ReadFailed: Replica._read_failed,
+    Doubt: Replica._doubt,
     Emit: Replica._event,
 }

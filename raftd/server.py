@@ -77,7 +77,7 @@ class RaftService:
         me = config.node(runtime.node)
         transport = TransportConfig(suite=config.suite)
         self.node = RpcNode(runtime, identity, service=SERVICE, config=transport)
-        self.replica = Replica(runtime, settings, self._send)
+        self.replica = Replica(runtime, settings, self._send, self._is_dead)
         self.replica.on_membership = self._members_changed
         self._addresses = {n.name: n.address for n in config.of_service(SERVICE)}
         self._offer()
@@ -106,6 +106,10 @@ class RaftService:
         link = self.node._links.get(to)
         if link is not None:
             link.notify(message, bulk=bulk)
+
+    def _is_dead(self, name: str) -> bool:
+        address = self._addresses.get(name)
+        return address is not None and self.node.host.refuses(address)
 
     def _sibling(self, body: Any, connection: RpcConnection) -> None:
         self.replica.receive(body, connection.peer_name)

@@ -9,8 +9,11 @@ from itertools import pairwise
 import pytest
 from store_kit import run
 
+from raftd.options import RaftOptions
 from raftd.results import Refused
 from raftd.sessions import ANSWERS_MAX
+
+LOW = RaftOptions().election_timeout_s[0]
 
 
 def test_thousands_of_writes_at_once_of_one_client_are_all_answered():
@@ -218,5 +221,69 @@ def test_a_busy_log_is_told_of_ten_times_a_second():
         assert len(told) > 5
         gaps = [b["mono"] - a["mono"] for a, b in pairwise(told)]
         assert min(gaps) >= 0.1 - 1e-6
+
+    run(scenario)
+
+
+async def somebody_leads(store):
+    while not any(s.replica.is_leader for s in store.services.values()):  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+
+
+def term_of(store):
+    return max(service.replica.core.term for service in store.services.values())
+
+
+def test_a_leader_that_is_killed_is_replaced_before_anybody_has_timed_out():
+    """Its port refuses, so the followers need not wait: a first round of votes, and no other."""
+
+    async def scenario(store):
+        client = await store.client()
+        for trial in range(10):
+            await client.put(b"k", b"%d" % trial)
+            await asyncio.sleep(0.5 + trial / 97)
+            killed, term = await client.leader(), term_of(store)
+            del store.services[killed]
+            store.world.crash(killed)
+            died = store.world.now
+            await somebody_leads(store)
+            assert store.world.now - died < LOW
+            assert term_of(store) == term + 1
+            await client.put(b"k", b"after %d" % trial)
+            assert store.world.now - died < 2 * LOW
+            store.world.restart(killed)
+            await asyncio.sleep(1)
+
+    run(scenario)
+
+
+def test_a_leader_that_is_paused_has_its_full_time():
+    async def scenario(store):
+        client = await store.client()
+        await client.put(b"k", b"v")
+        leader = await client.leader()
+        store.world.pause(leader)
+        paused = store.services.pop(leader)
+        began = store.world.now
+        await somebody_leads(store)
+        assert store.world.now - began > LOW - 0.05  # since its last heartbeat
+        assert not events(store, paused.node.identity.name, "raft.leader_gone")
+        assert "raft.leader_gone" not in store.world.log
+
+    run(scenario)
+
+
+def test_a_leader_that_loses_its_connections_stays():
+    async def scenario(store):
+        client = await store.client()
+        await client.put(b"k", b"v")
+        leader, term = store.services[await client.leader()], term_of(store)
+        for _ in range(20):
+            for connection in list(leader.node.connections):
+                if connection.peer_service == "raft":
+                    leader.node.host.end(connection._peer, 1, "cut off")
+            await asyncio.sleep(2)  # who dials often waits between
+        assert term_of(store) == term
+        assert "raft.leader_gone" not in store.world.log
 
     run(scenario)

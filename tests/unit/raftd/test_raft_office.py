@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from core_kit import (
@@ -21,9 +22,10 @@ from core_kit import (
 )
 
 from raftd import messages as m
-from raftd.core import CANDIDATE, FOLLOWER, LEADER, PRECANDIDATE
+from raftd.core import CANDIDATE, DOUBT_HEARTBEATS, FOLLOWER, LEADER, PRECANDIDATE
 from raftd.errors import InvalidChange, NotLeader
 from raftd.log import HardState
+from raftd.outputs import Doubt
 
 # -- checking the quorum, dissertation §6.2
 
@@ -269,3 +271,144 @@ def test_nobody_leads_the_same_term_twice():
     stage["n1"].fire()
     stage.settle()
     assert stage["n1"].state == stage["n2"].state == [b"of the second life"]
+
+
+# -- a leader whose machine says that its process is dead
+
+LATE = DOUBT_HEARTBEATS * MODERN.heartbeat_s
+
+
+def led(name: str = "n1", leader: str = "n2", **given) -> Desk:
+    """A follower that has just heard its leader."""
+    desk = Desk(name, term=1, options=given.pop("options", MODERN), **given)
+    desk.hear(m.Heartbeat(1, 0, 1), leader, after=1.0)
+    return desk
+
+
+def doubts(desk: Desk) -> list[str]:
+    return [output.leader for output in desk.done if isinstance(output, Doubt)]
+
+
+def gone(desk: Desk, leader: str = "n2"):
+    desk.raft.leader_gone(leader, desk.now)
+    return desk.pump()
+
+
+def test_a_leader_that_is_late_is_doubted_until_it_is_heard_again_or_an_election_begins():
+    desk = led()
+    began = desk.now
+    desk.fire()
+    assert desk.now - began == pytest.approx(LATE)
+    assert doubts(desk) == ["n2"]
+    desk.fire()
+    assert desk.now - began == pytest.approx(LATE + MODERN.heartbeat_s)
+    assert doubts(desk) == ["n2", "n2"]
+    desk.hear(m.Heartbeat(1, 0, 2), "n2")
+    desk.clock.now += LATE - 0.001
+    desk.raft.on_deadline(desk.now)
+    desk.pump()
+    assert len(doubts(desk)) == 2
+    while desk.raft.role == FOLLOWER:
+        desk.fire()
+    count = len(doubts(desk))
+    desk.fire()
+    assert len(doubts(desk)) == count
+
+
+def test_heartbeats_in_time_leave_no_doubt():
+    desk = led()
+    for beat in range(50):
+        desk.clock.now += MODERN.heartbeat_s
+        desk.raft.on_deadline(desk.now)
+        desk.hear(m.Heartbeat(1, 0, beat), "n2")
+    assert doubts(desk) == []
+
+
+def test_who_knows_that_its_leader_is_dead_asks_for_votes_without_waiting():
+    desk = led()
+    desk.clock.now += LATE
+    died = desk.now
+    gone(desk)
+    assert (desk.raft.role, desk.raft.leader_name) == (FOLLOWER, None)
+    asked = desk.fire()
+    assert {request.pre for _, request in of(m.VoteRequest, asked)} == {True}
+    assert desk.now - died <= 2 * MODERN.heartbeat_s
+    assert desk.now - died < LOW - LATE
+
+
+def test_those_who_know_it_do_not_all_stand_at_once():
+    """One after another by name, and never in the same instant."""
+    for seed in range(20):
+        times = []
+        for name in ("n1", "n3", "n4", "n5"):
+            desk = led(name, voters=FIVE)
+            desk.raft.rng.seed(f"{seed}/{name}")
+            died = desk.now
+            gone(desk)
+            desk.fire()
+            times.append(desk.now - died)
+        assert times == sorted(times)
+        assert min(b - a for a, b in pairwise(times)) >= MODERN.heartbeat_s / 4 - 1e-9
+
+
+def test_the_next_leader_is_there_before_anybody_has_timed_out():
+    stage = Stage(options=MODERN)
+    stage.elect("n2").beat()
+    stage.settle()
+    stage.crash("n2")
+    stage.clock.now += LATE
+    died = stage.clock.now
+    for name in ("n1", "n3"):
+        gone(stage[name])
+    stage["n1"].fire()
+    stage.settle()
+    assert stage["n1"].raft.role == LEADER
+    assert stage["n3"].raft.leader_name == "n1"
+    assert stage.clock.now - died < LOW / 2
+
+
+def test_one_who_errs_about_it_unseats_nobody():
+    """The others hear the leader, and give no pre-vote; nor does the term grow."""
+    stage = Stage(options=MODERN)
+    stage.elect("n2").beat()
+    stage.settle()
+    gone(stage["n1"])
+    stage["n1"].fire()
+    stage.settle()
+    assert stage["n1"].raft.role == PRECANDIDATE
+    stage["n2"].beat()
+    stage.settle()
+    roles = {name: (desk.raft.role, desk.raft.term) for name, desk in stage.desks.items()}
+    assert roles == {"n1": (FOLLOWER, 1), "n2": (LEADER, 1), "n3": (FOLLOWER, 1)}
+
+
+def test_that_somebody_else_is_dead_or_a_leader_of_the_past_means_nothing():
+    desk = led()
+    before = desk.raft.next_deadline()
+    gone(desk, "n3")
+    assert (desk.raft.leader_name, desk.raft.next_deadline()) == ("n2", before)
+    candidate = led()
+    while candidate.raft.role == FOLLOWER:
+        candidate.fire()
+    due = candidate.raft.next_deadline()
+    gone(candidate)
+    assert (candidate.raft.role, candidate.raft.next_deadline()) == (PRECANDIDATE, due)
+    in_office = leader(options=MODERN)
+    gone(in_office, "n1")
+    assert in_office.raft.role == LEADER
+
+
+def test_learners_do_not_stand_when_the_leader_is_dead():
+    desk = led("n4", learners="n4")
+    gone(desk)
+    for _ in range(5):
+        assert of(m.VoteRequest, desk.fire()) == []
+
+
+def test_where_leaders_count_on_leases_their_end_is_waited_for():
+    """A forged word of a death must not make two leaders that answer reads."""
+    desk = led(options=replace(MODERN, lease_reads=True))
+    due = desk.raft.next_deadline()
+    gone(desk)
+    assert (desk.raft.leader_name, desk.raft.next_deadline()) == ("n2", due)
+    assert desk.hear(vote_request(2), "n3", after=LOW / 2) == []
