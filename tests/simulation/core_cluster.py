@@ -21,6 +21,9 @@ from raftd.membership import Membership
 from raftd.options import RaftOptions
 from raftd.outputs import Apply, Doubt, Emit, Persist, ReadFailed, ReadReady, Restore, Send
 
+# Events of one second; the busiest of the scenarios have a tenth of it.
+STEPS_MAX = 30_000
+
 
 class Violation(AssertionError):
     """What the judge found."""
@@ -97,7 +100,8 @@ class CoreCluster:
         self.make = make or Raft
         self.rng = random.Random(seed)
         self.options = options or RaftOptions()
-        self.now = 0.0
+        self.now = self.second = 0.0
+        self.steps = 0  # since that second began
         self.bootstrap = Membership.of({n: ("127.0.0.1", 7400 + i) for i, n in enumerate(names)})
         self.nodes = {name: Node(self, name) for name in (*names, *joiners)}
         self.queue: list = []
@@ -137,6 +141,7 @@ class CoreCluster:
         while True:
             if until is not None and until():
                 return True
+            self.count_step()
             deadline, name = min(
                 (
                     (node.raft.next_deadline(), name)
@@ -156,6 +161,14 @@ class CoreCluster:
                 self.now = max(self.now, deadline)
                 self.nodes[name].raft.on_deadline(self.now)
                 self.drain(name)
+
+    def count_step(self) -> None:
+        """A conversation that feeds itself is a bug, and would keep this from ever ending."""
+        if self.now >= self.second + 1:
+            self.second, self.steps = self.now, 0
+        self.steps += 1
+        if self.steps > STEPS_MAX:
+            raise Violation(f"{STEPS_MAX} steps in a second: {self.describe()}")
 
     def send(self, source: str, to: str, message: m.Message) -> None:
         kind = type(message).__name__
