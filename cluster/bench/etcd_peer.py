@@ -104,7 +104,8 @@ class EtcdCluster:
         self, i: int, path: str, body: dict[str, Any], timeout_s: float = 1.0
     ) -> dict[str, Any] | None:
         connection = http.client.HTTPConnection("127.0.0.1", CLIENT_PORT + i, timeout=timeout_s)
-        with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+        failures = contextlib.suppress(OSError, ValueError, http.client.HTTPException)
+        with failures, contextlib.closing(connection):
             connection.request("POST", path, json.dumps(body))
             response = connection.getresponse()
             answer: dict[str, Any] = json.loads(response.read())
