@@ -4,11 +4,12 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Tests without processes of their own share out the cores; those with them have the machine.
+# Tests without processes of their own share out the cores; those with them have the machine, and
+# run what `make fast` has compiled, if it has.
 APART := $(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/integration --ignore tests/interop
-TOGETHER := $(BIN)/python -m pytest tests/integration tests/interop
+TOGETHER := RING_PURE=0 $(BIN)/python -m pytest tests/integration tests/interop
 
-.PHONY: help setup cluster-up cluster-down cluster-status test test-all check bench sim zoo clean
+.PHONY: help setup fast cluster-up cluster-down cluster-status test test-all check bench sim zoo clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -17,6 +18,9 @@ $(READY): pyproject.toml constraints.txt
 	@bash scripts/setup.sh "$(PYTHON)" "$(VENV)"
 
 setup: $(READY) ## make the virtual environment and install everything into it
+
+fast: setup ## compile the modules on the hot paths, once: two to four times their speed
+	@$(BIN)/python scripts/compile.py
 
 cluster-up: setup ## start three Raft nodes and wait until they are healthy
 	@$(BIN)/ring up
@@ -37,6 +41,7 @@ check: setup ## ruff, mypy --strict, and the house rules
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python -m pytest -q tests/test_tidy.py
 
 bench: setup ## every benchmark, beside what people use today where it is installed
+	-@$(BIN)/python scripts/compile.py
 	@$(BIN)/ring bench --peers
 
 sim: setup ## a hundred seeds of the deterministic simulation

@@ -1,7 +1,8 @@
-"""Fits the cost model to the group that is there: α, β and γ, the same on all ranks.
+"""Fits the cost model to the group that is there: α, β, γ and δ, the same on all ranks.
 
 Rank 0 and the farthest rank play ping-pong with a small and a large message, rank 0 times a local
-sum, and tells all: they must choose alike. Medians, since the machine has other things to do.
+sum and copies, and tells all: they must choose alike. Medians, since the machine has other things
+to do.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ if TYPE_CHECKING:
 ROUNDS: Final = 9
 SMALL_BYTES: Final = 64
 LARGE_BYTES: Final = 1 << 20
+COPIES: Final = 4
 
 
 def calibrate(group: Group) -> CostModel:
     """A collective call: all ranks make it together. Sets the fabric's model."""
     group.barrier()
     small, large = _ping_pong(group, SMALL_BYTES), _ping_pong(group, LARGE_BYTES)
-    found = np.array([small, (large - small) / (LARGE_BYTES - SMALL_BYTES), _sum_time()])
+    beta = (large - small) / (LARGE_BYTES - SMALL_BYTES)
+    found = np.array([small, beta, _sum_time(), _copy_time()])
     group.broadcast(found, root=0)
-    alpha, beta, gamma = (max(float(value), 1e-12) for value in found)
-    model = group.fabric.model = CostModel(alpha, beta, gamma)
+    model = group.fabric.model = CostModel(*(max(float(value), 1e-12) for value in found))
     return model
 
 
@@ -58,3 +60,15 @@ def _sum_time() -> float:
         np.add(a, b, out=a)
         times.append(time.perf_counter() - began)
     return statistics.median(times) / LARGE_BYTES
+
+
+def _copy_time() -> float:
+    """Seconds a byte of copies that all wait to leave: of new memory, which costs most of it."""
+    vector = np.ones(LARGE_BYTES // 4, np.float32)
+    times = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        waiting = [vector.tobytes() for _ in range(COPIES)]
+        times.append(time.perf_counter() - began)
+        del waiting
+    return statistics.median(times) / (COPIES * LARGE_BYTES)

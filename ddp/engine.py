@@ -6,9 +6,10 @@
     engine.lost(rank, why, now)                              it died, or its link did
     engine.expire(now)                                       what has waited too long
 
-Every call is announced to all ranks, and ends only when all have announced the same one. So a
-mismatch is seen whatever the schedules of the two calls are, who is late is known by name, and a
-piece larger than EAGER_BYTES leaves only for a rank that has begun.
+Every call is announced to all ranks, by its first piece or, to whom none leaves at once, by a
+frame of its own; and it ends only when all have announced the same one. So a mismatch is seen
+whatever the schedules of the two calls are, who is late is known by name, and a piece larger than
+EAGER_BYTES leaves only for a rank that has begun.
 
 **One outcome.** A rank whose part is done says so to all (STATUS), and so does one whose part can
 never be: it lacks something of a rank that is dead. A call ends well for a rank once all ranks
@@ -113,14 +114,15 @@ class Engine:
         self.recorder.records.append(record)
         operation = Operation(sequence, call, schedule, vector, record, self.rank, now + timeout_s)
         self.open[sequence] = operation
-        for other in self.others:
-            self._outputs.append((other, self._frame(Type.ANNOUNCE, operation)))
         try:
             for src, frame in self._ahead.pop(sequence, ()):
                 self._of_call(operation, src, frame, now)
         except DdpError as error:
             self._break(error, now)
         self._pump(operation, now)
+        for other in self.others:
+            if other not in operation.told:
+                self._outputs.append((other, self._frame(Type.ANNOUNCE, operation)))
         return operation
 
     def receive(self, src: int, frame: Frame, now: float) -> None:
@@ -188,8 +190,8 @@ class Engine:
 
     def sent(self, nbytes: int, now: float) -> None:
         """So many bytes of payload have left: there may be room for further slices."""
-        self._backlog -= nbytes
-        if self._backlog < BACKLOG_BYTES:
+        before, self._backlog = self._backlog, self._backlog - nbytes
+        if before > BACKLOG_BYTES >= self._backlog:
             for operation in list(self.open.values()):
                 self._pump(operation, now)
 
@@ -225,15 +227,15 @@ class Engine:
                 f"call #{operation.sequence}: rank {self.rank} called {operation.call}, "
                 f"rank {src} called {frame.call}"
             )
-        if frame.type is Type.ANNOUNCE:
+        if src not in operation.announced:
             operation.announced.add(src)
             operation.record.arrived[src] = now
             for held in operation.held.pop(src, ()):
                 self._outputs.append((src, held))
             self._decide(operation, now)
-        elif frame.type is Type.DATA and not operation.ended:
+        if frame.type is Type.DATA and not operation.ended:
             self.counters["received_bytes"] += len(frame.payload)
-            if operation.receive(src, frame) is not None:
+            if operation.receive(src, frame):
                 self._pump(operation, now)
 
     def _status(self, operation: Operation, src: int, frame: Frame, now: float) -> None:
@@ -292,6 +294,7 @@ class Engine:
         held = operation.held.get(dst)
         if dst in operation.announced or (not held and len(frame.payload) <= EAGER_BYTES):
             self._outputs.append((dst, frame))
+            operation.told.add(dst)
         else:
             operation.held.setdefault(dst, []).append(frame)  # in their order
 

@@ -11,7 +11,7 @@ due are put by: the order in which things are *added* is the schedule's, never t
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -19,19 +19,21 @@ from ddp.call import Call
 from ddp.elements import Array, combine
 from ddp.errors import Corrupted
 from ddp.frames import SEGMENT_BYTES, Payload
-from ddp.schedules.schedule import Action, Schedule, Transfer, bounds
+from ddp.schedules.schedule import Action, Key, Schedule, Transfer, bounds
 
-Key = tuple[int, int, int]  # round, src, lo: one transfer to this rank
+# From so many bytes on a transfer is sent from the vector itself, if it may be: to find out whether
+# costs more than to copy a few.
+LENT_BYTES_MIN: Final = 16 * 1024
 
 
 class Piece(NamedTuple):
-    """A piece of a transfer, to be sent."""
+    """A piece of a transfer, to be sent; `data` may be the vector's own memory."""
 
     dst: int
     round: int
     lo: int
     offset: int
-    data: bytes
+    data: Payload
 
 
 class Execution:
@@ -114,13 +116,18 @@ class Execution:
         self._take_early()
 
     def _send(self, round_: int, t: Transfer) -> None:
-        """Copies: what is sent is what was there before this round's receives."""
+        """What is sent is what was there before this round's receives: a copy, if need be."""
         start, length = self._starts[t.lo] * self.vector.itemsize, self._length(t)
         self.rounds = max(self.rounds, round_ + 1)
+        lent = length >= LENT_BYTES_MIN and (round_, t.dst, t.lo) in self._lasting()
         for offset in range(0, max(length, 1), SEGMENT_BYTES):
             end = min(offset + SEGMENT_BYTES, length)
-            data = self._bytes[start + offset : start + end].tobytes()
+            piece = self._bytes[start + offset : start + end]
+            data = piece.data if lent else piece.tobytes()
             self.outbox.append(Piece(t.dst, round_, t.lo, offset, data))
+
+    def _lasting(self) -> frozenset[Key]:
+        return self.schedule.lasting(self.rank, rewritten=self.call.op == "mean")
 
     def _take_early(self) -> None:
         while self._due:

@@ -1,6 +1,6 @@
 """Frames between ranks: a fixed head, which says of which call it is part, and a payload.
 
-    ANNOUNCE   I have begun this call                           (to everybody, first)
+    ANNOUNCE   I have begun this call                           (unless DATA says so)
     DATA       a piece of one transfer of its schedule
     STATUS     my part of it is done, or has failed; with whom I hold for dead
     SEND       a piece of a message to one rank        TAKEN    the message is here whole
@@ -21,6 +21,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 import google_crc32c
+import numpy as np
 
 from ddp.call import Call
 from ddp.elements import OPS, TYPES
@@ -35,9 +36,6 @@ RANKS_MAX: Final = 64
 
 # Largest payload of a frame: large enough that Python's cost for one does not show.
 SEGMENT_BYTES: Final = 256 * 1024
-
-# Of elements: a piece of a payload that ends at such a place ends with a whole element.
-ALIGN: Final = 8
 
 Payload = bytes | memoryview
 
@@ -79,6 +77,10 @@ class Frame(NamedTuple):
     dead: int = 0
     payload: Payload = b""
 
+    def owned(self) -> Frame:
+        """The same with a payload that nobody can change any more."""
+        return self._replace(payload=bytes(self.payload))
+
     def encode(self) -> bytes:
         """Head and payload."""
         return b"".join((self.head(), self.payload))
@@ -115,54 +117,48 @@ NO_CALL: Final = Call("barrier", ALGORITHMS[0], OPS[0], _TYPES[0], 0)
 class Decoder:
     """Splits the bytes of a link into frames; raises Corrupted at the first that is none.
 
-    sealed: the link proves its bytes. Then DATA need not be whole to be believed, and is handed on
-    as it comes, in several frames with one head, whose payloads are multiples of `ALIGN` bytes.
+    A payload that comes in parts is put together in memory of its own, at once: it is copied
+    once, and begins where numbers may begin. sealed: the link proves its bytes.
     """
 
     def __init__(self, *, sealed: bool = False) -> None:
         self._sealed = sealed
-        self._rest = b""
-        self._open: Frame | None = None  # a frame of which a part has been handed on
-        self._left = 0  # bytes of it that are still to come
+        self._head = b""  # the beginning of one
+        self._payload = memoryview(b"")  # of the frame whose head is whole
+        self._filled = 0
 
     def feed(self, data: bytes | memoryview) -> Iterator[Frame]:
-        """The frames that `data` completes, and what there is of the next."""
-        view = memoryview(self._rest + bytes(data) if self._rest else data)
-        at = 0
-        while True:
-            if self._open is None:
-                if len(view) - at < HEAD_BYTES:
-                    break
-                head = view[at : at + HEAD_BYTES]
-                length = _payload_length(head)
-                end = at + HEAD_BYTES + length
-                if end <= len(view):
-                    yield decode(head, view[at + HEAD_BYTES : end], self._sealed)
-                    at = end
+        """The frames that `data` completes."""
+        view, at, end = memoryview(data), 0, len(data)
+        while at < end:
+            if len(self._head) < HEAD_BYTES:
+                count = min(HEAD_BYTES - len(self._head), end - at)
+                self._head += view[at : at + count]
+                at += count
+                if len(self._head) < HEAD_BYTES:
+                    return
+                length = _payload_length(self._head)
+                if length <= end - at:
+                    yield self._whole(view[at : at + length])
+                    at += length
                     continue
-                frame = decode(head, b"", sealed=True)
-                if not self._sealed or frame.type is not Type.DATA:
-                    break
-                self._open, self._left = frame, length
-                at += HEAD_BYTES
-            count = min(self._left, len(view) - at)
-            if count < self._left:
-                count -= count % ALIGN
-            if not count:
-                break
-            yield self._open._replace(payload=view[at : at + count])
+                self._payload, self._filled = np.empty(length, np.uint8).data, 0
+            count = min(len(self._payload) - self._filled, end - at)
+            self._payload[self._filled : self._filled + count] = view[at : at + count]
+            self._filled += count
             at += count
-            self._left -= count
-            self._open = (
-                self._open._replace(offset=self._open.offset + count) if self._left else None
-            )
-        self._rest = bytes(view[at:])
+            if self._filled == len(self._payload):
+                yield self._whole(self._payload)
+
+    def _whole(self, payload: Payload) -> Frame:
+        head, self._head = self._head, b""
+        return decode(head, payload, self._sealed)
 
 
-def _payload_length(head: memoryview) -> int:
+def _payload_length(head: bytes) -> int:
     """Of a head, which is checked first: a wrong length would be believed for ever."""
     (crc,) = _CRC.unpack_from(head, _HEAD.size)
-    if google_crc32c.value(bytes(head[: _HEAD.size])) != crc or bytes(head[:2]) != MAGIC:
+    if google_crc32c.value(head[: _HEAD.size]) != crc or head[:2] != MAGIC:
         raise Corrupted("a frame's head does not match its checksum")
     length: int = _HEAD.unpack_from(head)[15]
     if length > SEGMENT_BYTES:
@@ -170,7 +166,7 @@ def _payload_length(head: memoryview) -> int:
     return length
 
 
-def decode(head: memoryview, payload: Payload, sealed: bool = False) -> Frame:
+def decode(head: bytes | memoryview, payload: Payload, sealed: bool = False) -> Frame:
     """One frame, head already checked; raises Corrupted."""
     fields = _HEAD.unpack_from(head)
     _, version, kind_of_frame, epoch, sequence = fields[:5]

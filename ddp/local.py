@@ -55,7 +55,7 @@ class Hub:
                 src, dst, frame = self._ways.popleft()
                 now = time.monotonic()
                 self.engines[src].sent(len(frame.payload), now)
-                self.engines[dst].receive(src, frame, now)
+                self.engines[dst].receive(src, frame.owned(), now)
         finally:
             self._carrying = False
 

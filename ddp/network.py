@@ -31,6 +31,9 @@ from ddp.engine import Engine
 from ddp.errors import DdpError, GroupClosed, RankLost
 from ddp.fabric import Fabric, bind
 from ddp.frames import NO_CALL, Decoder, Frame, Type
+from ddp.operation import Operation
+from ddp.schedules.hierarchical import hierarchical
+from ddp.schedules.schedule import Schedule
 from ddp.segment import host_id
 from ddp.work import Work
 from netstack.rpc.connection import RpcConnection
@@ -142,6 +145,7 @@ class Line:
     def __init__(self, connection: RpcConnection, stream: Stream) -> None:
         self.connection, self.stream = connection, stream
         self.on_frame: Callable[[Frame], None] | None = None
+        self.on_fed: Callable[[], None] = lambda: None  # after all frames of a packet
         self.on_garbage: Callable[[DdpError], None] = lambda error: None
         self.on_end: Callable[[], None] = lambda: None
         self._decoder = Decoder(sealed=True)
@@ -164,6 +168,7 @@ class Line:
                     self.on_frame(frame)
         except DdpError as error:
             self.on_garbage(error)
+        self.on_fed()
         if fin:
             self.on_end()
 
@@ -183,7 +188,7 @@ class Line:
         """Queue a frame; raises TransportError."""
         self.stream.push(frame.head(sealed=True))
         if frame.payload:
-            self.stream.push(bytes(frame.payload))
+            self.stream.push(frame.payload)
 
     async def retire(self, *, dialled: bool) -> None:
         """End the stream; then the connection, if it was dialled for it."""
@@ -195,6 +200,16 @@ class Line:
                 await asyncio.sleep(SETTLE_S / SETTLE_LOOKS)
         if dialled:
             await self.connection.close()
+
+
+def _fitted(cards: Sequence[Card]) -> Schedule | None:
+    """Hierarchical on the hosts that there are; None where they tell nothing apart."""
+    hosts: dict[str, list[int]] = {}
+    for rank, card in enumerate(cards):
+        hosts.setdefault(card.host, []).append(rank)
+    if not 1 < len(hosts) < len(cards):
+        return None
+    return hierarchical(len(cards), list(hosts.values()))
 
 
 class NetworkFabric(Fabric):
@@ -213,6 +228,7 @@ class NetworkFabric(Fabric):
         self._runtime = switchboard.node.runtime
         self._loop = asyncio.get_running_loop()
         self._cards, self._group = cards, group
+        self._hierarchy = _fitted(cards)
         self._lines: dict[int, Line] = {}
         self._met: set[int] = set()  # ranks that are known to be in this epoch
         self._complete = asyncio.Event()
@@ -272,13 +288,31 @@ class NetworkFabric(Fabric):
 
         def begin() -> None:
             try:
-                bind(work, self.engine.start(call, vector, self._now(), timeout_s))
+                fitted = self._hierarchy if call.algorithm == "hierarchical" else None
+                operation = self.engine.start(call, vector, self._now(), timeout_s, fitted)
+                if operation.ended:
+                    self._ended(work, operation)
+                else:
+                    operation.on_end = lambda ended: self._ended(work, ended)
                 self._flush()
             except DdpError as error:
                 work.end(error)
 
         self._on_loop(begin)
         return work
+
+    def _ended(self, work: Work, operation: Operation) -> None:
+        """The vector is its owner's again. After a good end nobody needs it any more; after a bad
+        one others may, who have yet to hear of it, or who do better: see Engine."""
+        if operation.error is not None:
+            for dst, frame in self.engine.take_outputs():
+                self._leaving[dst].append(frame)
+            for dst, leaving in self._leaving.items():
+                for at, frame in enumerate(leaving):
+                    leaving[at] = frame.owned()
+                if dst in self._lines:
+                    self._lines[dst].stream.keep()
+        work.end(operation.error)
 
     def send(self, vector: Array, dtype: str, dst: int, tag: int, timeout_s: float) -> Work:
         """See Fabric."""
@@ -379,6 +413,7 @@ class NetworkFabric(Fabric):
         line.connection.on_close.append(lambda c: self._lost(rank, str(c.closed)))
         line.stream.on_reset = lambda code: self._lost(rank, "it gave up the stream")
         line.on_garbage = self._garbage
+        line.on_fed = self._flush
         line.on_end = lambda: self._left(rank)
         line.use(lambda frame: self._received(rank, frame))
         self._check_complete()
@@ -400,7 +435,6 @@ class NetworkFabric(Fabric):
             else:
                 self.engine.receive(rank, frame, self._now())
             self._check_complete()
-            self._flush()
 
     def _garbage(self, error: DdpError) -> None:
         self.engine.fail(error, self._now())

@@ -42,6 +42,7 @@ class Operation:
         self.sequence, self.call, self.schedule = sequence, call, schedule
         self.vector, self.record, self.deadline = vector, record, deadline
         self.announced: set[int] = set()
+        self.told: set[int] = set()  # ranks to whom a piece has left
         self.held: dict[int, list[Frame]] = {}  # for ranks that have not begun
         self.statuses: dict[int, tuple[int, bool]] = {}  # rank -> (whom it holds for dead, done)
         self.part_done = False
@@ -78,15 +79,15 @@ class Operation:
             return True
         return False
 
-    def receive(self, src: int, frame: Frame) -> Execution | None:
-        """A piece; returns the execution that took it. Raises Corrupted."""
+    def receive(self, src: int, frame: Frame) -> bool:
+        """A piece; returns whether there is something to `collect` now. Raises Corrupted."""
         execution = self.running.get(frame.slice)
         if execution is None:
             if frame.slice >= self._next:
                 self._early.setdefault(frame.slice, []).append((src, frame))
-            return None
+            return False
         execution.receive(src, frame.round, frame.lo, frame.offset, frame.payload)
-        return execution
+        return execution.done or bool(execution.outbox)
 
     def collect(self) -> list[tuple[int, Piece]]:
         """(slice, piece) of all that the slices want to send."""

@@ -29,6 +29,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from ddp.call import Call
@@ -48,6 +49,7 @@ from ddp.errors import (
 )
 from ddp.fabric import Fabric, bind
 from ddp.frames import HEAD_BYTES, Decoder, Frame, Type, decode
+from ddp.operation import Operation
 from ddp.recorder import Record
 from ddp.segment import CALLS, FILLED, REDUCED, STATE, RingEnd, Segment, Where, values
 from ddp.work import Work
@@ -259,8 +261,7 @@ class SharedFabric(Fabric):
                 moved = True
                 for frame in self._decoders[rank].feed(data):
                     self.engine.receive(rank, frame, now)
-        for dst, frame in self.engine.take_outputs():
-            self._leaving[dst].append((memoryview(frame.encode()), len(frame.payload)))
+        self._gather()
         for dst, leaving in self._leaving.items():
             while leaving:
                 rest, payload = leaving.popleft()
@@ -271,6 +272,16 @@ class SharedFabric(Fabric):
                     break
                 self.engine.sent(payload, now)
         return moved
+
+    def _gather(self) -> None:
+        """Frames that leave, as bytes of their own."""
+        for dst, frame in self.engine.take_outputs():
+            self._leaving[dst].append((memoryview(frame.encode()), len(frame.payload)))
+
+    def _ended(self, work: Work, operation: Operation) -> None:
+        """The vector is its owner's again: no frame may point into it any more."""
+        self._gather()
+        work.end(operation.error)
 
     def _rest(self, turns: int) -> None:
         """Between two looks at what others have written."""
@@ -337,7 +348,11 @@ class SharedFabric(Fabric):
             else:
                 self._meet(number, call, deadline, record)
                 now = time.monotonic()
-                bind(work, self.engine.start(call, vector, now, deadline - now))
+                operation = self.engine.start(call, vector, now, deadline - now)
+                if operation.ended:
+                    self._ended(work, operation)
+                else:
+                    operation.on_end = partial(self._ended, work)
         except DdpError as error:
             record.outcome, record.ended = str(error), time.monotonic()
             self._fail(error)

@@ -34,7 +34,8 @@ class Simulation:
     def __init__(self, size: int, seed: int, *, epoch: int = 1, make: Any = Engine) -> None:
         self.rng = random.Random(seed)
         self.engines: list[Engine] = [make(rank, size, epoch) for rank in range(size)]
-        self.links: dict[tuple[int, int], deque[bytes]] = {
+        # What they carry is read when it arrives: a payload that was overwritten meanwhile shows.
+        self.links: dict[tuple[int, int], deque[Frame]] = {
             (a, b): deque() for a in range(size) for b in range(size) if a != b
         }
         self.dead: set[int] = set()
@@ -97,13 +98,13 @@ class Simulation:
         for src, engine in enumerate(self.engines):
             for dst, frame in engine.take_outputs():
                 if src not in self.dead and dst not in self.dead:
-                    self.links[src, dst].append(frame.encode())
+                    self.links[src, dst].append(frame)
                 engine.sent(len(frame.payload), 0.0)
 
     def _deliver(self, link: tuple[int, int]) -> None:
         src, dst = link
         self.delivered += 1
-        data = self.links[link].popleft()
+        data = self.links[link].popleft().encode()
         for frame in self._decoders[link].feed(data):
             self.receive(src, dst, frame)
 

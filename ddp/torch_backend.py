@@ -10,7 +10,8 @@ barrier, send, recv, and their single-tensor forms.
 
 Ranks of one host share memory. Across hosts they use netstack; the certificates for it are made
 by rank 0 and handed out through the rendezvous store, so whoever can read the store can join, as
-with torch itself. Beyond one machine, or with GPUs, the same script runs on gloo or NCCL by
+with torch itself. Who meets in raftd (`init_method="raft://…"`, torch_store.py) has those of the
+cluster instead. Beyond one machine, or with GPUs, the same script runs on gloo or NCCL by
 changing that one word.
 
 Calls go on in a thread of ours while autograd goes on in its own; DDP's buckets overlap with
@@ -28,10 +29,12 @@ from typing import Any, Final
 
 from ddp.card import Card, share_memory
 from ddp.group import Group
+from ddp.own_identity import own_identity
 from ddp.rank import Rank
 from ddp.segment import usable
 
 NAME: Final = "ring"
+SERVICE: Final = "ddp"  # in certificates
 
 # "network" insists on netstack between ranks of one host too.
 TRANSPORT_VARIABLE: Final = "RING_DDP_TRANSPORT"
@@ -43,6 +46,14 @@ def register() -> None:
 
     if dist.is_available() and not hasattr(dist.Backend, NAME.upper()):
         dist.Backend.register_backend(NAME, _create, devices=["cpu"])
+        dist.register_rendezvous_handler("raft", _rendezvous)
+
+
+def _rendezvous(url: str, **options: Any) -> Any:
+    """Imported when it is used: torch loads this package for every script."""
+    from ddp.torch_store import rendezvous
+
+    return rendezvous(url, **options)
 
 
 def _create(store: Any, rank: int, size: int, timeout: datetime.timedelta) -> Any:
@@ -59,6 +70,14 @@ def _join(store: Any, rank: int, size: int, timeout_s: float) -> tuple[Rank, Gro
         if share_memory(cards):
             return own, own.join(cards, rank, timeout_s=timeout_s)
         own.close()
+    from ddp.torch_store import RaftStore, beneath
+
+    if isinstance(found := beneath(store), RaftStore):
+        name = f"{found.run}-torch-r{rank}"
+        own_identity(found.home, name, SERVICE)
+        own = Rank(name, size, home=found.home, transport="network")
+        cards = _exchange(store, "network", rank, size, own.card)
+        return own, own.join(cards, rank, timeout_s=timeout_s)
     with tempfile.TemporaryDirectory(prefix="ring-torch-") as folder:
         home = Path(folder)
         _identities(store, rank, size, home)

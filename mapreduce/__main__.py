@@ -1,7 +1,7 @@
 """`python -m mapreduce master|worker --node NAME --config FILE`: one daemon in the foreground.
 
 And `nursery`, which workers start for themselves (child.py); `steps FILE ARGUMENTS…`, which prints
-how many steps an MRJob has.
+what an MRJob asks for.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ def main(arguments: list[str]) -> None:
 
         nursery(int(rest[0]), int(rest[1]))
     if word == "steps":
-        from mapreduce.mrjob_program import count_steps
+        from mapreduce.errors import BadJob
+        from mapreduce.mrjob_program import describe
 
-        print(count_steps(rest[0], rest[1:]))
+        try:
+            print(describe(rest[0], rest[1:]))
+        except BadJob as error:
+            sys.exit(str(error))
         return
     from netstack.runtime import daemon
 

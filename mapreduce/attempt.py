@@ -19,7 +19,7 @@ import fsspec
 
 from mapreduce.blocks import Run
 from mapreduce.context import Numbers, Task
-from mapreduce.errors import BadJob, DamagedRun, RecordTooLong
+from mapreduce.errors import BadJob, CommandFailed, DamagedRun, RecordTooLong
 from mapreduce.map_task import run_map, run_map_only
 from mapreduce.messages import MAP, Failure, Mission, Result
 from mapreduce.programs import Program
@@ -138,7 +138,9 @@ def _failure(error: Exception, task: Task) -> Failure:
         kind = "job"
     elif isinstance(error, StoreError):
         kind, record = "store", 0  # it was at a record, which is not to blame
-    text = "" if kind == "store" else "".join(traceback.format_exception(error))
+    # Of the store and of commands it would tell of us alone; a command's last lines tell more.
+    ours = kind == "store" or isinstance(error, CommandFailed)
+    text = "" if ours else "".join(traceback.format_exception(error))
     return Failure(
         kind=kind,
         message=f"{type(error).__name__}: {error}"[:2000],

@@ -30,6 +30,7 @@ import fsspec
 import msgpack
 
 from mapreduce.attempt import FULL, run_attempt
+from mapreduce.folder import furnish
 from mapreduce.messages import Failure, Mission, Result
 from mapreduce.programs import load
 from mapreduce.ring_urls import PROTOCOL
@@ -144,18 +145,7 @@ def perform(mission: Mission) -> Result:
 
 
 def _perform(mission: Mission) -> Result:
-    folder = Path(mission.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    os.chdir(folder)
-    for path in mission.job.files:
-        link = folder / Path(path).name
-        if not link.is_symlink():
-            link.symlink_to(path)
-    names = {
-        "mapreduce_task_attempt_id": mission.start.attempt,
-        "mapreduce_job_id": mission.start.job_id,
-    }
-    os.environ.update({**names, **mission.job.environment})
+    furnish(mission)
     with open_progress(progress_path(mission.folder)) as memory:
         numbers = memoryview(memory).cast("Q")[:NUMBERS]
 

@@ -4,6 +4,7 @@
     outcome = mapreduce.client.run_sync(job)              the same, without await
     outcome = run_sync(job, local=True)                   in this process, one task after the other
     outcome = run_sync(job, engine="dask")                on an engine that is there already
+    for step in steps_of(Job.mrjob("./mr_job.py", ...)): run_sync(step)     all of an MRJob
 
     async with MapReduceClient.connect(config) as client:
         id = await client.submit(prepare(job))
@@ -20,6 +21,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -38,7 +40,7 @@ from mapreduce.errors import (
     MasterGone,
     NotReached,
 )
-from mapreduce.job import Job, is_file, named
+from mapreduce.job import REDUCES, Job, is_file, named
 from mapreduce.local import Outcome, run_local
 from mapreduce.messages import MASTER_SERVICE, JobSpec
 from mapreduce.output import Output
@@ -65,17 +67,19 @@ __all__ = [
     "Watcher",
     "example_jobs",
     "job_of",
-    "mrjob_steps",
     "named",
     "prepare",
     "run",
     "run_sync",
+    "steps_of",
     "with_defaults",
 ]
 
 # No master that answers for so long: it is not being restarted, it is not there.
 PATIENCE_S: Final = 30.0
 PAUSE_S: Final = 0.1
+# What is shown of an MRJob that cannot even say its steps.
+STEPS_LINES: Final = 12
 
 Watcher = Callable[[dict[str, Any]], None]
 """Is given how a job goes, each time that it has changed."""
@@ -111,14 +115,56 @@ def prepare(job: Job, locator: Locator | None = None) -> JobSpec:
     return JobSpec(job, splits, cuts)
 
 
-def mrjob_steps(path: str, arguments: Sequence[str]) -> int:
-    """How many steps the MRJob in a file has; asked in a process of its own; raises BadJob."""
-    command = [sys.executable, "-m", "mapreduce", "steps", path, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode or not done.stdout.strip().isdecimal():
-        words = "\n".join(done.stderr.splitlines()[-5:])
-        raise BadJob(f"{path} does not say its steps:\n{words}")
-    return int(done.stdout)
+def steps_of(job: Job) -> list[Job]:
+    """The jobs that an MRJob is made of, a step each, which reads what the one before has written.
+
+    What the class wants is asked in a process of its own; raises BadJob. The last writes where the
+    job says, those before it beside that: `out.step0`. Any other job is its own only step.
+    """
+    if job.kind != "mrjob":
+        return [job]
+    job = job.checked()
+    command = [sys.executable, "-m", "mapreduce", "steps", job.program]
+    done = subprocess.run(
+        [*command, *job.args["arguments"]], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise BadJob("\n".join(done.stderr.splitlines()[-STEPS_LINES:]))
+    said = json.loads(done.stdout.splitlines()[-1])
+    base = replace(
+        job,
+        args={"arguments": said["arguments"]},
+        files=[*job.files, *said["files"]],
+    )
+    found: list[Job] = []
+    inputs = job.inputs
+    for step, wants in enumerate(said["steps"]):
+        last = step == len(said["steps"]) - 1
+        output = job.output if last else f"{job.output}.step{step}"
+        check_properties(wants["properties"], honoured=())
+        found.append(
+            replace(
+                base,
+                inputs=inputs,
+                output=output,
+                args={**base.args, "step": step},
+                whole_files=wants["raw"],
+                properties={**wants["properties"], **job.properties},
+                reduces=_reduces(job, wants["properties"]),
+            )
+        )
+        inputs = [f"{output}/part-*"]
+    return found
+
+
+def _reduces(job: Job, properties: dict[str, str]) -> int:
+    """How many the job says; where it says nothing, how many the class does."""
+    if job.reduces != REDUCES:
+        return job.reduces
+    for name in ("mapreduce.job.reduces", "mapred.reduce.tasks"):
+        if properties.get(name, "").isdecimal():
+            return int(properties[name])
+    return job.reduces
 
 
 def job_of(program: str, inputs: Sequence[str], output: str, given: dict[str, Any]) -> Job:
@@ -130,10 +176,20 @@ def job_of(program: str, inputs: Sequence[str], output: str, given: dict[str, An
         except (OSError, UnicodeDecodeError) as error:
             raise BadJob(f"the program {program} cannot be read: {error}") from None
         if "MRJob" in text:
-            return Job(program=program, kind="mrjob", **fields_).checked()
+            options = _as_options(fields_.pop("args", {}))
+            return Job.mrjob(program, arguments=options, **fields_)
     elif program in dict(example_jobs()):
         program = f"{examples.__name__}.{program}"
     return with_defaults(Job(program=program, **fields_).checked(), list(given))
+
+
+def _as_options(args: dict[str, Any]) -> list[str]:
+    """Arguments as a command line has them: a list is an option several times, True one alone."""
+    found: list[str] = []
+    for name, value in args.items():
+        for one in value if isinstance(value, list) else [value]:
+            found += [f"--{name}"] if one is True else [f"--{name}", str(one)]
+    return found
 
 
 def example_jobs() -> list[tuple[str, str]]:

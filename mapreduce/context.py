@@ -69,9 +69,14 @@ class Task:
         """Count what the system counts."""
         self.counters[OWN, name] += amount
 
-    def tracked(self, items: Iterable[Any], skip: frozenset[int] = frozenset()) -> Iterator[Any]:
-        """The items, each made known before it is handed over; those in `skip` are left out."""
-        progress = self.progress
+    def tracked(
+        self, items: Iterable[Any], skip: frozenset[int] = frozenset(), *, blames: bool = True
+    ) -> Iterator[Any]:
+        """The items, each made known before it is handed over; those in `skip` are left out.
+
+        blames False: they are counted only. Whoever takes them, a command, may be far behind.
+        """
+        progress: Numbers = self.progress if blames else [0, 0, 0]
         number = 0
         for number, item in enumerate(items, 1):
             if number not in skip:

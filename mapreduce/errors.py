@@ -7,7 +7,8 @@ MapReduceError
 ├── NotReached      no master answered in time; nothing is known to have begun
 │   └── MasterGone  and at once: no process has its port
 ├── DamagedRun      intermediate data is not what was written; the map that made it runs again
-└── RecordTooLong   one record is larger than a task may hold
+├── RecordTooLong   one record is larger than a task may hold
+└── CommandFailed   a command ended with a status other than 0, by a signal, or not even began
 """
 
 from __future__ import annotations
@@ -58,3 +59,7 @@ class DamagedRun(MapReduceError):
 
 class RecordTooLong(MapReduceError):
     """A record is larger than RECORD_BYTES_MAX."""
+
+
+class CommandFailed(MapReduceError):
+    """A mapper or its like that is a command has failed; what it wrote to stderr says why."""

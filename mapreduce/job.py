@@ -58,8 +58,9 @@ class Job:
         than part n+1; cut where a sample of the input says), or the program's own function.
     order: of the keys in a part, byte by byte. sort_values: those of a key come sorted, too.
     combine: False: the program's combiner is not used.
+    whole_files: each file is one split, however large; for programs that read files, not lines.
     record_bytes, key_bytes: records of fixed size, compared by their first bytes; no lines.
-    args: the program's own. files: linked into the working folder of each attempt.
+    args: the program's own. files: linked into the working folder of each attempt (folder.py).
     environment: variables for commands. commands, properties: of a stream (see streaming.py).
     on_crash, on_error: what becomes of a record at which the process died, or the code raised,
         twice: "skip" it, at most `skips_max` in a task, or "fail".
@@ -80,6 +81,7 @@ class Job:
     order: str = "ascending"
     sort_values: bool = False
     combine: bool = True
+    whole_files: bool = False
     record_bytes: int = 0
     key_bytes: int = 0
     args: dict[str, Any] = field(default_factory=dict)
@@ -128,7 +130,7 @@ class Job:
     def mrjob(
         cls, path: Path | str, *, step: int = 0, arguments: Sequence[str] = (), **more: Any
     ) -> Job:
-        """One step of the MRJob class in the file `path` (client.mrjob_steps knows how many)."""
+        """One step of the MRJob class in the file `path`; `client.steps_of` makes all of them."""
         more["args"] = {"step": step, "arguments": list(arguments)}
         return cls(program=str(path), kind="mrjob", **more).checked()
 
@@ -158,8 +160,10 @@ class Job:
             raise BadJob("records of fixed size are sorted in ascending order only")
         if self.kind == "stream":
             _check_commands(self.commands)
+        _check_files(self.files)
         job = replace(
             self,
+            commands={role: _command(text) for role, text in self.commands.items()},
             inputs=[absolute(path) for path in self.inputs],
             output=absolute(self.output),
             files=[absolute(path) for path in self.files],
@@ -212,6 +216,39 @@ def is_file(program: str) -> bool:
 def absolute(path: str) -> str:
     """A local path made absolute; a URL as it is."""
     return path if "://" in path else str(Path(path).absolute())
+
+
+def file_and_name(path: str) -> tuple[str, str]:
+    """Where a file of a job lies, and what it is called in an attempt's folder.
+
+    That is its own name, or what stands behind a `#`, as Hadoop has it: `stop-2026.txt#stop.txt`.
+    """
+    file, mark, name = path.rpartition("#")
+    if mark and name and "/" not in name and not Path(path).exists():
+        return file, name
+    return path, Path(path).name
+
+
+def _check_files(files: Sequence[str]) -> None:
+    found: dict[str, str] = {}
+    for path in files:
+        file, name = file_and_name(path)
+        if not Path(file).exists():
+            raise BadJob(f"the file {path} does not exist; each task would need it")
+        if found.setdefault(name, file) != file:
+            raise BadJob(f"two files are called {name}; say what one is to be: {path}#other")
+
+
+def _command(text: str) -> str:
+    """A command whose program is named by its path from here, named so that it is found anywhere.
+
+    Tasks run in folders of their own. What is named without a slash is looked for there, and in
+    PATH: a file of the job, or a command that all have.
+    """
+    words = shlex.split(text)
+    if "/" in words[0] and Path(words[0]).is_file():
+        words[0] = str(Path(words[0]).absolute())
+    return shlex.join(words)
 
 
 def _one_of(name: str, value: str, known: Sequence[str]) -> None:

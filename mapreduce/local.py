@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mapreduce.attempt import part_name, run_attempt
 from mapreduce.errors import JobFailed
+from mapreduce.folder import furnished
+from mapreduce.job import Job
 from mapreduce.messages import MAP, REDUCE, Failure, JobSpec, Mission, Result, Start
 from mapreduce.output import Output
 from mapreduce.policy import judge
-from mapreduce.programs import load
+from mapreduce.programs import Program, load
 
 
 @dataclass(slots=True)
@@ -64,13 +65,13 @@ def run_local(
 ) -> Outcome:
     """Run a planned job here; raises BadJob, JobFailed."""
     job = spec.job
-    program = load(job)
     output = Output(job.output)
     outcome = Outcome("local", job.output)
     began = time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="ring-mr-") as name:
             folder = Path(name)
+            program = loaded(job, folder)
             maps: list[Result] = []
             for index in range(len(spec.splits)):
                 maps.append(_finish(spec, program, folder, MAP, index, (), outcome))
@@ -91,6 +92,13 @@ def run_local(
     return outcome
 
 
+def loaded(job: Job, folder: Path) -> Program:
+    """The program of a job, loaded where its files are; raises BadJob."""
+    start = Start("load", "local", MAP, 0)
+    with furnished(Mission(start, job, [], str(folder / "load"), "")):
+        return load(job)
+
+
 def runs_of(maps: Sequence[Result], part: int) -> list[list[Any]]:
     """The runs of one part, in the order of the maps."""
     return [[m.path, *run, m.index] for m in maps for run in m.runs[part]]
@@ -98,36 +106,56 @@ def runs_of(maps: Sequence[Result], part: int) -> list[list[Any]]:
 
 def _finish(
     spec: JobSpec,
-    program: Any,
+    program: Program,
     folder: Path,
     kind: str,
     index: int,
     runs: Sequence[list[Any]],
     outcome: Outcome,
 ) -> Result:
-    """Try until the policy says that it is no use."""
-    job = spec.job
+    """One task; what it has come to is added to the outcome."""
+
+    def mission(start: Start) -> Mission:
+        is_part = kind == REDUCE or not spec.job.reduces
+        attempt = start.attempt
+        out = Output(spec.job.output).temporary(attempt) if is_part else str(folder / attempt)
+        home = str(folder / f"{attempt}-folder")
+        return Mission(start, spec.job, spec.cuts, home, out, list(runs))
+
+    split = spec.splits[index] if kind == MAP else None
+    first = Start("local", "local", kind, index, split)
+    result, failures = run_task(first, mission, program)
+    add_counters(outcome.counters, result.counters)
+    outcome.skipped += [[kind, index, *entry] for entry in result.skipped]
+    outcome.failures += failures
+    return result
+
+
+def run_task(
+    first: Start, mission: Callable[[Start], Mission], program: Program
+) -> tuple[Result, list[dict[str, Any]]]:
+    """Try in this process until the policy says that it is no use; the result, and what failed.
+
+    first: what the first attempt is told; the later ones bear a number behind its name, and what to
+    skip. Raises JobFailed.
+    """
     failures: list[Failure] = []
-    kinds: Counter[str] = Counter()
     while True:
-        verdict = judge(job, failures)
-        if verdict.fail:
-            described = [failure_as_json(failure) for failure in failures]
-            raise JobFailed(f"{kind} {index} failed: {verdict.fail}", described)
-        attempt = f"local-{kind}-{index}-{len(failures)}"
-        split = spec.splits[index] if kind == MAP else None
-        start = Start(attempt, "local", kind, index, split, sorted(verdict.skip), verdict.careful)
-        is_part = kind == REDUCE or not job.reduces
-        out = Output(job.output).temporary(attempt) if is_part else str(folder / attempt)
-        mission = Mission(start, job, spec.cuts, str(folder), out, list(runs))
-        result = run_attempt(mission, program)
+        skip: list[int] = []
+        careful = False
+        if failures:
+            verdict = judge(program.job, failures)
+            if verdict.fail:
+                described = [failure_as_json(failure) for failure in failures]
+                raise JobFailed(f"{first.kind} {first.index} failed: {verdict.fail}", described)
+            skip, careful = sorted(verdict.skip), verdict.careful
+        attempt = f"{first.attempt}-{first.kind}-{first.index}-{len(failures)}"
+        told = mission(replace(first, attempt=attempt, skip=skip, careful=careful))
+        with furnished(told):
+            result = run_attempt(told, program)
         if result.failure is None:
-            add_counters(outcome.counters, result.counters)
-            outcome.skipped += [[kind, index, *entry] for entry in result.skipped]
-            return result
-        kinds[result.failure.kind] += 1
+            return result, [failure_as_json(failure) for failure in failures]
         failures.append(result.failure)
-        outcome.failures.append(failure_as_json(result.failure))
 
 
 def failure_as_json(failure: Failure) -> dict[str, Any]:

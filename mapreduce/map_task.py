@@ -22,6 +22,7 @@ from mapreduce.blocks import Pair, pack
 from mapreduce.context import Task
 from mapreduce.job import Job
 from mapreduce.keys import descending, key_bytes
+from mapreduce.messages import MAP
 from mapreduce.programs import Program
 from mapreduce.splits import Split, chunks, lines
 
@@ -106,7 +107,7 @@ def emitted(
 
     pieces = chunks(split, progress)
     if program.chunked:
-        if not ((careful or skip) and program.blames):
+        if not ((careful or skip) and MAP in program.blames):
             return program.map_chunks(pieces, task)
         singly = (line + b"\n" for line in task.tracked(lines(pieces), skip))
         return program.map_chunks(singly, task)

@@ -209,7 +209,8 @@ class MasterCore:
     def on_deadline(self, now: float) -> None:
         """Workers that are silent for too long are gone; late tasks get copies."""
         for worker in self.workers.values():
-            if worker.alive and now - worker.heard_at >= self._death_s:
+            # As next_deadline counts, to the last bit: or it would be called for that in vain.
+            if worker.alive and now >= worker.heard_at + self._death_s:
                 worker.alive = False
                 self._emit("mr.worker_lost", worker=worker.name, cause="no heartbeat")
                 self._lose(worker)

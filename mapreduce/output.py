@@ -28,11 +28,14 @@ REPORT: Final = "_report.json"
 
 
 class Output:
-    """One job's output. All calls block."""
+    """One job's output; raises BadJob if its file system cannot be had. All calls block."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        self._fs, self._path = fsspec.core.url_to_fs(self.url)
+        try:
+            self._fs, self._path = fsspec.core.url_to_fs(self.url)
+        except (ValueError, ImportError) as error:
+            raise BadJob(f"the output {self.url} cannot be reached: {error}") from None
 
     def __repr__(self) -> str:
         return f"<Output {self.url}>"
@@ -50,7 +53,7 @@ class Output:
         self.check()
         try:
             self._fs.makedirs(f"{self._path}/{TEMPORARY}", exist_ok=True)
-        except OSError as error:
+        except (OSError, ConfigError) as error:
             raise BadJob(f"the output {self.url} cannot be made: {error}") from None
 
     def temporary(self, attempt: str) -> str:

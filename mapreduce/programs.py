@@ -38,6 +38,7 @@ from mapreduce.context import Task
 from mapreduce.errors import BadJob
 from mapreduce.job import Job
 from mapreduce.keys import hash_partition, range_partition
+from mapreduce.messages import MAP, REDUCE
 
 Groups = Iterable[tuple[bytes, Iterable[Any]]]
 
@@ -51,13 +52,13 @@ class Program:
     """One job's code, ready to run.
 
     chunked: has map_chunks. combines: has a combiner. combine_every: see COMBINE_EVERY.
-    blames: knows at which record it is.
+    blames: the kinds of task in which it is known at which record, or group, it is.
     sorts_values: wants the values of a key sorted, whatever the job says.
     """
 
     chunked = False
     combines = False
-    blames = True
+    blames = frozenset((MAP, REDUCE))
     sorts_values = False
     combine_every = COMBINE_EVERY
 
@@ -154,7 +155,7 @@ def import_program(job: Job) -> types.ModuleType:
             sys.path.append(folder)
         exec(compile(job.source, job.program, "exec"), module.__dict__)
         return module
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without `if __name__ …` may end here
         raise BadJob(
             f"the program {job.program} cannot be imported: {type(error).__name__}: {error}"
         ) from error

@@ -19,6 +19,7 @@ from mapreduce.job import Job
 from mapreduce.keys import from_descending
 from mapreduce.map_task import write_lines
 from mapreduce.merge import merge_files
+from mapreduce.messages import REDUCE
 from mapreduce.programs import Program
 
 first, second = itemgetter(0), itemgetter(1)
@@ -42,7 +43,8 @@ def run_reduce(
     stretches = _counted(merge_files(runs, scratch), task)
     sorts = job.sort_values or program.sorts_values
     groups = grouped(chain.from_iterable(stretches), sorts, job.order == "descending")
-    write_lines(program.reduce_groups(task.tracked(groups, skip), task), task, write)
+    tracked = task.tracked(groups, skip, blames=REDUCE in program.blames)
+    write_lines(program.reduce_groups(tracked, task), task, write)
 
 
 def _counted(stretches: Iterable[list[Pair]], task: Task) -> Iterator[list[Pair]]:
@@ -60,9 +62,9 @@ def grouped(
         values: Iterable[Any] = map(second, group)
         if is_descending:
             key = from_descending(key)
-        yield key, sorted(values, key=_rank) if sort_values else values
+        yield key, in_order(values) if sort_values else values
 
 
-def _rank(value: Any) -> tuple[bool, Any]:
-    """Values in order; a line of a command that has none comes first."""
-    return value is not None, value
+def in_order(values: Iterable[Any]) -> list[Any]:
+    """The values of a key, sorted; a line of a command that has none comes first."""
+    return sorted(values, key=lambda value: (value is not None, value))

@@ -1,10 +1,11 @@
 """From inputs to splits, and from a split to its records.
 
 A split is (path, offset, length) of one file. Splits are cut at round offsets, and where
-chunks end, without looking; who
-reads one finds the lines: *a line belongs to the split in which it begins*. So a split that does
+chunks end, without looking; who reads one
+finds the lines: *a line belongs to the split in which it begins*. So a split that does
 not begin a file drops the rest of a line that began before it, and reads on behind its end to the
-end of its last line. A gzip file is one split: nobody can begin in its middle.
+end of its last line. A gzip file is one split: nobody can begin in its middle. So is every file
+of a job of `whole_files`, empty ones too.
 
 Planning is done once, by whoever submits the job; the list of splits is part of what is submitted.
 """
@@ -102,7 +103,9 @@ def _files(pattern: str) -> list[tuple[str, int]]:
     try:
         fs, path = fsspec.core.url_to_fs(pattern)
     except (ValueError, ImportError) as error:
-        raise BadJob(f"the input {pattern} cannot be reached: {error}") from None
+        missing = isinstance(error, ImportError) and pattern.startswith(("http://", "https://"))
+        hint = "; do: pip install ringleader[http]" if missing else ""
+        raise BadJob(f"the input {pattern} cannot be reached: {error}{hint}") from None
     try:
         if any(c in path for c in "*?["):
             found = [name for name in fs.glob(path) if fs.isfile(name)]
@@ -144,7 +147,7 @@ def _hidden(name: str) -> bool:
 
 def _split_file(job: Job, path: str, size: int, locator: Locator) -> list[Split]:
     chunks = locator.locate(path)
-    if path.endswith(".gz") and size:
+    if job.whole_files or (path.endswith(".gz") and size):
         return [Split(path, 0, -1, _hosts(chunks, 0, size))]
     # No larger than a chunk, so that one worker may have all of a split.
     step = min([job.split_bytes, *(length for _, length, _ in chunks[:1])])

@@ -36,7 +36,8 @@ from typing import IO, Final
 
 from mapreduce.blocks import Pair
 from mapreduce.context import Task
-from mapreduce.errors import BadJob
+from mapreduce.errors import BadJob, CommandFailed
+from mapreduce.folder import environment
 from mapreduce.job import Job
 from mapreduce.keys import hash_partition
 from mapreduce.programs import Groups, Program
@@ -54,15 +55,11 @@ PROPERTIES: Final = (
 )
 
 
-class CommandFailed(Exception):
-    """A command ended with a status other than 0."""
-
-
 class StreamProgram(Program):
     """A mapper, and perhaps a combiner, a reducer and a partitioner, that are commands."""
 
     chunked = True
-    blames = False
+    blames = frozenset()
     combine_every = 1 << 62
 
     def __init__(self, job: Job) -> None:
@@ -141,70 +138,73 @@ class StreamProgram(Program):
     def _run(
         self, role: str, pieces: Iterable[bytes], task: Task, *arguments: str
     ) -> Iterator[bytes]:
-        """The lines that the command writes when it is given `pieces`; raises CommandFailed."""
         command = [*shlex.split(self._commands[role]), *arguments]
-        try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={**os.environ, **environment(self.job, task)},
-                preexec_fn=partial(die_with, os.getpid()),
-            )
-        except OSError as error:
-            raise CommandFailed(f"the {role} {command[0]!r} cannot be started: {error}") from None
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        failures: list[BaseException] = []
-        threads = [
-            threading.Thread(target=_feed, args=(process.stdin, pieces, failures), daemon=True),
-            threading.Thread(target=_listen, args=(process.stderr, task), daemon=True),
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            yield from _lines(process.stdout)
-            status = process.wait()
-            for thread in threads:
-                thread.join()
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-            process.stdout.close()
-        if failures:
-            raise failures[0]
-        if status and (self._strict or status < 0):
-            how = f"signal {-status}" if status < 0 else f"status {status}"
-            raise CommandFailed(f"the {role} {shlex.join(command)} ended with {how}")
+        return run_command(role, command, pieces, self.job, task, strict=self._strict)
 
 
-def environment(job: Job, task: Task) -> dict[str, str]:
-    """What a command finds in its environment."""
-    properties = {
-        "mapreduce.job.name": job.title,
-        "mapreduce.job.reduces": str(job.reduces),
-        "mapreduce.task.partition": str(task.index),
-        "mapreduce.task.ismap": str(task.kind == "map").lower(),
-        "mapreduce.map.input.file": task.input,
-        "mapreduce.output.fileoutputformat.outputdir": job.output,
-        **job.properties,
-    }
-    named = {re.sub(r"[^A-Za-z0-9]", "_", name): value for name, value in properties.items()}
+def run_command(
+    role: str,
+    command: Sequence[str],
+    pieces: Iterable[bytes],
+    job: Job,
+    task: Task,
+    *,
+    strict: bool = True,
+) -> Iterator[bytes]:
+    """The lines that a command writes when it is given `pieces`; raises CommandFailed.
+
+    strict: a status other than 0 is a failure; a signal is one in any case.
+    """
     path = f"{os.getcwd()}:{os.environ.get('PATH', '')}"
-    return {**named, "PATH": path, **job.environment}
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PATH": path, **environment(job, task)},
+            preexec_fn=partial(die_with, os.getpid()),
+        )
+    except OSError as error:
+        why = f"the {role} {command[0]!r} cannot be started: {error.strerror}"
+        hint = "" if "/" in command[0] else "; does the job bring it along (-files)?"
+        raise CommandFailed(why + hint) from None
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    failures: list[BaseException] = []
+    threads = [
+        threading.Thread(target=_feed, args=(process.stdin, pieces, failures), daemon=True),
+        threading.Thread(target=_listen, args=(process.stderr, task), daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield from _lines(process.stdout)
+        status = process.wait()
+        for thread in threads:
+            thread.join()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+    if failures:
+        raise failures[0]
+    if status and (strict or status < 0):
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        raise CommandFailed(f"the {role} {shlex.join(command)} ended with {how}")
 
 
-def check_properties(properties: dict[str, str]) -> None:
+def check_properties(properties: dict[str, str], honoured: Sequence[str] = PROPERTIES) -> None:
     """Raises BadJob for properties that would change the result and are not honoured."""
     for name in properties:
         touches_result = (
             name.startswith(("stream.", "mapreduce.partition.")) or "comparator" in name
         )
-        if touches_result and name not in PROPERTIES:
-            raise BadJob(f"the property {name} is not honoured; those that are: {PROPERTIES}")
+        if touches_result and name not in honoured:
+            known = ", ".join(honoured) or "none of its kind"
+            raise BadJob(f"the property {name} is not honoured; what is: {known}")
 
 
 def _number(properties: dict[str, str], name: str, default: int) -> int:

@@ -156,19 +156,17 @@ class WorkerService:
         mine = any(path.is_relative_to(root) for root in self._roots)
         if not mine or ".." in path.parts:
             raise Failed("no-segment", "it is not in this life's scratch folder")
-        try:
-            file = await self._in_thread(lambda: path.open("rb"))
-        except OSError as error:
-            raise Failed("no-segment", str(error)) from None
-        with file:
-            position, end = segment.offset, segment.offset + segment.length
-            while position < end:
-                count = min(PIECE_BYTES, end - position)
-                data = await self._in_thread(partial(_read_at, file, position, count))
-                if not data:
-                    raise Failed("no-segment", f"{path.name} ends early")
-                position += len(data)
-                yield data
+        position, end = segment.offset, segment.offset + segment.length
+        while position < end:
+            count = min(PIECE_BYTES, end - position)
+            try:
+                data = await self._in_thread(partial(_read_at, path, position, count))
+            except OSError as error:
+                raise Failed("no-segment", str(error)) from None
+            if not data:
+                raise Failed("no-segment", f"{path.name} ends early")
+            position += len(data)
+            yield data
 
     # -- what the core wants
 
@@ -225,7 +223,7 @@ class WorkerService:
         try:
             path.parent.mkdir(exist_ok=True)
             position = 0
-            with await self._in_thread(lambda: path.open("wb")) as file:
+            with _created(path) as file:
                 for offset, length, count in runs:
                     await self._copy(source.worker, Segment(source.path, offset, length), file)
                     local.append([fetch.path, position, length, count, source.index])
@@ -353,9 +351,16 @@ class WorkerService:
             shutil.rmtree(root.parent, ignore_errors=True)
 
 
-def _read_at(file: BinaryIO, position: int, count: int) -> bytes:
-    file.seek(position)
-    return file.read(count)
+def _read_at(path: Path, position: int, count: int) -> bytes:
+    """Opened for each piece: a caller may go away in the middle, and nobody would close it."""
+    with path.open("rb", buffering=0) as file:
+        file.seek(position)
+        return file.read(count)
+
+
+def _created(path: Path) -> BinaryIO:
+    """A new file. Not made by another thread: who waits for that may be cancelled meanwhile."""
+    return path.open("wb")
 
 
 def _memory(config: ClusterConfig, node: str) -> Path:

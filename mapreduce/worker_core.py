@@ -192,6 +192,8 @@ class WorkerCore:
 
     def next_deadline(self) -> float | None:
         """When on_deadline wants to be called."""
+        if self._room() <= 0:
+            return None  # what is due waits for the end of a fetch
         times = [
             at
             for held in self.held.values()
@@ -249,7 +251,7 @@ class WorkerCore:
 
     def _go_on(self, now: float) -> None:
         """Fetch what may be fetched, and run what may be run; maps first."""
-        room = FETCHES_MAX - sum(len(held.fetching) for held in self.held.values())
+        room = self._room()
         for held in self.held.values():
             if held.phase != SHUFFLE:
                 continue
@@ -270,6 +272,10 @@ class WorkerCore:
                 free -= 1
                 held.phase, held.moved_at = RUNNING, now
                 self._outputs.append(Launch(self._mission(held)))
+
+    def _room(self) -> int:
+        """How many more fetches there may be."""
+        return FETCHES_MAX - sum(len(held.fetching) for held in self.held.values())
 
     def _folder(self, start: Start) -> str:
         direct = self.jobs[start.job_id].job.shuffle == "direct"

@@ -27,8 +27,8 @@ from mapreduce.client import (
     Watcher,
     example_jobs,
     job_of,
-    mrjob_steps,
     run_sync,
+    steps_of,
 )
 
 app = typer.Typer(no_args_is_help=True, help="MapReduce: jobs that finish whatever is killed.")
@@ -61,7 +61,8 @@ def run(
     split: Split = None,
     memory: Memory = None,
     args: Annotated[
-        list[str] | None, typer.Option("--arg", help="NAME=TEXT, the job's own.")
+        list[str] | None,
+        typer.Option("--arg", help="NAME=TEXT, the job's own; NAME: true. Again: a list."),
     ] = None,
     files: Files = None,
     partition: Annotated[str | None, typer.Option(help="hash | range | program")] = None,
@@ -90,32 +91,16 @@ def run(
         "on_error": on_error,
         "shuffle": shuffle,
         "backups": None if backups else False,
-        "args": dict(map(_argument, args)) if args else None,
+        "args": _arguments(args) if args else None,
         "files": files or None,
     }
     fields = {name: value for name, value in given.items() if value is not None}
     how: dict[str, Any] = {"local": local, "engine": engine}
     with _errors():
         job = job_of(program, inputs, output, fields)
-        if job.kind == "mrjob":
-            _run_steps(job, json, how)
-        else:
-            _run(job, json, how)
-
-
-def _run_steps(job: Job, json: bool, how: dict[str, Any]) -> None:
-    """The steps of an MRJob, each reading what the last has written."""
-    from dataclasses import replace
-
-    arguments = [text for name, value in job.args.items() for text in (f"--{name}", value)]
-    steps = mrjob_steps(job.program, arguments)
-    inputs = job.inputs
-    for step in range(steps):
-        last = step == steps - 1
-        output = job.output if last else f"{job.output}.step{step}"
-        own = {"step": step, "arguments": arguments}
-        _run(replace(job, inputs=inputs, output=output, args=own), json and last, how)
-        inputs = [f"{output}/part-*"]
+        steps = steps_of(job)
+        for step in steps:
+            _run(step, json and step is steps[-1], how)
 
 
 @app.command()
@@ -223,6 +208,19 @@ def _size(text: str | None) -> int | None:
     return None if text is None else quantities.size_bytes(text)
 
 
+def _arguments(texts: list[str]) -> dict[str, Any]:
+    """A job's own: a name alone is True, one that comes again has a list of values."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, value = _argument(text) if "=" in text else (text, True)
+        if name in found:
+            before = found[name]
+            found[name] = [*(before if isinstance(before, list) else [before]), value]
+        else:
+            found[name] = value
+    return found
+
+
 def _argument(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
@@ -238,8 +236,8 @@ def _errors() -> Iterator[None]:
     except BadJob as error:
         raise Usage(str(error)) from None
     except JobFailed as error:
-        for failure in error.failures[-3:]:
-            render.say(_failure(failure))
+        for text in _distinct(error.failures)[-3:]:
+            render.say(text)
         raise Unhealthy(str(error)) from None
     except JobCancelled as error:
         raise Unhealthy(str(error)) from None
@@ -250,6 +248,18 @@ def _errors() -> Iterator[None]:
         if not running(home):
             raise NotRunning(f"no cluster runs in {home}; do: ring up mapreduce=2") from None
         raise NotInTime(f"{error}; see: ring status") from None
+
+
+def _distinct(failures: list[dict[str, Any]]) -> list[str]:
+    """Failures as text, the latest last; of those that were alike one, and how many they were."""
+    alike: dict[Any, list[dict[str, Any]]] = {}
+    for failure in failures:
+        kind = (failure["kind"], failure["message"], failure["record"])
+        alike[kind] = [*alike.pop(kind, ()), failure]
+    return [
+        _failure(same[-1]) + (f"\n({len(same)} times)" if len(same) > 1 else "")
+        for same in alike.values()
+    ]
 
 
 def _failure(failure: dict[str, Any]) -> str:

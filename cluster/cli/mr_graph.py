@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -84,7 +85,10 @@ def _load(what: str) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise Usage(f"{file} cannot be imported: {_said(error, file)}") from None
     # Workers cannot import it: its functions travel as they are.
     cloudpickle.register_pickle_by_value(module)
     try:
@@ -92,7 +96,17 @@ def _load(what: str) -> Any:
     except AttributeError:
         raise Usage(f"there is no {name!r} in {file}") from None
     plain = callable(found) and not hasattr(found, "graph") and not hasattr(found, "__wrapped__")
-    return found() if plain else found
+    try:
+        return found() if plain else found
+    except (Exception, SystemExit) as error:
+        raise Usage(f"{what} makes no graph: {_said(error, file)}") from None
+
+
+def _said(error: BaseException, file: str) -> str:
+    """What was raised, and at which line of the user's file."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+    where = f", at line {lines[-1]}" if lines else ""
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def _as_graph(found: Any) -> tuple[Graph, list[str]]:

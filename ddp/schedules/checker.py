@@ -174,6 +174,7 @@ class Cost:
 
     rounds: int
     sent: tuple[int, ...]  # elements, by rank
+    added: tuple[int, ...]  # elements that a rank adds to others, by rank
     fan_in: int  # most transfers that one rank receives in one round
 
     @property
@@ -188,14 +189,16 @@ class Cost:
 
 
 def count(schedule: Schedule, elements: int) -> Cost:
-    """Rounds, elements sent and fan-in."""
+    """Rounds, elements sent and added, and fan-in."""
     starts = bounds(elements, schedule.chunks)
-    sent = [0] * schedule.size
+    sent, added = [0] * schedule.size, [0] * schedule.size
     fan_in = 0
     for transfers in schedule.rounds:
         into = [0] * schedule.size
         for t in transfers:
             sent[t.src] += starts[t.hi] - starts[t.lo]
+            if t.action is Action.REDUCE or (t.action is Action.KEEP and not schedule.place):
+                added[t.dst] += starts[t.hi] - starts[t.lo]
             into[t.dst] += 1
         fan_in = max(fan_in, *into)
-    return Cost(len(schedule.rounds), tuple(sent), fan_in)
+    return Cost(len(schedule.rounds), tuple(sent), tuple(added), fan_in)

@@ -1,6 +1,7 @@
 """The lecture's table: what each allreduce costs by formula, and which one to choose.
 
-    time = α·rounds + β·bytes through the busiest rank + γ·bytes that it adds
+    time = α·rounds + β·bytes that the busiest rank sends + γ·bytes that it adds + δ·bytes that it
+           has to copy first
 
 `table` is the oracle of the tests: what the executors count must equal it. `CostModel` is fitted at
 the start (calibration.py) from a ping-pong and a local sum, and chooses for `algorithm="auto"`.
@@ -78,22 +79,25 @@ def tree_bounds(size: int) -> Row:
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """α seconds a message, β seconds a byte sent, γ seconds a byte added."""
+    """α seconds a message, β seconds a byte sent, γ a byte added, δ a byte copied to new memory."""
 
     alpha: float
     beta: float
     gamma: float
+    delta: float
 
     def __str__(self) -> str:
         return (
             f"α {self.alpha * 1e6:.1f} µs a message, 1/β {1e-9 / max(self.beta, 1e-15):.2f} GB/s, "
-            f"1/γ {1e-9 / max(self.gamma, 1e-15):.2f} GB/s added"
+            f"1/γ {1e-9 / max(self.gamma, 1e-15):.2f} GB/s added, "
+            f"1/δ {1e-9 / max(self.delta, 1e-15):.2f} GB/s copied"
         )
 
     def seconds(self, algorithm: str, size: int, nbytes: int) -> float:
         """What the model expects of one allreduce."""
-        messages, share = _shape(algorithm, size)
-        return self.alpha * messages + (self.beta + self.gamma / 2) * share * nbytes
+        messages, sent, added, copied = _shape(algorithm, size)
+        each = self.beta * sent + self.gamma * added + self.delta * copied
+        return self.alpha * messages + each * nbytes
 
     def choose(self, size: int, nbytes: int, among: tuple[str, ...] = CANDIDATES) -> str:
         """The algorithm expected to be fastest."""
@@ -106,16 +110,27 @@ class CostModel:
 
 
 @lru_cache(maxsize=1024)
-def _shape(algorithm: str, size: int) -> tuple[int, float]:
-    """Messages one behind the other, and what the busiest rank sends as a share of the vector.
+def _shape(algorithm: str, size: int) -> tuple[int, float, float, float]:
+    """Messages one behind the other; and as shares of the vector: what the busiest rank sends, what
+    who adds most adds, and what the busiest has to copy, since it is overwritten too soon.
 
     Those that arrive at one rank in one round are one behind the other there.
     """
     schedule = schedule_of("allreduce", algorithm, size)
     cost = count(schedule, schedule.chunks)
     messages = cost.rounds if cost.fan_in <= 2 else cost.rounds * cost.fan_in
-    return messages, cost.sent_max / schedule.chunks
+    busiest = cost.sent.index(cost.sent_max)
+    lasting = schedule.lasting(busiest)
+    copied = sum(
+        t.hi - t.lo
+        for number, transfers in enumerate(schedule.rounds)
+        for t in transfers
+        if t.src == busiest and (number, t.dst, t.lo) not in lasting
+    )
+    shares = (cost.sent_max, max(cost.added), copied)
+    sent, added, copied_share = (share / schedule.chunks for share in shares)
+    return messages, sent, added, copied_share
 
 
-# Before anything is measured: a message in 60 µs, 1 GB/s sent, 5 GB/s added.
-UNMEASURED: Final = CostModel(60e-6, 1e-9, 0.2e-9)
+# Before anything is measured: a message in 60 µs, 1 GB/s sent, 5 GB/s added, 2 GB/s copied.
+UNMEASURED: Final = CostModel(60e-6, 1e-9, 0.2e-9, 0.5e-9)

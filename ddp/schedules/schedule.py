@@ -43,6 +43,8 @@ class Transfer(NamedTuple):
 
 Round = tuple[Transfer, ...]
 
+Key = tuple[int, int, int]  # round, the other rank, lo: one transfer of a rank
+
 
 class Turn(NamedTuple):
     """One round as one rank sees it; rounds without it are left out."""
@@ -72,6 +74,9 @@ class Schedule:
     _programs: dict[int, tuple[Turn, ...]] = field(
         default_factory=dict, repr=False, compare=False, hash=False
     )
+    _lasting: dict[tuple[int, bool], frozenset[Key]] = field(
+        default_factory=dict, repr=False, compare=False, hash=False
+    )
 
     def __repr__(self) -> str:
         return (
@@ -89,6 +94,47 @@ class Schedule:
         if not self._programs:
             self._programs.update(self._split())
         return self._programs[rank]
+
+    def lasting(self, rank: int, *, rewritten: bool = False) -> frozenset[Key]:
+        """Sends of `rank`, by (round, dst, lo), that need no copy of what they send.
+
+        What is overwritten here later is overwritten by something that could not be, or could not
+        have come, before the receiver had taken the old. rewritten: all is, at the end (a mean).
+        """
+        key = (rank, rewritten or self.place)
+        if key not in self._lasting:
+            self._lasting[key] = frozenset(
+                (number, t.dst, t.lo)
+                for number, transfers in enumerate(self.rounds)
+                for t in transfers
+                if t.src == rank and self._lasts(number, t, at_the_end=key[1])
+            )
+        return self._lasting[key]
+
+    def _lasts(self, number: int, sent: Transfer, *, at_the_end: bool) -> bool:
+        """Follow who can know by when that `sent` was taken, and look who overwrites it."""
+        rank, folds = sent.src, {turn.round for turn in self.program(sent.src) if turn.fold}
+        knows: set[int] = set()
+        for later, transfers in enumerate(self.rounds[number:], number):
+            into = [t for t in transfers if t.dst == rank and t.lo < sent.hi and sent.lo < t.hi]
+            if any(t.src not in knows for t in into if t.action is not Action.KEEP):
+                return False
+            knows |= {t.dst for t in transfers if t.src in knows}
+            if later == number:
+                knows.add(sent.dst)
+            if later in folds and rank not in knows and self._folds(rank, sent):
+                return False
+            if len(knows) == self.size:
+                return True
+        return rank in knows or not at_the_end
+
+    def _folds(self, rank: int, sent: Transfer) -> bool:
+        """Whether `rank` folds any of these chunks."""
+        return any(
+            t.dst == rank and t.action is Action.KEEP and t.lo < sent.hi and sent.lo < t.hi
+            for transfers in self.rounds
+            for t in transfers
+        )
 
     def _split(self) -> dict[int, tuple[Turn, ...]]:
         turns: dict[int, list[Turn]] = {rank: [] for rank in range(self.size)}

@@ -42,13 +42,18 @@ EARLY_VOTES_MAX: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One life of one rank. `healed`: it has the parameters of the record's step."""
+    """One life of one rank.
+
+    healed: it has the parameters of the record's step.
+    process: by which those of its host hear of its death (mourning.py); empty: they do not.
+    """
 
     name: str
     life: str
     host: str = ""
     port: int = 0
     healed: bool = False
+    process: str = ""
 
     def __str__(self) -> str:
         return self.name

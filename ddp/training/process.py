@@ -12,13 +12,14 @@ import asyncio
 import contextlib
 import os
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from ddp.own_identity import own_identity
 from ddp.training.elastic import Member
 from ddp.training.errors import TrainingError
 from ddp.training.job import Job
+from ddp.training.mourning import Mourning, process_here
 from ddp.training.replicated import RaftRecords
 from ddp.training.worker import SERVICE, SILENCE_S, Worker
 from netstack.rpc.node import RpcNode
@@ -26,9 +27,7 @@ from netstack.runtime.config import ClusterConfig, ConfigError
 from netstack.runtime.runtime import RealRuntime
 from netstack.transport.config import TransportConfig
 from raftd.client import RaftClient
-from security import keystore
 from security.errors import KeystoreError
-from security.identity import Identity
 
 HOST = "127.0.0.1"
 
@@ -45,7 +44,7 @@ async def run_worker(
     """Train until told to end; raises TrainingError for a cluster that cannot be used."""
     try:
         cluster = ClusterConfig.load(config)
-        identity = _identity(cluster.home, f"{run}-{name}")
+        identity = own_identity(cluster.home, f"{run}-{name}", SERVICE)
     except (ConfigError, KeystoreError) as error:
         raise TrainingError(str(error)) from None
     runtime = RealRuntime(name, cluster.home / "training" / run / name)
@@ -61,10 +60,18 @@ async def run_worker(
     node = RpcNode(runtime, identity, service=SERVICE, config=settings)
     await node.start((HOST, 0))
     client = RaftClient(node, {n.name: n.address for n in cluster.of_service("raft")})
-    me = Member(name, f"{name}/{os.getpid()}", *node.host.address)
+    me = Member(name, f"{name}/{os.getpid()}", *node.host.address, process=process_here())
     store = RaftRecords(client, run)
     worker = Worker(
-        runtime, node, store, job, me, emit, founders=founders, silence_s=silence_s or SILENCE_S
+        runtime,
+        node,
+        store,
+        job,
+        me,
+        emit,
+        founders=founders,
+        silence_s=silence_s or SILENCE_S,
+        mourning=Mourning(),
     )
     emit("started", name=name, pid=os.getpid(), port=me.port)
     await worker.start()
@@ -77,17 +84,6 @@ async def run_worker(
     runtime.close()
     if failures:
         raise failures[0]
-
-
-def _identity(home: Path, name: str) -> Identity:
-    """That of an earlier life, or a new one; raises KeystoreError."""
-    with contextlib.suppress(KeystoreError):
-        return keystore.load_identity(home, name)
-    authority = keystore.load_authority(home)
-    keystore.save_identity(
-        home, authority.issue(name, SERVICE, now=time.time(), entropy=os.urandom)
-    )
-    return keystore.load_identity(home, name)
 
 
 @contextlib.asynccontextmanager

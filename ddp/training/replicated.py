@@ -144,4 +144,4 @@ def decode_member(data: bytes) -> Member:
 
 
 def _fields(member: Member) -> list[object]:
-    return [member.name, member.life, member.host, member.port, member.healed]
+    return [member.name, member.life, member.host, member.port, member.healed, member.process]

@@ -8,8 +8,9 @@ The first member is the parameter server of its epoch: it adds the parts in the 
 the sum has the same bits whoever was late. If it dies, the next epoch has another first.
 
 Every call names its epoch, and who is called answers for a life: what comes from an epoch that is
-over, or to a life that has ended, is refused, not used. A member is lost when it has not answered
-for `silence_s`; whoever notices says so, by name, and proposes to go on without it.
+over, or to a life that has ended, is refused, not used. A member is lost when its process has
+ended, which the kernel tells those of its host (`watch`), or when it has not answered for
+`silence_s`; whoever notices says so, by name, and proposes to go on without it.
 
 All use of the model is in one executor, one job behind the other: a snapshot is taken between
 steps.
@@ -32,6 +33,7 @@ from ddp.training.checkpoint import Checkpoints, Snapshot
 from ddp.training.elastic import Elastic, Member, Record
 from ddp.training.errors import BadCheckpoint, PeerLost
 from ddp.training.job import Job, Learner
+from ddp.training.mourning import Mourning
 from ddp.training.replicated import RecordStore, decode_record, encode_record
 from netstack.rpc.client import RpcClient
 from netstack.rpc.errors import Failed, RpcError
@@ -103,6 +105,7 @@ class Worker:
     Args:
         node: started; its address is `me`'s.
         emit: told of everything that a person may want to see, as `emit(kind, **fields)`.
+        mourning: tells of deaths on this host; None: silence has to.
     """
 
     def __init__(
@@ -116,9 +119,10 @@ class Worker:
         *,
         founders: int,
         silence_s: float = SILENCE_S,
+        mourning: Mourning | None = None,
     ) -> None:
         self.runtime, self.node, self.store, self.job, self.emit = runtime, node, store, job, emit
-        self.silence_s = silence_s
+        self.silence_s, self.mourning = silence_s, mourning
         now = runtime.clock.now()
         self.core = Elastic(me, steps=job.steps, founders=founders, now=now)
         self.learner = Learner(job)
@@ -156,6 +160,8 @@ class Worker:
     async def stop(self) -> None:
         """End all that is under way."""
         await self.runtime.cancel_tasks()
+        if self.mourning is not None:
+            self.mourning.close()
         self._executor.close()
 
     def _news(self, record: Record | None, asked: list[Member]) -> None:
@@ -410,12 +416,16 @@ class Worker:
         for life in [life for life in self._beats if life not in wanted]:
             name, asking = self._beats.pop(life)
             asking.cancel()
+            if self.mourning is not None:
+                self.mourning.forget(life)
             if record is not None and self._inside:
                 during = "a step: another member put it out"
                 self._report(life, PeerLost((name,), record.epoch - 1, during))
         for life, member in wanted.items():
             if life not in self._beats:
                 self._beats[life] = member.name, self.runtime.spawn(self._ask_after(member), "beat")
+                if self.mourning is not None:
+                    self.mourning.watch(member, partial(self._died, member))
         self._inside = record is not None and record.rank(self.core.me.life) is not None
 
     async def _ask_after(self, member: Member) -> None:
@@ -431,6 +441,10 @@ class Worker:
             if cause and (record := self.core.record) is not None:
                 self._lost(record, member, cause)
             await asyncio.sleep(BEAT_S)
+
+    def _died(self, member: Member) -> None:
+        if (record := self.core.record) is not None and record.rank(member.life) is not None:
+            self._lost(record, member, f"step {record.step}: its process ended")
 
     async def _on_beat(self, body: Any, call: Call) -> str:
         """RPC: do you live, and which life is it?"""

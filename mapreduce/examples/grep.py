@@ -13,13 +13,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from mapreduce.context import Task
+from mapreduce.errors import BadJob
 
 DEFAULTS: dict[str, Any] = {"reduces": 0}
 
 
 def map_chunks(chunks: Iterator[bytes], task: Task) -> Iterator[tuple[bytes, bytes]]:
     """(file, line) of each line that matches."""
-    pattern = re.compile(str(task.args["pattern"]).encode(), re.MULTILINE)
+    if "pattern" not in task.args:
+        raise BadJob("grep needs a pattern: --arg pattern='error|timeout'")
+    try:
+        pattern = re.compile(str(task.args["pattern"]).encode(), re.MULTILINE)
+    except re.error as error:
+        raise BadJob(f"the pattern {task.args['pattern']!r} is none: {error}") from None
     name = task.input.encode()
     for chunk in chunks:
         end = 0

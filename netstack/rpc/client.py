@@ -11,13 +11,13 @@ happen.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from netstack.rpc.connection import RpcConnection
 from netstack.rpc.dialler import Dialler
 from netstack.rpc.errors import ConnectionLost, Overloaded, Unavailable
+from netstack.rpc.incoming import dialled_items
 from netstack.rpc.schema import encode
 from netstack.runtime.endpoint import Address
 
@@ -90,20 +90,20 @@ class RpcClient:
             if key is not None:
                 self._open_sequences.discard(key[1])
 
-    async def stream(
+    def stream(
         self, method: str, body: Any = None, *, timeout_s: float = 3600.0
     ) -> AsyncGenerator[Any, None]:
         """The items of a server stream; ends with ConnectionLost if the connection does."""
+        return dialled_items(self, method, encode(body), timeout_s)
+
+    def begins(self) -> None:
+        """Somebody waits for it from now on; `ends` when he does no more."""
         self.used_at = self._node.runtime.clock.now()
         self._open += 1
-        try:
-            connection = await self._connected(self.used_at + min(timeout_s, 5.0))
-            stream = connection.stream(method, encode(body), timeout_s)
-            async with contextlib.aclosing(stream) as items:
-                async for item in items:
-                    yield item
-        finally:
-            self._open -= 1
+
+    def ends(self) -> None:
+        """See `begins`."""
+        self._open -= 1
 
     async def connect(self, timeout_s: float) -> RpcConnection:
         """The open connection, dialled if there is none; raises Unavailable."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
 
@@ -31,6 +31,7 @@ from netstack.rpc.errors import (
     brief,
     from_wire,
 )
+from netstack.rpc.incoming import END, Incoming, items
 from netstack.rpc.service import STREAM_WINDOW_ITEMS, Call, RpcService
 from netstack.runtime.runtime import Runtime
 from netstack.transport.errors import BufferFull, TransportError
@@ -54,7 +55,7 @@ class RpcConnection:
         self._next_id = 0
         self._pending: dict[int, asyncio.Future[Any]] = {}
         self._deadlines: dict[int, float] = {}
-        self._streams: dict[int, _Incoming] = {}
+        self._streams: dict[int, Incoming] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._lane: Stream | None = None
         self._bulk: Stream | None = None
@@ -189,7 +190,7 @@ class RpcConnection:
         in time. A call whose task is cancelled is cancelled at the service too.
         """
         if self.congested:
-            timeout_s = await self._wait_for_room(timeout_s)
+            timeout_s = await self.wait_for_room(timeout_s)
         id_, request = self._request(method, body, int(timeout_s * 1000), key)
         future: asyncio.Future[Any] = self._loop.create_future()
         self._pending[id_] = future
@@ -206,33 +207,25 @@ class RpcConnection:
             self._pending.pop(id_, None)
             self._deadlines.pop(id_, None)
 
-    async def stream(self, method: str, body: Any, timeout_s: float) -> AsyncGenerator[Any, None]:
+    def stream(self, method: str, body: Any, timeout_s: float) -> AsyncGenerator[Any, None]:
         """A server stream: its items, as they come; `timeout_s` bounds the wait for each one."""
-        if self.congested:
-            await self._wait_for_room(timeout_s)
+        return items(self, method, body, timeout_s)
+
+    def begin_stream(self, method: str, body: Any) -> tuple[int, Incoming]:
+        """Ask for a stream; its id, and where its items arrive."""
         # For the service there is no limit to the whole: a watch lasts as long as it is wanted.
         id_, request = self._request(method, body, 2**31, None)
-        incoming = self._streams[id_] = _Incoming()
+        incoming = self._streams[id_] = Incoming()
         self._push(request, self._lane)
-        complete = False
-        try:
-            while True:
-                item = await incoming.next(timeout_s)
-                if item is _END:
-                    complete = True
-                    return
-                if incoming.consumed():
-                    self.send((frames.CREDIT, id_, STREAM_WINDOW_ITEMS // 2))
-                yield item
-        except RpcError as error:
-            complete = not isinstance(error, DeadlineExceeded)
-            raise
-        finally:
-            del self._streams[id_]
-            if not complete:
-                self.send((frames.CANCEL, id_))
+        return id_, incoming
 
-    async def _wait_for_room(self, timeout_s: float) -> float:
+    def end_stream(self, id_: int, *, cancel: bool) -> None:
+        """Nobody takes items of this stream any more; `cancel`: the service does not know yet."""
+        del self._streams[id_]
+        if cancel:
+            self.send((frames.CANCEL, id_))
+
+    async def wait_for_room(self, timeout_s: float) -> float:
         """Wait until the lane is not congested; returns how much of the time is left."""
         deadline = self.now() + timeout_s
         try:
@@ -293,7 +286,7 @@ class RpcConnection:
         elif kind == frames.ITEM or kind == frames.END:
             incoming = self._incoming(message[1])
             if incoming is not None:
-                incoming.put(_END if kind == frames.END else message[2])
+                incoming.put(END if kind == frames.END else message[2])
             else:
                 self._give_up(message[1], Interrupted("the method is a stream: do not call it"))
         else:
@@ -312,7 +305,7 @@ class RpcConnection:
         if incoming is not None:
             incoming.put(error)
 
-    def _incoming(self, id_: int) -> _Incoming | None:
+    def _incoming(self, id_: int) -> Incoming | None:
         incoming = self._streams.get(id_)
         if incoming is not None and len(incoming.items) > STREAM_WINDOW_ITEMS:
             raise frames.ProtocolError("more items than there was room for")
@@ -358,40 +351,3 @@ class RpcConnection:
             incoming.put(self.closed)
         for callback in self.on_close:
             callback(self)
-
-
-_END = object()
-
-
-class _Incoming:
-    """The caller's side of a server stream: a queue that the credit window bounds."""
-
-    __slots__ = ("_taken", "_wake", "items")
-
-    def __init__(self) -> None:
-        self.items: deque[Any] = deque()
-        self._wake: asyncio.Future[None] | None = None
-        self._taken = 0
-
-    def put(self, item: Any) -> None:
-        self.items.append(item)
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
-
-    async def next(self, timeout_s: float) -> Any:
-        if not self.items:
-            self._wake = asyncio.get_running_loop().create_future()
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._wake
-            except TimeoutError:
-                raise DeadlineExceeded("no item in time") from None
-        item = self.items.popleft()
-        if isinstance(item, RpcError):
-            raise item
-        return item
-
-    def consumed(self) -> bool:
-        """Count an item taken; True each time that half a window has been."""
-        self._taken += 1
-        return self._taken % (STREAM_WINDOW_ITEMS // 2) == 0

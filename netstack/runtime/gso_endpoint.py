@@ -89,7 +89,7 @@ class GsoEndpoint(UdpSender):
             except OSError:
                 self.send_failures += 1
             return
-        if not self._trains:
+        if not self._trains or len(datagrams[0]) > TRAIN_BYTES_MAX // 2:  # two are no train
             super().send(datagrams, destination, mark)
             return
         start = 0

@@ -254,7 +254,7 @@ class Connection:
 
     # -- the application's calls
 
-    def write(self, stream_id: int, data: bytes, *, fin: bool = False) -> None:
+    def write(self, stream_id: int, data: bytes | memoryview, *, fin: bool = False) -> None:
         """Queue bytes on a stream; BufferFull (nothing was taken) or the connection's error."""
         if self.error is not None:
             raise self.error

@@ -25,6 +25,7 @@ from netstack.transport.qlog import Trace
 from netstack.transport.recovery import PACKET_THRESHOLD, Recovery, SentPacket
 from netstack.transport.rtt import ESTIMATORS
 from netstack.transport.stream_set import StreamSet
+from netstack.transport.streams import SendStream
 from security.channel import Session
 
 # Packets and bytes built in one go; what is left goes in the next turn of the loop, after others
@@ -88,6 +89,14 @@ class Outgoing:
             self._datagrams.popleft()
         self._datagrams.append(data)
 
+    def keep(self, stream: SendStream) -> None:
+        """Copy what this stream was lent, queued or under way: it may have to be sent again."""
+        stream.keep()
+        for packet in self.recovery.in_flight.values():
+            for at, frame in enumerate(packet.frames):
+                if frame[0] == f.STREAM and frame[1] is stream:
+                    packet.frames[at] = (*frame[:3], bytes(frame[3]), frame[4])
+
     def _has_something(self, now: float) -> bool:
         """Whether there is anything to send, windows aside."""
         acks = self._acks
@@ -141,7 +150,7 @@ class Outgoing:
     def _build_packet(self, now: float) -> bytes | None:
         """One DATA packet with as much as fits and may be sent; None if nothing may."""
         sendable, acks = self.streams.sendable, self._acks
-        parts: list[bytes] = []
+        parts: list[bytes | memoryview] = []
         frames: list[Any] = []
         room = self.mtu.current - OVERHEAD
         if acks.owed:
@@ -166,7 +175,7 @@ class Outgoing:
                 frames.append((f.ACK, acks.received.highest))
             acks.sent()
         number = self.next_number
-        packet = self.seal(parts[0] if len(parts) == 1 else b"".join(parts))
+        packet = self.seal(bytes(parts[0]) if len(parts) == 1 else b"".join(parts))
         if frames:
             self._probe_wanted = False
             self.last_sent = now
@@ -213,7 +222,7 @@ class Outgoing:
             del self.streams.sendable[stream.id]
         return True
 
-    def _add_control(self, parts: list[bytes], frames: list[Any], room: int) -> int:
+    def _add_control(self, parts: list[bytes | memoryview], frames: list[Any], room: int) -> int:
         control = self.control
         while control and len(control[0][1]) <= room:
             frame = control.popleft()
@@ -233,7 +242,9 @@ class Outgoing:
             room -= len(data) + f.BLOB_HEAD.size
         return room
 
-    def _add_streams(self, parts: list[bytes], frames: list[Any], room: int, now: float) -> int:
+    def _add_streams(
+        self, parts: list[bytes | memoryview], frames: list[Any], room: int, now: float
+    ) -> int:
         """Stream data, one frame a stream, in turn, until the packet is full."""
         sendable, credit = self.streams.sendable, self.streams.send_credit
         for _ in range(len(sendable)):

@@ -200,10 +200,20 @@ class Stream:
             receiver(data, self._ended and not self._arrived)
         self.peer.touch()
 
-    def push(self, data: bytes, *, fin: bool = False) -> None:
-        """Queue without waiting; raises BufferFull over the bound, or the connection's error."""
+    def push(self, data: bytes | memoryview, *, fin: bool = False) -> None:
+        """Queue without waiting; raises BufferFull over the bound, or the connection's error.
+
+        A view is sent from where it is, and again from there if it is lost: what it shows must
+        not change until the peer has it, or `keep` was called.
+        """
         self._connection.write(self.id, data, fin=fin)
         self.peer.touch()
+
+    def keep(self) -> None:
+        """Copy what was pushed as a view and is not acknowledged: it may change from here on."""
+        stream = self._connection.streams.sending(self.id)
+        if stream is not None:
+            self._connection.outgoing.keep(stream)
 
     async def write(self, data: bytes, *, fin: bool = False) -> None:
         """Queue, in pieces that fit the buffer, waiting for the peer as long as need be."""

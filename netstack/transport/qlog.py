@@ -243,13 +243,20 @@ def _describe_ack(data: bytes, at: int) -> tuple[dict[str, Any], int]:
 
 
 _PING: Final = struct.Struct(">B")
-_PLAIN: Final[dict[int, tuple[Any, ...]]] = {
-    f.PING: (_PING, "ping"),
-    f.RESET_STREAM: (f.RESET_HEAD, "reset_stream", "stream_id", "error_code", "final_size"),
-    f.STOP: (f.ID_CODE, "stop_sending", "stream_id", "error_code"),
-    f.MAX_DATA: (f.CREDIT, "max_data", "maximum"),
-    f.MAX_STREAM: (f.ID_CREDIT, "max_stream_data", "stream_id", "maximum"),
-    f.MAX_STREAMS: (f.COUNT, "max_streams", "maximum"),
-    f.CHALLENGE: (f.SECRET, "path_challenge"),
-    f.ANSWER: (f.SECRET, "path_response"),
-}
+
+
+def _plain_frames() -> dict[int, tuple[Any, ...]]:
+    """Of each frame that is no more than its fields: layout, name, names of the fields."""
+    return {
+        f.PING: (_PING, "ping"),
+        f.RESET_STREAM: (f.RESET_HEAD, "reset_stream", "stream_id", "error_code", "final_size"),
+        f.STOP: (f.ID_CODE, "stop_sending", "stream_id", "error_code"),
+        f.MAX_DATA: (f.CREDIT, "max_data", "maximum"),
+        f.MAX_STREAM: (f.ID_CREDIT, "max_stream_data", "stream_id", "maximum"),
+        f.MAX_STREAMS: (f.COUNT, "max_streams", "maximum"),
+        f.CHALLENGE: (f.SECRET, "path_challenge"),
+        f.ANSWER: (f.SECRET, "path_response"),
+    }
+
+
+_PLAIN: Final = _plain_frames()

@@ -78,7 +78,7 @@ class StreamSet:
         self._add(stream_id)
         return stream_id
 
-    def write(self, stream_id: int, data: bytes, fin: bool) -> None:
+    def write(self, stream_id: int, data: bytes | memoryview, fin: bool) -> None:
         """Queue bytes on a stream; raises BufferFull, and then nothing was taken."""
         stream = self._sending.get(stream_id)
         if stream is None or stream.fin_wanted or stream.reset_code is not None:
@@ -87,6 +87,10 @@ class StreamSet:
             raise BufferFull(f"stream {stream_id} holds {stream.buffered} bytes")
         stream.write(data, fin)
         self.sendable[stream_id] = stream
+
+    def sending(self, stream_id: int) -> SendStream | None:
+        """Our direction of a stream, while it is known."""
+        return self._sending.get(stream_id)
 
     def buffered(self, stream_id: int) -> int:
         """Bytes written to the stream and not yet acknowledged."""

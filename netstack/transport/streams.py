@@ -47,22 +47,27 @@ class SendStream:
         self.fin_acked = False
         self.reset_code: int | None = None
         self._fin_queued = False
-        self._fresh: deque[bytes] = deque()
+        self._fresh: deque[bytes | memoryview] = deque()
         self._fresh_from = 0  # the first of them is taken up to here
         self._fresh_bytes = 0
-        self._again: deque[tuple[int, bytes, bool]] = deque()
+        self._again: deque[tuple[int, bytes | memoryview, bool]] = deque()
 
     def __repr__(self) -> str:
         return f"<SendStream {self.id} next={self.next_offset} buffered={self.buffered}>"
 
-    def write(self, data: bytes, fin: bool) -> None:
-        """Queue bytes behind those queued before."""
+    def write(self, data: bytes | memoryview, fin: bool) -> None:
+        """Queue bytes behind those queued before. A view is lent: see `keep`."""
         if data:
             self._fresh.append(data)
             self._fresh_bytes += len(data)
             self.buffered += len(data)
         if fin:
             self.fin_wanted = self._fin_queued = True
+
+    def keep(self) -> None:
+        """Copy what was lent and has not left, so that its owner may write there again."""
+        self._fresh = deque(bytes(data) for data in self._fresh)
+        self._again = deque((offset, bytes(data), fin) for offset, data, fin in self._again)
 
     def has_something(self) -> bool:
         """Whether `take` would give a frame, the connection's credit aside."""
@@ -74,7 +79,7 @@ class SendStream:
             return self.next_offset < self.limit
         return self._fin_queued
 
-    def take(self, room: int, credit: int) -> tuple[int, bytes, bool] | None:
+    def take(self, room: int, credit: int) -> tuple[int, bytes | memoryview, bool] | None:
         """(offset, data, fin) of at most `room` bytes; new ones within `credit` and the limit."""
         if self._again:
             offset, data, fin = self._again.popleft()
@@ -93,7 +98,7 @@ class SendStream:
             self._fin_queued = False
         return offset, data, fin
 
-    def take_full(self, size: int, count: int, credit: int) -> list[bytes]:
+    def take_full(self, size: int, count: int, credit: int) -> list[memoryview]:
         """Up to `count` pieces of exactly `size` fresh bytes, if they come from one write.
 
         The last bytes of a write are left to `take`, and so is whatever must be sent again.
@@ -108,9 +113,10 @@ class SendStream:
         self._fresh_from = start + taken
         self._fresh_bytes -= taken
         self.next_offset += taken
-        return [data[at : at + size] for at in range(start, start + taken, size)]
+        view = memoryview(data)
+        return [view[at : at + size] for at in range(start, start + taken, size)]
 
-    def _gather(self, room: int) -> bytes:
+    def _gather(self, room: int) -> bytes | memoryview:
         """Up to `room` fresh bytes; each is copied once, however large the writes were."""
         fresh = self._fresh
         if not fresh:
@@ -138,11 +144,11 @@ class SendStream:
         self._fresh_from = start
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def lost(self, offset: int, data: bytes, fin: bool) -> None:
+    def lost(self, offset: int, data: bytes | memoryview, fin: bool) -> None:
         """A frame did not arrive: send it again."""
         self._again.append((offset, data, fin))
 
-    def acknowledged(self, data: bytes, fin: bool) -> None:
+    def acknowledged(self, data: bytes | memoryview, fin: bool) -> None:
         """A frame arrived."""
         if self.reset_code is not None:
             return

@@ -13,6 +13,7 @@ import sys
 import threading
 import zipfile
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from ring_kit import PATIENCE, Ring
@@ -23,40 +24,8 @@ from mapreduce.client import Job, JobFailed, run_sync
 
 WORDCOUNT = "mapreduce.examples.wordcount"
 
-TWO_STEPS = """
-import time
-from pathlib import Path
-from mrjob.job import MRJob
-from mrjob.step import MRStep
-
-class MRMostUsed(MRJob):
-    def configure_args(self):
-        super().configure_args()
-        self.add_passthru_arg("--least", type=int, default=1)
-        self.add_passthru_arg("--gate", default="")
-    def steps(self):
-        return [
-            MRStep(mapper_init=self.wait, mapper=self.words, combiner=self.add, reducer=self.add),
-            MRStep(mapper=self.swap, reducer=self.most),
-        ]
-    def wait(self):
-        while self.options.gate and not Path(self.options.gate).exists():
-            time.sleep(0.01)
-    def words(self, _, line):
-        for word in line.split():
-            yield word, 1
-    def add(self, word, counts):
-        yield word, sum(counts)
-    def swap(self, word, count):
-        if count >= self.options.least:
-            yield None, (count, word)
-    def most(self, _, pairs):
-        for count, word in sorted(pairs, reverse=True):
-            yield word, count
-
-if __name__ == "__main__":
-    MRMostUsed.run()
-"""
+# Two steps, and a gate that its maps wait for.
+MOST_USED = Path(__file__).parent.parent / "interop" / "mrjobs" / "most_used.py"
 
 
 @pytest.fixture(scope="module")
@@ -94,15 +63,19 @@ def alone(work) -> list[bytes]:
     importlib.util.find_spec("mrjob") is None, reason="mrjob is not there: pip install mrjob"
 )
 def test_an_mrjob_of_two_steps_while_a_worker_is_killed(ring, work):
-    script = work / "most_used.py"
-    script.write_text(TWO_STEPS)
     own = subprocess.run(
-        [sys.executable, str(script), "--least", "5", *sorted(map(str, (work / "in").iterdir()))],
+        [
+            sys.executable,
+            str(MOST_USED),
+            "--least",
+            "5",
+            *sorted(map(str, (work / "in").iterdir())),
+        ],
         capture_output=True,
         check=True,
     ).stdout
     command = [
-        sys.executable, "-m", "cluster", "mr", "run", str(script), str(work / "in"),
+        sys.executable, "-m", "cluster", "mr", "run", str(MOST_USED), str(work / "in"),
         str(work / "out"), "--arg", "least=5", "--arg", f"gate={work / 'gate'}", "--split", "4K",
         "--json",
     ]  # fmt: skip

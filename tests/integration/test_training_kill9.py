@@ -70,6 +70,7 @@ def survives(name, alive, ranks):
 
     wait(lambda: all(errors(rank) for rank in others), "a named error", others)
     assert all(f"{name} lost in epoch" in errors(rank)[0] for rank in others)
+    assert any("its process ended" in errors(rank)[0] for rank in others), "nobody asked the kernel"
     before = max(rank.steps()[-1] for rank in others)
     wait(lambda: all(r.steps()[-1] > before + 3 for r in others), "steps without it", others)
     assert all(r.of("step")[-1]["members"] == len(others) for r in others)

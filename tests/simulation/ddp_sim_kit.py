@@ -19,13 +19,16 @@ from ddp.simulation import Simulation
 N = 23  # of elements; not divisible by the ranks
 ROOT = 1  # of those collectives that have one
 
-# Ways of a vector: whole and at once; held until its receiver has begun; in pieces; in slices. The
-# limits are small so that a short vector has them all, and every step can be a death.
+# Ways of a vector: copied, whole and at once; or sent from where it is, where that is allowed: held
+# until its receiver has begun; in pieces; in slices. The limits are small so that a short vector
+# has them all, and every step can be a death.
+LENT = {(execution_module, "LENT_BYTES_MIN"): 0}
 WAYS = {
     "eager": {},
-    "held": {(engine_module, "EAGER_BYTES"): 0},
-    "pieces": {(execution_module, "SEGMENT_BYTES"): 16, (engine_module, "EAGER_BYTES"): 8},
-    "slices": {
+    "held": LENT | {(engine_module, "EAGER_BYTES"): 0},
+    "pieces": LENT | {(execution_module, "SEGMENT_BYTES"): 16, (engine_module, "EAGER_BYTES"): 8},
+    "slices": LENT
+    | {
         (operation_module, "SLICE_BYTES"): 20,
         (operation_module, "SLICES_ACTIVE"): 2,
         (engine_module, "EAGER_BYTES"): 8,

@@ -54,6 +54,23 @@ def test_the_ways_are_what_they_are_called(monkeypatch):
     }
 
 
+@pytest.mark.parametrize("algorithm", ALLREDUCE)
+def test_a_mean_is_the_same_whether_its_vector_is_copied_or_not(algorithm, monkeypatch):
+    call = Call("allreduce", algorithm, "mean", "float32", N)
+    found = []
+    for way in ("eager", "held"):
+        with monkeypatch.context() as patch:
+            go(way, patch)
+            for seed in range(8):
+                world = Simulation(5, seed)
+                vectors = [inputs("allreduce", N, rank, 5) for rank in range(5)]
+                operations = world.all_call(call, vectors)
+                world.run()
+                assert all(op.ended and op.error is None for op in operations)
+                found += [vector.tobytes() for vector in vectors]
+    assert len(set(found)) == 1
+
+
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "eager"])
 @pytest.mark.parametrize(("kind", "algorithm"), EVERY)
 def test_deaths_while_a_vector_is_held_or_cut(kind, algorithm, way, monkeypatch):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from ddp import execution as execution_module
+from ddp import network as network_module
 from ddp import verifiable
 from ddp.call import Call
 from ddp.card import Card
-from ddp.errors import Fenced, RankLost
-from ddp.network import NetworkFabric, Switchboard, transport_config
+from ddp.errors import Fenced, RankLate, RankLost
+from ddp.frames import Type
+from ddp.network import STREAM_BYTES, NetworkFabric, Switchboard, transport_config
 from ddp.schedules.catalogue import ALLREDUCE, schedule_of
 from netstack.rpc.node import RpcNode
 from netstack.runtime.policy import LinkPolicy
@@ -22,15 +26,16 @@ from security.identity import Authority
 _entropy = random.Random("ranks").randbytes
 _authority = Authority.create("test", now=EPOCH, entropy=_entropy)
 IDENTITIES = {
-    f"r{i}": _authority.issue(f"r{i}", "ddp", now=EPOCH, entropy=_entropy) for i in range(5)
+    f"r{i}": _authority.issue(f"r{i}", "ddp", now=EPOCH, entropy=_entropy) for i in range(6)
 }
 
 
 class Ranks:
     """Nodes of a world, a rank each."""
 
-    def __init__(self, size, seed, **policy):
+    def __init__(self, size, seed, config=None, **policy):
         self.size = size
+        self.config = config or transport_config()
         self.world = World(seed=seed)
         self.world.network.base_policy = LinkPolicy(**policy)
         # Of another host each, so that deaths are noticed by silence and not by the kernel.
@@ -42,9 +47,7 @@ class Ranks:
 
     def starter(self, rank):
         async def start(runtime):
-            node = RpcNode(
-                runtime, IDENTITIES[f"r{rank}"], service="ddp", config=transport_config()
-            )
+            node = RpcNode(runtime, IDENTITIES[f"r{rank}"], service="ddp", config=self.config)
             await node.start(self.cards[rank].address)
             self.boards[rank] = Switchboard(node)
             if len(self.boards) == self.size:
@@ -126,6 +129,75 @@ def test_sums_are_exact_over_a_line_that_loses_duplicates_and_reorders(algorithm
 def test_so_they_are_under_many_seeds(algorithm, size, n):
     for seed in range(10):
         sum_over_a_bad_line(algorithm, seed, n, size)
+
+
+@pytest.mark.parametrize("hosts", [("a", "b", "a", "b"), ("a", "b", "b", "a", "a", "b")])
+def test_hierarchical_is_fitted_to_who_lives_where(hosts):
+    """Between two hosts the vector goes once each way, however many ranks they have."""
+    size, n = len(hosts), 60_000
+    ranks = Ranks(size, 4, delay_s=0.002)
+    ranks.cards = [
+        replace(card, host=f"host {host}") for card, host in zip(ranks.cards, hosts, strict=True)
+    ]
+    crossed = []
+
+    def counting(here, there, push):
+        def counted(frame):
+            if hosts[here] != hosts[there]:
+                crossed.append(len(frame.payload) if frame.type is Type.DATA else 0)
+            push(frame)
+
+        return counted
+
+    async def scenario():
+        await ranks.begin()
+        fabrics = await ranks.open()
+        for here, fabric in enumerate(fabrics):
+            for there, line in fabric._lines.items():
+                line.push = counting(here, there, line.push)
+        vectors = [verifiable.inputs("float32", "sum", n, rank, size) for rank in range(size)]
+        calls = [
+            ranks.on(r, ranks.call(fabrics[r], "hierarchical", vectors[r])) for r in range(size)
+        ]
+        assert await asyncio.gather(*calls) == [None] * size
+        wanted = verifiable.expected("float32", "sum", n, range(size), size)
+        assert all(verifiable.wrong(vector, wanted) == 0 for vector in vectors)
+        assert sum(crossed) == 2 * 4 * n
+
+    ranks.run(scenario())
+
+
+@pytest.mark.parametrize("room", [STREAM_BYTES, 1 << 17])
+def test_who_gives_up_may_write_into_his_vector_while_others_still_get_the_sum(room, monkeypatch):
+    """His part is done and has not arrived: what he lent is copied first, wherever it waits."""
+    monkeypatch.setattr(network_module, "STREAM_BYTES", room)
+    monkeypatch.setattr(execution_module, "SEGMENT_BYTES", 1 << 15)
+    config = replace(transport_config(), stream_buffer=2 * room)
+    ranks = Ranks(2, 3, config, delay_s=0.02, loss=0.02)
+    size, n = 2, 100_001
+
+    async def scenario():
+        await ranks.begin()
+        fabrics = await ranks.open()
+        vectors = [verifiable.inputs("float32", "sum", n, rank, size) for rank in range(size)]
+        calls = [
+            ranks.on(r, ranks.call(fabrics[r], "parameter-server", vectors[r])) for r in range(size)
+        ]
+        engine = fabrics[0].engine
+        while not any(operation.part_done for operation in engine.open.values()):
+            assert not calls[0].done(), calls[0]
+            await asyncio.sleep(0.001)
+        waits = sum(len(frame.payload) for frame in fabrics[0]._leaving[1])
+        assert fabrics[0]._lines[1].stream.buffered > n, "all has arrived: this tests nothing"
+        assert (waits > n) == (room < STREAM_BYTES), "it waits elsewhere"
+        engine.expire(1e9)
+        assert isinstance(await calls[0], RankLate)
+        vectors[0][...] = np.nan
+        assert await calls[1] is None
+        wanted = verifiable.expected("float32", "sum", n, range(size), size)
+        assert verifiable.wrong(vectors[1], wanted) == 0
+
+    ranks.run(scenario())
 
 
 def test_a_silent_rank_is_named_by_all_others_and_the_next_epoch_goes_on_without_it():

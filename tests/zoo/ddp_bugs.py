@@ -43,6 +43,17 @@ def tree_with_a_leaf_counted_twice(size):
     return Schedule("double-tree", size, 1, tuple(rounds))
 
 
+class LendsEverything(Execution):
+    """Sends from the vector itself, whoever overwrites it."""
+
+    def _lasting(self):
+        return {
+            (number, t.dst, t.lo)
+            for number, transfers in enumerate(self.schedule.rounds)
+            for t in transfers
+        }
+
+
 class AddsAsItComes(Execution):
     """Does not wait for its turn: adds whatever of the current round has arrived."""
 

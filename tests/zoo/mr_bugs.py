@@ -150,14 +150,15 @@ def drops_equal_keys(runs):
 
 
 REAL_MERGE = None
+# A master, and what the judge of a storm must say of it.
 MASTERS = {
-    "counts twice": CountsTwice,
-    "keeps lost runs": KeepsLostRuns,
-    "forgets across restarts": ForgetsAcrossRestarts,
-    "trusts the first beat": TrustsTheFirstBeat,
-    "reuses versions": ReusesVersions,
+    "counts twice": (CountsTwice, "the counters are"),
+    "keeps lost runs": (KeepsLostRuns, "the job hangs"),
+    "forgets across restarts": (ForgetsAcrossRestarts, "renames of 3 parts"),
+    "trusts the first beat": (TrustsTheFirstBeat, "the job hangs"),
+    "reuses versions": (ReusesVersions, "the job hangs"),
 }
 WORKERS = {
-    "starts early": StartsEarly,
-    "in order of arrival": InOrderOfArrival,
+    "starts early": (StartsEarly, "holds the maps"),
+    "in order of arrival": (InOrderOfArrival, "holds the maps"),
 }

@@ -78,6 +78,18 @@ def test_what_was_held_and_forgotten_is_caught_where_vectors_are_held(monkeypatc
         judge(*one_call("ring", 3, 1, make=ddp_bugs.ForgetsWhatItHeld), "ring")
 
 
+@pytest.mark.parametrize("algorithm", ["recursive-doubling", "naive-shift"])
+def test_what_is_overwritten_before_it_is_read_is_caught_where_vectors_are_lent(
+    algorithm, monkeypatch
+):
+    go("pieces", monkeypatch)
+    for seed in range(8):
+        assert judge(*one_call(algorithm, 4, seed), algorithm) == "sum"
+    monkeypatch.setattr(operation_module, "Execution", ddp_bugs.LendsEverything)
+    with pytest.raises(AssertionError, match="a wrong number"):
+        [judge(*one_call(algorithm, 4, seed), algorithm) for seed in range(8)]
+
+
 def in_slices(seeds=20):
     """How sums of several slices end."""
     return {judge(*one_call("ring", 3, seed), "ring") for seed in range(seeds)}

@@ -24,24 +24,21 @@ from mapreduce.worker_core import WorkerCore  # noqa: E402
 SEEDS = 60
 
 
-def caught_in_storms(**kinds) -> bool:
-    for seed in range(SEEDS):
-        try:
-            if campaign(seed, **kinds):
-                return True
-        except AssertionError:
-            return True  # a core's own check
-    return False
+def caught_in_storms(says: str, **kinds) -> bool:
+    """Whether the judge says so of one of them. A core that breaks down by itself is not caught."""
+    return any(says in wrong for seed in range(SEEDS) for wrong in campaign(seed, **kinds))
 
 
 @pytest.mark.parametrize("name", mr_bugs.MASTERS)
 def test_a_master_with_a_bug_is_caught(name):
-    assert caught_in_storms(master=mr_bugs.MASTERS[name])
+    bug, says = mr_bugs.MASTERS[name]
+    assert caught_in_storms(says, master=bug)
 
 
 @pytest.mark.parametrize("name", mr_bugs.WORKERS)
 def test_a_worker_with_a_bug_is_caught(name):
-    assert caught_in_storms(worker=mr_bugs.WORKERS[name])
+    bug, says = mr_bugs.WORKERS[name]
+    assert caught_in_storms(says, worker=bug)
 
 
 def test_a_master_that_commits_twice_is_caught():

@@ -13,9 +13,10 @@ import pytest
 
 from netstack.rpc import dedup, frames
 from netstack.rpc.client import RpcClient
-from netstack.rpc.connection import _END, RpcConnection, _Incoming
+from netstack.rpc.connection import RpcConnection
 from netstack.rpc.dialler import Dialler
 from netstack.rpc.errors import ConnectionLost, Forbidden, Interrupted, RpcError, from_wire
+from netstack.rpc.incoming import END, Incoming
 from netstack.rpc.node import Link
 from netstack.rpc.service import Call, RpcService
 from netstack.transport.errors import BufferFull, TransportError
@@ -164,8 +165,8 @@ class NeverHoldsBack(RpcConnection):
 
 
 class WaitsForRoomWithoutEnd(RpcConnection):
-    async def _wait_for_room(self, timeout_s):
-        return await super()._wait_for_room(1e6)
+    async def wait_for_room(self, timeout_s):
+        return await super().wait_for_room(1e6)
 
 
 class WakesNoWriter(Peer):
@@ -226,14 +227,14 @@ class SendsWithoutCredit(Call):
         await super().send_item(body)
 
 
-class GivesNoCredit(_Incoming):
+class GivesNoCredit(Incoming):
     def consumed(self):
         return False
 
 
-class TakesALossForTheEnd(_Incoming):
+class TakesALossForTheEnd(Incoming):
     def put(self, item):
-        super().put(_END if isinstance(item, ConnectionLost) else item)
+        super().put(END if isinstance(item, ConnectionLost) else item)
 
 
 class TakesAnyNumberOfItems(RpcConnection):
@@ -293,7 +294,7 @@ class LingersWhenUnlinked(Link):
 TABLE, CALL = "netstack.rpc.dedup.OnceTable", "netstack.rpc.service.Call"
 SERVICE, CLIENT = "netstack.rpc.node.RpcService", "netstack.rpc.node.RpcClient"
 CONVERSATION, LINK = "netstack.rpc.node.RpcConnection", "netstack.rpc.node.Link"
-INCOMING, FROM_WIRE = "netstack.rpc.connection._Incoming", "netstack.rpc.connection.from_wire"
+INCOMING, FROM_WIRE = "netstack.rpc.connection.Incoming", "netstack.rpc.connection.from_wire"
 PEER = "netstack.transport.host.Peer"
 
 retries, server_streams = calls.TestRetries(), calls.TestStreams()

@@ -110,7 +110,7 @@ class LossBased(ABC):
         else:
             self.cwnd += self._hystart.growth(acked, self.rtt.latest)
             if self._hystart.over:
-                self.ssthresh = self.cwnd
+                self.ssthresh = float(self.cwnd)
 
     def on_marked(self, acked: Acked) -> None:
         """A router says that its queue grows: as a loss (RFC 3168 §6.1.2)."""
@@ -122,7 +122,7 @@ class LossBased(ABC):
             return
         self._recovery_since = now
         self.cwnd = max(self.reduce(now), MINIMUM_PACKETS * self.mtu)
-        self.ssthresh = self.cwnd
+        self.ssthresh = float(self.cwnd)
 
     def on_persistent_congestion(self) -> None:
         """See CongestionController: the lecture's time-out. Slow start, up to where it was."""

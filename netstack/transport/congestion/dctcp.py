@@ -43,7 +43,7 @@ class Dctcp(NewReno):
     def on_marked(self, acked: Acked) -> None:
         """See LossBased: slow start ends at the first mark; the rest is done once a round trip."""
         if self.cwnd < self.ssthresh:
-            self.ssthresh = self.cwnd
+            self.ssthresh = float(self.cwnd)
 
     def _end_round(self, acked: Acked) -> None:
         self._round_end = acked.delivered
@@ -51,5 +51,5 @@ class Dctcp(NewReno):
         self.alpha += G * (share - self.alpha)
         if self._marked_bytes and acked.sent_at > self._recovery_since:
             self.cwnd = max(int(self.cwnd * (1 - self.alpha / 2)), MINIMUM_PACKETS * self.mtu)
-            self.ssthresh = self.cwnd
+            self.ssthresh = float(self.cwnd)
         self._acked_bytes, self._marked_bytes = 0, 0.0

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from cluster.bench.mapreduce import STRAGGLER_MAPS
+from cluster.lab import mapreduce_cores as cores
 from cluster.lab import mapreduce_experiments as lab
 from cluster.lab.mapreduce_cores import MB, Span, rate
 from mapreduce import late
+from mapreduce.job import Job
 
 
 def failing(outcome) -> list[str]:
@@ -56,6 +59,53 @@ def test_a_master_that_copies_no_late_task_is_seen(small, monkeypatch):
     found = failing(lab.sort(1))
     assert "copies of late tasks that won" in found
     assert any(claim.startswith("time without backup tasks") for claim in found)
+
+
+def without_backups(maps: int, slower: float, seed: int) -> float:
+    """How many times as long two workers take, one of them slow, if nobody copies its tasks."""
+    took = []
+    for backups in (False, True):
+        model = cores.Cores(seed, cores.Machines(count=2, slots=1, slow={"w1": slower}))
+        job = Job("lab", ["/in"], "/out", reduces=0, backups=backups)
+        took.append(model.run(job, maps, {})["seconds"])
+    return took[0] / took[1]
+
+
+def test_a_straggler_costs_most_where_it_is_always_waited_for(monkeypatch):
+    """The shape of `ring bench mapreduce`'s case: one task of its is longer than all the others'.
+
+    With more, what it costs is where it happens to be when the others end: much, or nothing.
+    """
+    gains = {}
+    for maps in (STRAGGLER_MAPS, 16):
+        monkeypatch.setattr(cores, "SPLIT_BYTES", 7 * cores.DISK_B_S // maps)  # 7 s in all
+        for slower in (8.0, 10.0, 14.0):
+            gains[maps, slower] = [without_backups(maps, slower, seed) for seed in range(5)]
+    few = [gains[STRAGGLER_MAPS, slower] for slower in (8.0, 10.0, 14.0)]
+    assert max(few[0]) < max(few[1]) < max(few[2])
+    assert min(few[1]) > 1.25  # the paper's sort: 1.44
+    assert min(few[2]) > 1.6
+    assert min(gains[16, 8.0]) < 1.02
+    assert min(gains[16, 14.0]) < 1.02 < 1.4 < max(gains[16, 14.0])
+
+
+def through_files() -> float:
+    """How many times as long a sort takes on five workers if its shuffle is not direct."""
+    took = []
+    for shuffle in ("files", "direct"):
+        job = Job("lab", ["/in"], "/out", reduces=10, shuffle=shuffle)
+        model = cores.Cores(1, cores.Machines(count=5, slots=2))
+        took.append(model.run(job, 90, {})["seconds"])
+    return took[0] / took[1]
+
+
+@pytest.mark.parametrize(
+    ("line_mb_s", "least", "most"), [(10, 1.2, 1.5), (25, 1.05, 1.2), (1000, 0.98, 1.03)]
+)
+def test_a_direct_shuffle_gains_where_lines_are_waited_for(monkeypatch, line_mb_s, least, most):
+    """It fetches while maps run. In the memory of one machine nothing is waited for."""
+    monkeypatch.setattr(cores, "LINE_B_S", line_mb_s * MB)
+    assert least < through_files() < most
 
 
 @pytest.mark.slow

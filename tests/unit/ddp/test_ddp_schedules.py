@@ -196,9 +196,50 @@ def test_unknown_names_are_refused_with_those_there_are():
 
 
 def test_auto_takes_few_rounds_for_small_vectors_and_few_bytes_for_large_ones():
-    model = CostModel(alpha=50e-6, beta=1e-9, gamma=1e-10)
+    model = CostModel(alpha=50e-6, beta=1e-9, gamma=1e-10, delta=5e-10)
     small, large = model.choose(16, 64), model.choose(16, 1 << 30)
     assert small == "recursive-doubling"
     assert count(schedule_of("allreduce", large, 16), 1600).sent_max == 2 * 1600 * 15 // 16
     assert model.explain(16, 64).startswith("recursive-doubling ")
-    assert str(model) == "α 50.0 µs a message, 1/β 1.00 GB/s, 1/γ 10.00 GB/s added"
+    assert (
+        str(model)
+        == "α 50.0 µs a message, 1/β 1.00 GB/s, 1/γ 10.00 GB/s added, 1/δ 2.00 GB/s copied"
+    )
+
+
+def lasting(name, size, rank, **options):
+    return schedule_of("allreduce", name, size).lasting(rank, **options)
+
+
+def test_what_a_finished_sum_overwrites_needs_no_copy():
+    """The sum has in it what was sent: it cannot be there before that was read."""
+    for name in ("ring", "double-tree", "halving-doubling", "sharded-server", "parameter-server"):
+        for size in (2, 3, 4, 5, 8):
+            schedule = schedule_of("allreduce", name, size)
+            sends = {
+                (number, t.src, t.dst, t.lo)
+                for number, transfers in enumerate(schedule.rounds)
+                for t in transfers
+            }
+            found = {(n, r, *rest) for r in range(size) for n, *rest in schedule.lasting(r)}
+            assert found == sends, (name, size)
+
+
+def test_what_is_written_while_it_is_read_is_copied():
+    assert lasting("recursive-doubling", 2, 0) == frozenset()
+    # Rank 0 folds when it has heard of rank 1, which had its first by then; nobody has told it of
+    # rank 2, to whom it sends in the round in which it folds.
+    assert lasting("naive-shift", 3, 0) == {(0, 1, 0)}
+
+
+def test_of_a_mean_the_last_round_is_copied_because_all_is_divided_behind_it():
+    assert lasting("ring", 2, 0) == {(0, 1, 1), (1, 1, 0)}
+    assert lasting("ring", 2, 0, rewritten=True) == {(0, 1, 1)}
+
+
+def test_between_two_a_large_vector_is_not_copied_only_to_save_a_message():
+    model = CostModel(alpha=200e-6, beta=2e-9, gamma=5e-11, delta=5e-10)
+    assert model.choose(2, 4096) == "recursive-doubling"
+    assert model.choose(2, 1 << 20) != "recursive-doubling"
+    copies_for_nothing = CostModel(alpha=200e-6, beta=2e-9, gamma=5e-11, delta=0.0)
+    assert copies_for_nothing.choose(2, 1 << 20) == "recursive-doubling"

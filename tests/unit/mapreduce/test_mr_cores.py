@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mr_core_kit import Cores, campaign, two_copies_end_well
 
 from mapreduce import late
 from mapreduce.job import Job
 from mapreduce.late import Running
-from mapreduce.messages import Failure
+from mapreduce.master_core import MasterCore
+from mapreduce.messages import Beat, Failure, JobSpec, Orders, Source, Start
 from mapreduce.policy import judge
+from mapreduce.worker_core import FETCHES_MAX, Fetch, WorkerCore
 
 
 def finished(cores, id, maps=6, reduces=2):
@@ -407,3 +411,50 @@ def test_lost_workers_and_damaged_sources_are_not_the_tasks_fault():
 
 def test_a_program_that_cannot_run_is_not_tried_again():
     assert judge(job(), [Failure("job", "no map")]).fail == "no map"
+
+
+# -- time
+
+
+@settings(max_examples=300, deadline=None)
+@given(heard=st.floats(0, 1e9), death_s=st.floats(0.01, 100))
+def test_whoever_is_asked_when_to_be_called_has_done_it_then(heard, death_s):
+    """Else a clock that stands still until then, as the simulation's, stands still for ever."""
+    core = MasterCore(1, death_s=death_s)
+    core.receive(Beat("w1", "life1", 1), heard)
+    core.on_deadline(core.next_deadline())
+    assert core.next_deadline() is None  # the worker is gone: nothing is waited for any more
+
+
+def fetching(maps: int) -> tuple[WorkerCore, list[Fetch]]:
+    """A worker with a reduce of so many maps, and what it has asked for so far."""
+    core = WorkerCore("w1", "life1", 1, "/w1")
+    spec = JobSpec(Job("p", ["/in"], "/out", reduces=1), [], [])
+    sources = [Source(i + 1, i, f"a{i}", "w2", f"/w2/{i}", [[[0, 1, 1]]]) for i in range(maps)]
+    start = Start("r0", "j1", "reduce", 0, maps=maps)
+    core.receive(Orders("life1", start=[start], jobs={"j1": spec}, sources={"j1": sources}), 0.0)
+    return core, [output for output in core.take_outputs() if isinstance(output, Fetch)]
+
+
+def test_a_worker_that_has_no_room_for_a_fetch_that_is_due_waits_for_room():
+    """And not for a moment that is over: its loop would turn as fast as it can."""
+    core, asked = fetching(FETCHES_MAX + 1)
+    assert len(asked) == FETCHES_MAX
+    core.not_fetched("r0", asked[0].source, 0.0)  # the fifth takes its place
+    assert len(core.take_outputs()) == 1
+    due = core.next_deadline()
+    assert due is None or due > 100.0
+    core.on_deadline(100.0)
+    assert core.take_outputs() == []
+    due = core.next_deadline()
+    assert due is None or due > 100.0
+    core.not_fetched("r0", asked[1].source, 100.0)  # room
+    assert [output.source for output in core.take_outputs()] == [asked[0].source]
+
+
+def test_a_fetch_that_failed_is_tried_again_when_it_is_time():
+    core, [asked] = fetching(1)
+    core.not_fetched("r0", asked.source, 0.0)
+    assert core.take_outputs() == []
+    core.on_deadline(core.next_deadline())
+    assert [output.source for output in core.take_outputs()] == [asked.source]

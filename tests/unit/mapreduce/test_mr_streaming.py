@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import sys
 
 import pytest
 from mr_kit import counted, lines, parts, run, text
@@ -134,3 +136,67 @@ def test_properties_that_would_change_the_result_are_refused():
 def test_a_mapper_that_is_no_command(tmp_path, commands):
     with pytest.raises(BadJob, match=r"needs a mapper|is no command"):
         stream(tmp_path, b"a", **commands)
+
+
+# -- the folder of an attempt
+
+
+def test_files_are_in_the_folder_of_the_attempt_by_their_name_or_another(tmp_path):
+    (tmp_path / "a.txt").write_text("first\n")
+    (tmp_path / "b.txt").write_text("second\n")
+    mapper = script(tmp_path, "m.sh", 'cat > /dev/null; cat a.txt "other name.txt"; pwd')
+    files = [str(tmp_path / "a.txt"), f"{tmp_path}/b.txt#other name.txt", mapper]
+    here = os.getcwd()
+    stream(tmp_path, b"x\n", mapper="m.sh", files=files, reducer="NONE")
+    first, second, folder = parts(tmp_path / "out")[0].splitlines()
+    assert (first, second) == (b"first", b"second")
+    assert folder != here.encode()
+    assert os.getcwd() == here  # and who runs a job here is where he was
+
+
+def test_a_file_that_is_not_there_is_a_clear_error(tmp_path):
+    with pytest.raises(BadJob, match=r"the file .*nowhere\.sh does not exist"):
+        stream(tmp_path, b"x\n", files=[str(tmp_path / "nowhere.sh")])
+
+
+def test_two_files_of_one_name_are_a_clear_error(tmp_path):
+    (tmp_path / "deep").mkdir()
+    paths = [tmp_path / "a.txt", tmp_path / "deep" / "a.txt"]
+    for path in paths:
+        path.touch()
+    first, second = map(str, paths)
+    with pytest.raises(BadJob, match=r"two files are called a\.txt"):
+        stream(tmp_path, b"x\n", files=[first, second])
+    stream(tmp_path, b"x\n", files=[first, f"{second}#b.txt", first])
+
+
+def test_a_command_named_by_its_path_from_here_is_found_from_there(tmp_path, monkeypatch):
+    script(tmp_path, "m.sh", "sed s/x/y/")
+    monkeypatch.chdir(tmp_path)
+    stream(tmp_path, b"x\n", mapper="./m.sh", reducer="NONE")
+    assert parts(tmp_path / "out") == [b"y\n"]
+
+
+def test_what_a_job_changes_of_the_process_that_runs_it_is_put_back(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", ["", *sys.path])
+    before = (os.getcwd(), dict(os.environ), list(sys.path))
+    stream(tmp_path, b"x\n", environment={"MINE": "x"})
+    assert (os.getcwd(), dict(os.environ), list(sys.path)) == before
+
+
+# -- who is to blame
+
+
+def test_a_command_that_fails_far_behind_what_it_was_given_blames_no_group(tmp_path):
+    """It has read one line; how many it was given says what a pipe holds, and of no group."""
+    data = b"".join(b"%06d\n" % n for n in range(50_000))
+    reducer = script(tmp_path, "r.sh", "head -n 1 > /dev/null; sleep 0.2; exit 7")
+    with pytest.raises(JobFailed, match="status 7") as caught:
+        stream(tmp_path, data, reducer=reducer, reduces=1, on_error="skip")
+    assert {failure["record"] for failure in caught.value.failures} == {0}
+
+
+def test_the_failure_of_a_command_shows_its_last_words_and_nothing_of_ours(tmp_path):
+    with pytest.raises(JobFailed) as caught:
+        stream(tmp_path, b"x\n", mapper="bash -c 'exit 3'")
+    assert caught.value.failures[-1]["traceback"] == ""

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mr_kit import BY_RECORD, INDEX, SORT, WORDCOUNT, counted, lines, parts, run, text
 
-from mapreduce import fixed, map_task, splits
+from mapreduce import fixed, map_task, mrjob_program, splits
 from mapreduce.errors import BadJob, JobFailed, RecordTooLong
 from mapreduce.job import Job
 from mapreduce.keys import descending, from_descending, hash_partition
+from mapreduce.ring_urls import leads_to
 from mapreduce.splits import Split, chunks, plan
 
 
@@ -94,6 +96,40 @@ def test_missing_input_is_a_clear_error(tmp_path, monkeypatch, inputs, says):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadJob, match=says):
         run(job(tmp_path, inputs=inputs))
+
+
+def test_without_what_reads_it_a_page_of_the_web_is_a_clear_error(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "aiohttp", None)  # an import of it fails
+    monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "http", raising=False)
+    with pytest.raises(BadJob, match=r"cannot be reached.*pip install ringleader\[http\]"):
+        run(job(tmp_path, inputs=["http://127.0.0.1:9/page"]))
+
+
+NO_RAFT = """
+[cluster]
+name = "none"
+id = "7d0f035623e4e20c"
+[[node]]
+name = "m1"
+service = "mrmaster"
+host = "127.0.0.1"
+port = 9
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [
+        ("nosuch://x/out", "cannot be reached: Protocol not known: nosuch"),
+        ("ring://x/out", "cannot be made: a chunk store keeps its metadata in raft nodes"),
+        ("/proc/nowhere/out", "cannot be made: .*No such file"),
+    ],
+)
+def test_an_output_that_cannot_be_is_a_clear_error(tmp_path, output, says):
+    (tmp_path / "cluster.toml").write_text(NO_RAFT)
+    with leads_to(tmp_path / "cluster.toml"), pytest.raises(BadJob, match=says):
+        run(replace(job(tmp_path, b"a"), output=output))
 
 
 def test_an_output_that_is_there_is_not_mixed_with(tmp_path):
@@ -246,6 +282,15 @@ def test_grep_is_a_job_of_maps_alone(tmp_path):
     assert outcome.counters["grep"]["lines"] == 2
 
 
+@pytest.mark.parametrize(
+    ("args", "says"), [({}, "needs a pattern"), ({"pattern": "("}, "the pattern '\\('.*is none")]
+)
+def test_grep_for_no_pattern_fails_at_once_with_a_sentence(tmp_path, args, says):
+    with pytest.raises(JobFailed, match=says) as caught:
+        run(job(tmp_path, b"x\n", "mapreduce.examples.grep", args=args, reduces=0))
+    assert len(caught.value.failures) == 1
+
+
 def test_pagerank_of_a_ring_is_one_everywhere(tmp_path):
     data = b"a\tb\nb\tc\nc\ta\n"
     made = job(tmp_path, data, "mapreduce.examples.pagerank")
@@ -383,6 +428,12 @@ def test_the_hash_is_the_same_in_every_process():
         )
         found.add(done.stdout.strip())
     assert found == {str(hash_partition([b"a", b"b", b"c"], 7))}
+
+
+def test_an_mrjob_without_its_package_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(mrjob_program, "find_spec", lambda name: None)
+    with pytest.raises(BadJob, match=r"pip install ringleader\[mrjob\]"):
+        mrjob_program.describe(program(tmp_path, "import mrjob"), ())
 
 
 def test_a_bad_job_says_what_would_be_right(tmp_path):

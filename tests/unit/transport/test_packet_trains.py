@@ -109,3 +109,22 @@ def test_what_must_be_sent_again_comes_first_and_what_was_given_up_not_at_all():
     given_up = stream(bytes(100))
     given_up.reset(1)
     assert given_up.take_full(10, 9, 1 << 30) == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 9), st.sampled_from((0.0, 0.2)), st.booleans())
+def test_what_was_lent_is_copied_when_its_owner_wants_it_back(seed, loss, kept):
+    """Queued or under way, it may be sent again from there."""
+    pair = Pair(TransportConfig(), seed=seed, loss=loss, mtu=1472, delay=0.01)
+    stream = pair.client.connection.streams.open()
+    lent = bytearray(i * 31 % 251 for i in range(60_000))
+    wanted = bytes(lent)
+    pair.client.connection.write(stream, memoryview(lent), fin=True)
+    pair.run(0.015)
+    outgoing = pair.client.connection.outgoing
+    assert outgoing.recovery.in_flight, "all has arrived: this tests nothing"
+    if kept:
+        outgoing.keep(pair.client.connection.streams.sending(stream))
+    lent[:] = bytes(60_000)
+    pair.run(30.0, lambda: bool(pair.server.fins))
+    assert (pair.server.received[stream] == wanted) == kept

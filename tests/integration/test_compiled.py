@@ -1,0 +1,64 @@
+"""The compiled twins of `make fast` compute what the sources compute."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+WHERE = "import netstack.transport.connection as module; print(module.__file__)"
+
+EVERY_MODULE = """
+import importlib, pkgutil
+for name in ("security", "netstack", "raftd", "dht", "mapreduce", "ddp", "cluster"):
+    package = importlib.import_module(name)
+    for found in pkgutil.walk_packages(package.__path__, name + "."):
+        if not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
+"""
+
+A_RUN = """
+import hashlib
+from cluster.chaos.simulate import simulate
+for seed in (7, 8, 9):
+    run = simulate("register", seed, seconds=6.0)
+    told = run.events + run.history + str(run.verdict)
+    print(hashlib.sha256(told.encode()).hexdigest(), len(told))
+"""
+
+
+def python(program, *, pure):
+    environment = {**os.environ, "RING_PURE": str(int(pure))}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+    if not python(WHERE, pure=False).strip().endswith(".so"):
+        pytest.skip("nothing is compiled, or the sources have changed since: make fast")
+
+
+def test_ring_pure_runs_the_sources():
+    assert python(WHERE, pure=True).strip().endswith("connection.py")
+
+
+def test_every_module_finds_the_twins_it_stands_on():
+    python(EVERY_MODULE, pure=False)
+
+
+def test_a_cluster_in_virtual_time_tells_the_same_story_byte_for_byte():
+    """Three daemons, their transport, logs and clients under faults: every event, every answer."""
+    story = python(A_RUN, pure=True)
+    assert len(story.splitlines()) == 3
+    assert python(A_RUN, pure=False) == story
