@@ -5,6 +5,7 @@
         Send         ──> link
         Apply        ──> store ──> answers, watches
         ReadReady    ──> served when applied
+        Doubt        ──> is its process dead? ──> an election without the wait for a time-out
 
 All that arrives in one turn of the loop makes one batch: one append, one message a follower, and,
 since the writer takes whatever has gathered while it was busy, one sync. The loop never waits for
@@ -34,6 +35,7 @@ from raftd.lease import LeaseKeeper
 from raftd.log import COMMAND, SnapshotMeta
 from raftd.outputs import (
     Apply,
+    Doubt,
     Emit,
     Persist,
     ReadFailed,
@@ -78,6 +80,7 @@ class Replica:
         runtime: the world.
         settings: see RaftSettings.
         send: (to, encoded message, bulk) -> None; may drop.
+        is_dead: whether the machine of a sibling says that no process has its port.
     """
 
     def __init__(
@@ -85,10 +88,12 @@ class Replica:
         runtime: Runtime,
         settings: RaftSettings,
         send: Callable[[str, bytes, bool], None],
+        is_dead: Callable[[str], bool],
     ) -> None:
         self._runtime = runtime
         self._settings = settings
         self._send = send
+        self._is_dead = is_dead
         self._now = runtime.clock.now
         self.store = Store()
         self.leases = LeaseKeeper()
@@ -97,7 +102,8 @@ class Replica:
         runtime.disk.faults.power_cut = settings.power_cut or runtime.disk.faults.power_cut
         try:
             salt = int.from_bytes(runtime.entropy(4), "big")
-            self._wal, restored = Wal.open(runtime.disk, salt=salt)
+            clock = runtime.clock.true_now
+            self._wal, restored = Wal.open(runtime.disk, salt=salt, clock=clock)
         except (DamagedLog, OSError) as error:
             raise Fatal(f"the log of {runtime.node} cannot be used: {error}") from None
         if restored.snapshot is not None:
@@ -136,6 +142,7 @@ class Replica:
         self._timer_at = float("inf")
         self._encoded: tuple[m.Message | None, bytes] = (None, b"")
         self._progress_at = 0.0
+        self._append_told = (float("-inf"), 0, 0.0, 0)  # when, and of the log: syncs, time, bytes
         self._checkpoints = Checkpoints(self._checkpoint)
         self._loop = asyncio.get_running_loop()
         self.on_membership: Callable[[], None] | None = None
@@ -143,6 +150,15 @@ class Replica:
 
     def __repr__(self) -> str:
         return f"<Replica {self.core!r} {self.store!r}>"
+
+    def wal_metrics(self) -> dict[str, float]:
+        """What the log has cost so far."""
+        wal = self._wal
+        return {
+            "ring_wal_syncs_total": float(wal.syncs),
+            "ring_wal_sync_seconds_total": wal.sync_s,
+            "ring_wal_bytes_total": float(wal.bytes_written),
+        }
 
     @property
     def is_leader(self) -> bool:
@@ -310,6 +326,11 @@ class Replica:
         # What may be large has a lane of its own: on a slow link a heartbeat must not wait for it.
         self._send(output.to, encoded, type(message) in _MAY_BE_LARGE)
 
+    def _doubt(self, output: Doubt) -> None:
+        if self._is_dead(output.leader):
+            self.core.leader_gone(output.leader, self._now())
+            self.touch()
+
     # -- the disk
 
     def _write(self) -> None:
@@ -340,7 +361,26 @@ class Replica:
             core.persisted(persist.sequence, now)
             for send in persist.then:
                 self._send_out(send)
+        if now - self._append_told[0] >= PROGRESS_EVENT_S:
+            self._tell_of_appends(batch, now)
         self._pump()
+
+    def _tell_of_appends(self, batch: list[Persist], now: float) -> None:
+        """What the disk has, and what that took since it was last told."""
+        last = next((p.entries[-1].index for p in reversed(batch) if p.entries), None)
+        if last is None:
+            return
+        _, syncs, sync_s, nbytes = self._append_told
+        wal = self._wal
+        self._append_told = (now, wal.syncs, wal.sync_s, wal.bytes_written)
+        self._runtime.events.emit(
+            "log.append",
+            term=self.core.term,
+            index=last,
+            syncs=wal.syncs - syncs,
+            sync_ms=round((wal.sync_s - sync_s) * 1000, 3),
+            bytes=wal.bytes_written - nbytes,
+        )
 
     def _disk_is_full(self, batch: list[Persist]) -> None:
         if not self.disk_full:
@@ -421,7 +461,8 @@ class Replica:
         """When the log has grown as long as the state it makes: its upkeep is a constant factor."""
         index = self.store.applied_index
         due = index >= self._snapshot_due or self._log_bytes >= LOG_BYTES_MAX
-        if self._snapshotting or not due or self._log_bytes < self._state_bytes:
+        state_bytes = min(self._state_bytes, self.store.space.total)  # it may have shrunk since
+        if self._snapshotting or not due or self._log_bytes < state_bytes:
             return
         term = self.core.log.term_at(index)
         if term is None:
@@ -528,5 +569,6 @@ _CARRY_OUT: Final[dict[type, Callable[[Replica, Any], None]]] = {
     Restore: Replica._restore,
     ReadReady: Replica._read_ready,
     ReadFailed: Replica._read_failed,
+    Doubt: Replica._doubt,
     Emit: Replica._event,
 }

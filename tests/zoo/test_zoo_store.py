@@ -92,10 +92,11 @@ class ForgetsToMoveAKeyToItsNewLease(Store):
 
 
 class EndIsInTheRange(Store):
-    def _keys_in(self, key, range_end):
-        if not range_end or range_end == c.EVERYTHING:
-            return super()._keys_in(key, range_end)
-        return list(self._keys.irange(key, range_end))
+    def _pairs_in(self, key, range_end, revision):
+        yield from super()._pairs_in(key, range_end, revision)
+        last = self.get(range_end) if range_end not in (b"", c.EVERYTHING) else None
+        if last is not None and key < range_end:
+            yield last
 
 
 class SkipsARevision(WatchHub):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from storage_kit import (
     CALLS_MAX,
+    SEGMENT,
     Contents,
     Machine,
     contents,
@@ -25,6 +26,8 @@ from storage_kit import (
     state_at,
 )
 
+from netstack.runtime.disk import Disk
+from netstack.runtime.memory_disk import MemoryStorage
 from raftd import wal as wal_module
 from raftd.log import Entry, HardState
 from raftd.outputs import Persist
@@ -547,3 +550,21 @@ def test_a_batch_is_one_sync():
     machine.append(*[persist(entries(i, i)) for i in range(8, 28)])
     assert machine.wal.syncs == syncs + 1
     assert isinstance(machine.wal, Wal)
+
+
+def test_all_syncs_are_timed_those_of_new_segments_too():
+    now = [0.0]
+
+    def pause(seconds: float) -> None:
+        now[0] += seconds
+
+    disk = Disk(MemoryStorage(), pause)
+    disk.faults.apply({"slow_s": 0.25})
+    wal, _ = Wal.open(disk, SEGMENT, clock=lambda: now[0])
+    for index in range(1, 41):
+        wal.append([persist(entries(index, index))])
+    segments = len([name for name in disk.list("wal") if name.endswith(".seg")])
+    assert segments > 1
+    assert wal.syncs == 40 + segments
+    assert wal.sync_s == pytest.approx(wal.syncs * 0.25)
+    assert wal.sync_s == pytest.approx(now[0])
