@@ -47,6 +47,9 @@ from security.identity import Identity
 
 SERVICE = "raft"
 
+# A sibling whose host was away is asked so often whether it is back: about two election time-outs.
+PROBE_MAX_S = 0.5
+
 # Expired leases are looked for this often while this node leads.
 LEASE_TICK_S = 0.1
 
@@ -75,7 +78,7 @@ class RaftService:
         self._runtime = runtime
         settings = RaftSettings.of(config)
         me = config.node(runtime.node)
-        transport = TransportConfig(suite=config.suite)
+        transport = TransportConfig(suite=config.suite, probe_max_s=PROBE_MAX_S)
         self.node = RpcNode(runtime, identity, service=SERVICE, config=transport)
         self.replica = Replica(runtime, settings, self._send, self._is_dead)
         self.replica.on_membership = self._members_changed
