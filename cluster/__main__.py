@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from cluster.cli import (
     chaos,
+    crashpoints,
     lifecycle,
     logs,
     metrics,
@@ -76,7 +77,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     nodes.pause,
     nodes.resume,
     nodes.slow,
-    nodes.crashpoint,
+    crashpoints.crashpoint,
     nodes.restart,
     repair.repair,
     chaos.chaos,

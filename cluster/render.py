@@ -21,6 +21,7 @@ STYLES = {
     "paused": "yellow",
     "no leader": "yellow",
     "silent": "yellow",
+    "lost entries": "bold red",
     "killed": "red",
     "fatal": "bold red",
     "down": "red",

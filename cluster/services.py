@@ -5,6 +5,7 @@ nodes are named, which module runs one, what a table of them shows, and what els
 it. The rest a daemon says itself, in its `status`:
 
     trouble   why it is not well, in a few words; empty or absent if it is
+    why       the same in a sentence, with the command that helps, where there is one
     role      what selectors such as `leader` ask about
 """
 

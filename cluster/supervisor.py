@@ -86,6 +86,7 @@ class Daemon:
         self.timer: asyncio.TimerHandle | None = None
         self.faults = _no_faults()  # what the next life begins with
         self.told = True  # the present one knows of them
+        self.missed: list[dict[str, Any]] = []  # of its crash points, while it stood still
         self.silence: SilentPort | None = None
         self.strobe: Strobe | None = None
 
@@ -105,6 +106,20 @@ class Daemon:
 def _no_faults() -> Faults:
     links, points = LinkTable(random.Random()), Failpoints(lambda: None, lambda seconds: None)
     return Faults(links, DiskFaults(), Clock(time.monotonic, time.time), points)
+
+
+def _check_reachable(daemon: Daemon, change: dict[str, Any]) -> None:
+    """Raises ValueError if it is to die at a line of its code, and runs none."""
+    points = change.get("points", {})
+    if daemon.process is None and isinstance(points, dict) and any(points.values()):
+        name, state = daemon.state.name, daemon.state.state
+        raise ValueError(f"{name} is {state}: without a process it comes to no line of its code")
+
+
+def _of_points(change: dict[str, Any]) -> dict[str, Any]:
+    """The part of a change that is the process's own, and not its machine's."""
+    healed = [part for part in change.get("heal", []) if part == "points"]
+    return {"points": change.get("points", {}), "heal": healed}
 
 
 class Supervisor:
@@ -206,6 +221,7 @@ class Supervisor:
             try:
                 row["says"] = await self._admin(daemon).status(STATUS_S)
                 row["health"] = row["says"].get("trouble") or "ok"
+                row["reason"] = row["says"].get("why") or state.reason
             except RpcError as error:
                 row["health"] = "silent"
                 row["reason"] = str(error)
@@ -228,9 +244,11 @@ class Supervisor:
         async def apply(name: str, change: dict[str, Any]) -> tuple[str, Any]:
             daemon = self._daemon(name)
             try:
+                _check_reachable(daemon, change)
                 daemon.faults.apply(change)
                 if daemon.process is None or daemon.state.state == PAUSED:
                     daemon.told = False
+                    daemon.missed.append(_of_points(change))
                     return name, daemon.faults.describe()
                 return name, await self._admin(daemon).faults(change)
             except (RpcError, ValueError) as error:
@@ -242,9 +260,11 @@ class Supervisor:
     async def _catch_up(self, daemon: Daemon) -> None:
         """Tell it what has gone wrong with its machine while it stood still."""
         daemon.told = True
+        missed, daemon.missed = daemon.missed, []
         change = {"heal": ["links", "disk", "clock"], **daemon.faults.lasting()}
         with contextlib.suppress(RpcError):
-            await self._admin(daemon).faults(change)
+            for of_points in (*missed, change):
+                await self._admin(daemon).faults(of_points)
 
     async def _metrics(self, request: dict[str, Any]) -> dict[str, Any]:
         names = request.get("nodes") or list(self._daemons)
@@ -394,7 +414,7 @@ class Supervisor:
         faults = {"RING_FAULTS": json.dumps(daemon.faults.lasting())}
         process = Process.spawn(command, self._home / "nodes" / name / "output.log", faults)
         daemon.process = process
-        daemon.told = True
+        daemon.told, daemon.missed = True, []
         daemon.gone.clear()
         daemon.state.starting(process.pid, self._loop.time())
         self._remember_pids()

@@ -75,8 +75,11 @@ def unpack_command(data: bytes) -> list[Any]:
     return fields
 
 
-def check_command(data: Any) -> None:
-    """Refuse what must not enter the log; raises BadCommand."""
+def check_command(data: Any) -> tuple[tuple[bytes, int], bool]:
+    """Refuse what must not enter the log; raises BadCommand.
+
+    Returns whose request it is, (session, sequence), and whether it is asked again.
+    """
     if type(data) is not bytes:
         raise BadCommand("a command is bytes")
     if len(data) > COMMAND_BYTES_MAX:
@@ -93,6 +96,7 @@ def check_command(data: Any) -> None:
     if type(retry) is not bool:
         raise BadCommand(f"retry: expected bool, got {retry!r}")
     check_op(op)
+    return (session, sequence), retry
 
 
 def check_op(op: Any) -> None:

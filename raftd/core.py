@@ -5,9 +5,9 @@
         └────────(a leader, or a higher term, is heard of; or a majority is lost)──────┘
 
 Here: terms, votes, elections, and a follower's part in replication. What a leader does is in
-leader.py, a snapshot on its way in is in snapshots.py, the log in log.py. Section numbers are the
-paper's ("In Search of an Understandable Consensus Algorithm", extended version); "dissertation"
-is Ongaro's.
+leader.py, a snapshot on its way in is in snapshots.py, the log in log.py, what waits for the disk
+in unsaved.py. Section numbers are the paper's ("In Search of an Understandable Consensus
+Algorithm", extended version); "dissertation" is Ongaro's.
 
 The contract with the shell:
     1. call take_outputs() after any other call, and carry the outputs out in order;
@@ -28,17 +28,31 @@ from typing import TYPE_CHECKING, Any
 from raftd import messages as m
 from raftd.errors import InvariantViolated, NotLeader
 from raftd.leader import Leader
-from raftd.log import CONFIG, Entry, HardState, RaftLog, Restored, SnapshotMeta
+from raftd.log import CONFIG, Entry, RaftLog, Restored, SnapshotMeta
 from raftd.membership import Membership
 from raftd.options import RaftOptions
-from raftd.outputs import Apply, Emit, Output, Persist, ReadFailed, ReadReady, Restore, Send
+from raftd.outputs import (
+    Apply,
+    Doubt,
+    Emit,
+    Output,
+    Persist,
+    ReadFailed,
+    ReadReady,
+    Restore,
+    Send,
+)
 from raftd.quorum import vote_is_lost
 from raftd.snapshots import IncomingSnapshot
+from raftd.unsaved import Unsaved
 
 if TYPE_CHECKING:
     import random
 
 FOLLOWER, PRECANDIDATE, CANDIDATE, LEADER = "follower", "precandidate", "candidate", "leader"
+
+# A leader that is silent for so many heartbeats is doubted, and again after each one more.
+DOUBT_HEARTBEATS = 1.5
 
 # What an InvariantViolated tells of how it came about.
 STORY_LINES = 40
@@ -93,33 +107,23 @@ class Raft:
         known = self.term == restored.hard_state.term
         self.vote = restored.hard_state.vote if known else None
         self.commit = max(base, min(restored.hard_state.commit, self.log.last_index))
+        self.acknowledged = 0  # the highest index that its leader counts on here and says so
         self._handed = base  # last index handed to the state machine
         self._outputs: list[Output] = []
-        self._promises: list[Send] = []
-        self._unsaved: list[Entry] = []
-        self._truncate_from: int | None = None
-        self._unsaved_snapshot: tuple[SnapshotMeta, bytes] | None = None
-        self._saved_vote = (self.term, self.vote)
-        self._sequence = 0
-        self._durable = 0
-        # Persists at the disk: sequence, term, vote, last index.
-        self._under_way: deque[tuple[int, int, str | None, int]] = deque()
+        self._unsaved = Unsaved(self.term, self.vote)
         self._heard_leader_at = float("-inf")
         # Whoever was promised a lease before this restart may still rely on it (§6.4.1).
         lease_s = options.election_timeout_s[0] if options.lease_reads else 0.0
         self._no_vote_until = now + lease_s
         self._election_at = 0.0
+        self._doubt_at = float("inf")
         self._story: deque[str] = deque(maxlen=STORY_LINES)
         self._reset_election_timer()
 
     def __repr__(self) -> str:
         lag = ""
         if self.leading is not None:
-            behind = {
-                peer: self.log.last_index - progress.match_index
-                for peer, progress in sorted(self.leading.progress.items())
-            }
-            lag = " lag={" + ",".join(f"{peer}:{n}" for peer, n in behind.items()) + "}"
+            lag = f" lag={{{','.join(f'{p}:{n}' for p, n in sorted(self.leading.lag.items()))}}}"
         return (
             f"<Raft {self.name} {self.role.upper()} term={self.term} "
             f"commit={self.commit}/{self.log.last_index}{lag}>"
@@ -136,6 +140,13 @@ class Raft:
     def membership_index(self) -> int:
         """Where that configuration stands in the log."""
         return self._memberships[-1][0]
+
+    @property
+    def trouble(self) -> str:
+        """What an operator should see to; empty if nothing."""
+        if self.leader_name is None:
+            return "no leader"
+        return self._incoming.trouble or (self.leading.trouble if self.leading else "")
 
     # -- the client's side
 
@@ -174,7 +185,9 @@ class Raft:
 
     def next_deadline(self) -> float:
         """When on_deadline should be called."""
-        return self.leading.next_deadline() if self.leading is not None else self._election_at
+        if self.leading is not None:
+            return self.leading.next_deadline()
+        return min(self._election_at, self._doubt_at)
 
     def on_deadline(self, now: float) -> None:
         """Whatever is due by `now`."""
@@ -185,18 +198,35 @@ class Raft:
             self._reset_election_timer()
             if self.membership.is_voter(self.name) and self.writable:
                 self.campaign(pre=self.options.pre_vote)
+        elif now >= self._doubt_at and self.leader_name is not None:
+            self._doubt_at = now + self.options.heartbeat_s
+            self.output(Doubt(self.leader_name))
+
+    def leader_gone(self, leader: str, now: float) -> None:
+        """The machine of `leader` says that its process is dead: there is nobody to wait for.
+
+        That may be false, or of the past by now. Then the others still hear it, and PreVote keeps
+        this node from disturbing anybody; but a lease is never broken over it.
+        """
+        self.now = now
+        if self.role != FOLLOWER or leader != self.leader_name or self.options.lease_reads:
+            return
+        self.emit("raft.leader_gone", leader=leader)
+        self.become_follower(self.term, None)
+        # One after another, lest votes be split: a vote takes less than half a heartbeat.
+        order = sorted({*self.membership.voters, self.name} - {leader})
+        place = order.index(self.name) + 0.5 + self.rng.random() / 2
+        self._election_at = min(self._election_at, now + place * self.options.heartbeat_s / 2)
 
     def persisted(self, sequence: int, now: float) -> None:
         """Persist `sequence`, and all before it, is durable."""
         self.now = now
-        self._durable = max(self._durable, sequence)
-        while self._under_way and self._under_way[0][0] <= sequence:
-            _, term, vote, last_index = self._under_way.popleft()
-            if term != self.term:
+        for saved in self._unsaved.durable(sequence):
+            if saved.term != self.term:
                 continue
             if self.leading is not None:
-                self.leading.own_log_is_durable(last_index)
-            elif self.role == CANDIDATE and vote == self.name and self.name not in self.votes:
+                self.leading.own_log_is_durable(saved.last_index)
+            elif self.role == CANDIDATE and saved.vote == self.name and self.name not in self.votes:
                 self.votes[self.name] = True  # durable: it cannot be forgotten any more
                 self._count_votes()
 
@@ -237,32 +267,9 @@ class Raft:
         return out
 
     def _take_persist(self) -> Persist | None:
-        promises, self._promises = self._promises, []
-        vote = (self.term, self.vote)
-        changed = (
-            self._unsaved
-            or vote != self._saved_vote
-            or self._truncate_from is not None
-            or self._unsaved_snapshot is not None
-        )
-        if not changed and (not promises or self._durable == self._sequence):
-            self._outputs += promises
-            return None
-        self._sequence += 1
-        hard_state = HardState(self.term, self.vote, self.commit) if changed else None
-        persist = Persist(
-            self._sequence,
-            self._unsaved_snapshot,
-            self._truncate_from,
-            self._unsaved,
-            hard_state,
-            tuple(promises),
-        )
-        self._under_way.append((self._sequence, self.term, self.vote, self.log.last_index))
-        self._saved_vote = vote
-        self._unsaved = []
-        self._truncate_from = None
-        self._unsaved_snapshot = None
+        last_index = self.log.last_index
+        persist, at_once = self._unsaved.take(self.term, self.vote, self.commit, last_index)
+        self._outputs += at_once
         return persist
 
     # -- used by the leader's and the snapshot's part
@@ -273,7 +280,7 @@ class Raft:
 
     def promise(self, to: str, message: m.Message) -> None:
         """A message that may leave when everything up to now is durable."""
-        self._promises.append(Send(to, message))
+        self._unsaved.promise(Send(to, message))
 
     def output(self, output: Output) -> None:
         """Any other output."""
@@ -287,7 +294,7 @@ class Raft:
     def append(self, entries: Sequence[Entry]) -> None:
         """Add entries behind the last of the log."""
         self.log.append(entries)
-        self._unsaved.extend(entries)
+        self._unsaved.append(entries)
         self._note_memberships(entries)
 
     def advance_commit(self, index: int) -> None:
@@ -306,8 +313,10 @@ class Raft:
             self.leading = None
         self.role = FOLLOWER
         self.leader_name = leader
+        self._doubt_at = float("inf")  # until it is heard
         self.votes = {}
         if was != FOLLOWER or old_leader != leader:
+            self._incoming.refused = 0
             self.emit("raft.role", role=FOLLOWER, term=self.term, leader=leader)
         if was != FOLLOWER:
             self._reset_election_timer()
@@ -333,16 +342,14 @@ class Raft:
             self.role = CANDIDATE
             self.term = term = self.term + 1
             self.vote = self.name
-        self.leader_name = None
+        self.leader_name, self._doubt_at = None, float("inf")
         self.votes = {self.name: True} if pre else {}  # a real vote counts when it is durable
         self._reset_election_timer()
         self.emit("raft.role", role=self.role, term=term)
         request = m.VoteRequest(term, self.log.last_index, self.log.last_term, pre, forced)
+        ask = self.send if pre else self.promise  # our own vote must not be forgotten
         for peer in sorted({*self.membership.voters, *self.membership.outgoing} - {self.name}):
-            if pre:
-                self.send(peer, request)
-            else:
-                self.promise(peer, request)  # our own vote must not be forgotten
+            ask(peer, request)
         self._count_votes()
 
     def _count_votes(self) -> None:
@@ -389,12 +396,11 @@ class Raft:
             self.send(source, m.VoteReply(term, granted, True))
             return
         free = self.vote == source or (self.vote is None and self.leader_name is None)
-        if free and up_to_date:
+        granted = free and up_to_date
+        if granted:
             self.vote = source
             self._reset_election_timer()
-            self.promise(source, m.VoteReply(self.term, True, False))
-        else:
-            self.promise(source, m.VoteReply(self.term, False, False))
+        self.promise(source, m.VoteReply(self.term, granted, False))
 
     def _on_vote_reply(self, source: str, reply: m.VoteReply) -> None:
         wanted = PRECANDIDATE if reply.pre else CANDIDATE
@@ -445,6 +451,7 @@ class Raft:
         if self.role != FOLLOWER or self.leader_name != source:
             self.become_follower(self.term, source)
         self._heard_leader_at = self.now
+        self._doubt_at = self.now + DOUBT_HEARTBEATS * self.options.heartbeat_s
         self._reset_election_timer()
 
     # -- a follower's part in replication (§5.3)
@@ -483,13 +490,7 @@ class Raft:
             raise self.violation(f"entry {index} is committed and would be overwritten")
         self.emit("log.truncate", index=index, last=self.log.last_index)
         self.log.truncate_from(index)
-        unsaved = self._unsaved
-        if unsaved and unsaved[0].index < index:
-            del unsaved[index - unsaved[0].index :]  # the disk has not seen what goes
-        else:
-            unsaved.clear()
-            kept = self._truncate_from
-            self._truncate_from = index if kept is None else min(kept, index)
+        self._unsaved.truncate(index)
         while self._memberships[-1][0] >= index:
             self._memberships.pop()
 
@@ -500,7 +501,12 @@ class Raft:
         self.promise(source, m.AppendReply(self.term, False, message.prev_index, hint, hint_term))
 
     def _on_heartbeat(self, source: str, message: m.Heartbeat) -> None:
-        self.advance_commit(min(message.commit, self.log.last_index))
+        last = self.log.last_index
+        if message.commit > max(last, self.acknowledged):
+            # A leader tells nobody of more than he has acknowledged: the disk has broken its word.
+            self.emit("raft.lost", acknowledged=message.commit, last=last)
+        self.acknowledged = max(message.commit, self.acknowledged)
+        self.advance_commit(min(message.commit, last))
         self.send(source, m.HeartbeatReply(self.term, message.context))
 
     def _on_install_snapshot(self, source: str, message: m.InstallSnapshot) -> None:
@@ -512,6 +518,12 @@ class Raft:
             self.advance_commit(message.index)
             self.promise(source, m.AppendReply(self.term, True, message.index, 0, 0))
             return
+        if message.total > self.options.snapshot_bytes_max:
+            # An answer would have the leader begin again, for ever; our operator is told instead.
+            if self._incoming.refuse(message):
+                why = f"it has over {self.options.snapshot_bytes_max} bytes; delete keys"
+                self.emit("snapshot.refused", index=message.index, bytes=message.total, cause=why)
+            return
         data = self._incoming.receive(message)
         if data is None:
             offset = self._incoming.offset
@@ -519,10 +531,10 @@ class Raft:
             return
         membership = Membership.unpack(message.membership)
         meta = SnapshotMeta(message.index, message.last_term, membership)
-        self.snapshot = self._unsaved_snapshot = (meta, data)
+        self.snapshot = (meta, data)
+        self._unsaved.replace(self.snapshot)
         self.log = RaftLog((), meta.index, meta.term)
         self._memberships = [(meta.index, membership)]
-        self._unsaved, self._truncate_from = [], None
         self.commit = self._handed = meta.index
         self.output(Restore(meta, data))
         self.emit("snapshot.installed", index=meta.index, bytes=len(data))
@@ -540,10 +552,8 @@ class Raft:
             self.send(source, m.ReadIndexReply(self.term, message.token, 0))
 
     def _on_read_index_reply(self, source: str, message: m.ReadIndexReply) -> None:
-        if message.index:
-            self.output(ReadReady(message.token, message.index))
-        else:
-            self.output(ReadFailed(message.token))
+        token, index = message.token, message.index
+        self.output(ReadReady(token, index) if index else ReadFailed(token))
 
     def _on_leaders_mail(self, source: str, message: m.Message) -> None:
         """AppendReply, HeartbeatReply, SnapshotReply: only a leader has use for them."""

@@ -34,6 +34,9 @@ SNAPSHOT_CHUNKS_AHEAD = 4
 # (§6.4.1).
 LEASE_SHARE = 0.8
 
+# The time until something unanswered is sent again doubles so many times: to 10 s, by default.
+REPEATS_MAX = 7
+
 # Rounds of heartbeats whose time is remembered; older ones confirm no lease any more.
 ROUNDS_MAX = 4096
 
@@ -52,6 +55,7 @@ class Leader:
         self.transfer_to: str | None = None
         self._handed_over = False  # somebody may have been told to take over, at any time
         self._snapshots: dict[str, tuple[SnapshotMeta, bytes]] = {}  # under way, by follower
+        self.stranded: dict[str, int] = {}  # who needs a snapshot too large to be sent: its index
         self._transfer_until = 0.0
         self._durable_index = 0  # of this term's entries, which alone commit anything
         self._heartbeat_at = raft.now
@@ -66,6 +70,19 @@ class Leader:
         self._reads: list[tuple[int, int, str | None, int]] = []  # context, token, from, index
         self._early_reads: list[tuple[int, str | None]] = []  # nothing of this term committed yet
         self.membership_changed()
+
+    @property
+    def lag(self) -> dict[str, int]:
+        """Of each sibling, how many entries it is not known to have."""
+        last = self._raft.log.last_index
+        return {peer: last - progress.match_index for peer, progress in self.progress.items()}
+
+    @property
+    def trouble(self) -> str:
+        """What an operator should see to."""
+        names = ", ".join(self.stranded)
+        why = "is stranded: it needs a snapshot that is too large; delete keys"
+        return f"{names} {why}" if names else ""
 
     def begin(self) -> None:
         """Assert office: an empty entry of this term, without which nothing older commits (§8)."""
@@ -115,6 +132,8 @@ class Leader:
         if previous_term is None or previous < raft.log.snapshot_index:
             self._start_snapshot(name, progress)
             return False
+        if self.stranded:
+            self.stranded.pop(name, None)
         entries = cut.get(previous)
         if entries is None:
             entries = cut[previous] = self._slice(previous + 1)
@@ -205,8 +224,10 @@ class Leader:
         if reply.context == self._whole_round:
             self._answered[source] = None
         stalled_s = raft.now - progress.advanced_at
-        if stalled_s > 2 * raft.options.heartbeat_s:
-            # It answers heartbeats and not what we sent: that was lost.
+        if stalled_s > 2 * raft.options.heartbeat_s * 2 ** min(progress.repeats, REPEATS_MAX):
+            # It answers heartbeats and not what we sent: that was lost. Or it takes long, on a slow
+            # link: then each copy takes as long, and they must not become many.
+            progress.repeats += 1
             if progress.state == REPLICATE and progress.inflight:
                 progress.back_to_probe()
             elif progress.state == PROBE:
@@ -221,10 +242,25 @@ class Leader:
     def _start_snapshot(self, name: str, progress: Progress) -> None:
         raft = self._raft
         assert raft.snapshot is not None, "entries are gone and no snapshot has them"
-        meta, data = self._snapshots[name] = raft.snapshot
+        meta, data = raft.snapshot
+        if len(data) > raft.options.snapshot_bytes_max:
+            self._strand(name, progress, meta, len(data))
+            return
+        self.stranded.pop(name, None)
+        self._snapshots[name] = raft.snapshot
         progress.start_snapshot(meta.index, raft.now)
         raft.emit("snapshot.sent", to=name, index=meta.index, bytes=len(data))
         self._send_chunks(name, progress)
+
+    def _strand(self, name: str, progress: Progress, meta: SnapshotMeta, nbytes: int) -> None:
+        """What it needs cannot be sent. Looked at again when it answers, and told once."""
+        raft = self._raft
+        progress.back_to_probe()
+        progress.sent(progress.match_index, raft.now)
+        if self.stranded.get(name) != meta.index:
+            self.stranded[name] = meta.index
+            why = f"over {raft.options.snapshot_bytes_max} bytes; delete keys, the next is smaller"
+            raft.emit("snapshot.too_large", to=name, index=meta.index, bytes=nbytes, cause=why)
 
     def _send_chunks(self, name: str, progress: Progress) -> None:
         """The next chunks of the snapshot that was begun, though there be a newer one by now."""
@@ -387,6 +423,7 @@ class Leader:
         for name in sorted(set(self.progress) - members):
             del self.progress[name]
             self._snapshots.pop(name, None)
+            self.stranded.pop(name, None)
         self._front = list(self.progress)
 
     def change_membership(self, wanted: Membership) -> int:

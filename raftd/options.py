@@ -35,6 +35,9 @@ class RaftOptions:
         that has lost its majority must not fill its leader's memory.
     snapshot_chunk_bytes
         Piece of a snapshot in one message.
+    snapshot_bytes_max
+        A larger one is neither sent nor taken, and both sides say so: it is put together in
+        memory. What the store holds at the most (space.py) fits it.
     keep_entries, keep_bytes
         What is kept behind a snapshot at the most, for followers that are only a little behind.
     caught_up_entries
@@ -51,6 +54,7 @@ class RaftOptions:
     max_inflight: int = 64
     max_uncommitted_bytes: int = 64 * 1024 * 1024
     snapshot_chunk_bytes: int = 256 * 1024
+    snapshot_bytes_max: int = 1024 * 1024 * 1024
     keep_entries: int = 2048
     keep_bytes: int = 16 * 1024 * 1024
     caught_up_entries: int = 64

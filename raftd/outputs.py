@@ -4,6 +4,7 @@
     Send        may leave at once
     Apply       committed: hand to the state machine, in order
     Restore     replace the state machine by this snapshot
+    Doubt       the leader is late: find out if its process is dead; Raft.leader_gone if it is
 
 The shell calls `Raft.persisted(sequence)` when a Persist is durable. Persists are numbered and
 made durable in order; several may be under way.
@@ -61,6 +62,12 @@ class ReadFailed(NamedTuple):
     token: int
 
 
+class Doubt(NamedTuple):
+    """Nothing was heard of the leader for some heartbeats."""
+
+    leader: str
+
+
 class Emit(NamedTuple):
     """Something worth an event."""
 
@@ -68,4 +75,4 @@ class Emit(NamedTuple):
     fields: dict[str, Any]
 
 
-Output = Send | Persist | Apply | Restore | ReadReady | ReadFailed | Emit
+Output = Send | Persist | Apply | Restore | ReadReady | ReadFailed | Doubt | Emit

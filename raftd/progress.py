@@ -24,6 +24,7 @@ class Progress:
     inflight: deque[int] = field(default_factory=deque)  # last index of each message under way
     advanced_at: float = 0.0  # when match last grew or something was first sent
     heard_at: float = float("-inf")  # when it last answered anything
+    repeats: int = 0  # how often something was sent again since it last answered anything new
     read_context: int = 0  # highest heartbeat context it has answered
     snapshot_index: int = 0
     snapshot_offset: int = 0  # acknowledged
@@ -57,6 +58,7 @@ class Progress:
             inflight.popleft()
         news = index > self.match_index
         if news:
+            self.repeats = 0
             self.match_index = index
             self.advanced_at = now
         self.next_index = max(self.next_index, index + 1)
@@ -69,6 +71,7 @@ class Progress:
 
     def refused(self, prev_index: int, next_index: int) -> bool:
         """The follower's log does not agree at `prev_index`; False for a refusal of long ago."""
+        self.repeats = 0
         if self.state == REPLICATE:
             if prev_index <= self.match_index:
                 return False

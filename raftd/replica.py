@@ -5,6 +5,7 @@
         Send         ──> link
         Apply        ──> store ──> answers, watches
         ReadReady    ──> served when applied
+        Doubt        ──> is its process dead? ──> an election without the wait for a time-out
 
 All that arrives in one turn of the loop makes one batch: one append, one message a follower, and,
 since the writer takes whatever has gathered while it was busy, one sync. The loop never waits for
@@ -19,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from netstack.rpc import frames
@@ -33,6 +35,7 @@ from raftd.lease import LeaseKeeper
 from raftd.log import COMMAND, SnapshotMeta
 from raftd.outputs import (
     Apply,
+    Doubt,
     Emit,
     Persist,
     ReadFailed,
@@ -40,6 +43,7 @@ from raftd.outputs import (
     Restore,
     Send,
 )
+from raftd.sessions import UNKNOWN
 from raftd.snapshot_store import save
 from raftd.store import Store
 from raftd.wal import DamagedLog, Wal
@@ -54,7 +58,10 @@ DISK_RETRY_S: Final = 0.2
 # Time between two events that tell of the log's progress: a picture, not a copy of it.
 PROGRESS_EVENT_S: Final = 0.1
 
+_MAY_BE_LARGE: Final = (m.AppendEntries, m.InstallSnapshot)
+
 Answered = Callable[[list[Any] | None, Exception | None], None]
+Request = tuple[bytes, int]  # session, sequence
 """(answer, None), or (None, why): NotLeader and Overloaded are definite, LeadershipLost is not."""
 
 
@@ -73,6 +80,7 @@ class Replica:
         runtime: the world.
         settings: see RaftSettings.
         send: (to, encoded message, bulk) -> None; may drop.
+        is_dead: whether the machine of a sibling says that no process has its port.
     """
 
     def __init__(
@@ -80,10 +88,12 @@ class Replica:
         runtime: Runtime,
         settings: RaftSettings,
         send: Callable[[str, bytes, bool], None],
+        is_dead: Callable[[str], bool],
     ) -> None:
         self._runtime = runtime
         self._settings = settings
         self._send = send
+        self._is_dead = is_dead
         self._now = runtime.clock.now
         self.store = Store()
         self.leases = LeaseKeeper()
@@ -92,7 +102,8 @@ class Replica:
         runtime.disk.faults.power_cut = settings.power_cut or runtime.disk.faults.power_cut
         try:
             salt = int.from_bytes(runtime.entropy(4), "big")
-            self._wal, restored = Wal.open(runtime.disk, salt=salt)
+            clock = runtime.clock.true_now
+            self._wal, restored = Wal.open(runtime.disk, salt=salt, clock=clock)
         except (DamagedLog, OSError) as error:
             raise Fatal(f"the log of {runtime.node} cannot be used: {error}") from None
         if restored.snapshot is not None:
@@ -118,6 +129,7 @@ class Replica:
         self._writing = False
         self._proposals: list[tuple[bytes, Answered]] = []
         self._waiters: dict[int, tuple[int, Answered]] = {}
+        self._asked: dict[Request, list[Answered]] = {}  # who waits for what was proposed
         self._new_reads: list[Callable[[Exception | None], None]] = []
         self._reads: dict[int, list[Callable[[Exception | None], None]]] = {}
         self._confirmed: list[tuple[int, list[Callable[[Exception | None], None]]]] = []
@@ -130,6 +142,7 @@ class Replica:
         self._timer_at = float("inf")
         self._encoded: tuple[m.Message | None, bytes] = (None, b"")
         self._progress_at = 0.0
+        self._append_told = (float("-inf"), 0, 0.0, 0)  # when, and of the log: syncs, time, bytes
         self._checkpoints = Checkpoints(self._checkpoint)
         self._loop = asyncio.get_running_loop()
         self.on_membership: Callable[[], None] | None = None
@@ -138,6 +151,15 @@ class Replica:
     def __repr__(self) -> str:
         return f"<Replica {self.core!r} {self.store!r}>"
 
+    def wal_metrics(self) -> dict[str, float]:
+        """What the log has cost so far."""
+        wal = self._wal
+        return {
+            "ring_wal_syncs_total": float(wal.syncs),
+            "ring_wal_sync_seconds_total": wal.sync_s,
+            "ring_wal_bytes_total": float(wal.bytes_written),
+        }
+
     @property
     def is_leader(self) -> bool:
         """Whether this node leads, as far as it knows."""
@@ -145,15 +167,40 @@ class Replica:
 
     # -- what callers ask
 
-    def propose(self, command: bytes, answered: Answered) -> None:
-        """Have a command applied; `answered` is called once, soon or late."""
+    def propose(
+        self,
+        command: bytes,
+        answered: Answered,
+        request: Request | None = None,
+        *,
+        again: bool = False,
+    ) -> None:
+        """Have a command applied; `answered` is called once, soon or late.
+
+        Args:
+            request: session and sequence. What waits already is not proposed a second time: on a
+                slow link each copy of a large command would keep the next from coming about.
+            again: it has been asked before, and may have been answered.
+        """
         if self.core.leading is None:
             answered(None, NotLeader(self.core.leader_name))
         elif self.disk_full:
             answered(None, DiskFull("the disk is full; nothing is written until there is room"))
-        else:
+        elif request is None:
             self._proposals.append((command, answered))
             self.touch()
+        elif request in self._asked:
+            self._asked[request].append(answered)
+        elif again and (known := self.store.sessions.answer(*request)) is not UNKNOWN:
+            answered(known, None)
+        else:
+            self._asked[request] = [answered]
+            self._proposals.append((command, partial(self._tell_all, request)))
+            self.touch()
+
+    def _tell_all(self, request: Request, answer: Any, error: Exception | None) -> None:
+        for answered in self._asked.pop(request):
+            self._tell(answered, answer, error)
 
     def read(self, ready: Callable[[Exception | None], None]) -> None:
         """Call `ready(None)` when the store may be read linearizably, or with why not."""
@@ -276,7 +323,13 @@ class Replica:
         if type(last) is not type(message) or last != message:
             encoded = frames.notify(METHOD, m.pack(message))
             self._encoded = (message, encoded)
-        self._send(output.to, encoded, type(message) is m.InstallSnapshot)
+        # What may be large has a lane of its own: on a slow link a heartbeat must not wait for it.
+        self._send(output.to, encoded, type(message) in _MAY_BE_LARGE)
+
+    def _doubt(self, output: Doubt) -> None:
+        if self._is_dead(output.leader):
+            self.core.leader_gone(output.leader, self._now())
+            self.touch()
 
     # -- the disk
 
@@ -288,13 +341,14 @@ class Replica:
         )
 
     def _written(self, batch: list[Persist], error: BaseException | None) -> None:
-        self._writing = False
         if error is not None:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 self._disk_is_full(batch)
             else:
+                # What came after it would follow a hole: until the process ends nothing is written.
                 self._runtime.fatal(Fatal(f"the log cannot be written: {error}"), "wal")
             return
+        self._writing = False
         if self.disk_full:
             self.disk_full, self.core.writable = False, True
             self._runtime.events.emit("disk.room", cause="writing works again")
@@ -307,7 +361,26 @@ class Replica:
             core.persisted(persist.sequence, now)
             for send in persist.then:
                 self._send_out(send)
+        if now - self._append_told[0] >= PROGRESS_EVENT_S:
+            self._tell_of_appends(batch, now)
         self._pump()
+
+    def _tell_of_appends(self, batch: list[Persist], now: float) -> None:
+        """What the disk has, and what that took since it was last told."""
+        last = next((p.entries[-1].index for p in reversed(batch) if p.entries), None)
+        if last is None:
+            return
+        _, syncs, sync_s, nbytes = self._append_told
+        wal = self._wal
+        self._append_told = (now, wal.syncs, wal.sync_s, wal.bytes_written)
+        self._runtime.events.emit(
+            "log.append",
+            term=self.core.term,
+            index=last,
+            syncs=wal.syncs - syncs,
+            sync_ms=round((wal.sync_s - sync_s) * 1000, 3),
+            bytes=wal.bytes_written - nbytes,
+        )
 
     def _disk_is_full(self, batch: list[Persist]) -> None:
         if not self.disk_full:
@@ -388,7 +461,8 @@ class Replica:
         """When the log has grown as long as the state it makes: its upkeep is a constant factor."""
         index = self.store.applied_index
         due = index >= self._snapshot_due or self._log_bytes >= LOG_BYTES_MAX
-        if self._snapshotting or not due or self._log_bytes < self._state_bytes:
+        state_bytes = min(self._state_bytes, self.store.space.total)  # it may have shrunk since
+        if self._snapshotting or not due or self._log_bytes < state_bytes:
             return
         term = self.core.log.term_at(index)
         if term is None:
@@ -495,5 +569,6 @@ _CARRY_OUT: Final[dict[type, Callable[[Replica, Any], None]]] = {
     Restore: Replica._restore,
     ReadReady: Replica._read_ready,
     ReadFailed: Replica._read_failed,
+    Doubt: Replica._doubt,
     Emit: Replica._event,
 }

@@ -40,13 +40,15 @@ from netstack.transport.config import TransportConfig
 from raftd import commands as c
 from raftd import errors as raft_errors
 from raftd.config import RaftSettings
-from raftd.model import KeyValue
 from raftd.replica import METHOD, DiskFull, LeadershipLost, Replica
 from raftd.store import Compacted, FutureRevision
 from raftd.watch import PROGRESS_S, Event, WatchCompacted
 from security.identity import Identity
 
 SERVICE = "raft"
+
+# A sibling whose host was away is asked so often whether it is back: about two election time-outs.
+PROBE_MAX_S = 0.5
 
 # Expired leases are looked for this often while this node leads.
 LEASE_TICK_S = 0.1
@@ -76,9 +78,9 @@ class RaftService:
         self._runtime = runtime
         settings = RaftSettings.of(config)
         me = config.node(runtime.node)
-        transport = TransportConfig(suite=config.suite)
+        transport = TransportConfig(suite=config.suite, probe_max_s=PROBE_MAX_S)
         self.node = RpcNode(runtime, identity, service=SERVICE, config=transport)
-        self.replica = Replica(runtime, settings, self._send)
+        self.replica = Replica(runtime, settings, self._send, self._is_dead)
         self.replica.on_membership = self._members_changed
         self._addresses = {n.name: n.address for n in config.of_service(SERVICE)}
         self._offer()
@@ -108,26 +110,36 @@ class RaftService:
         if link is not None:
             link.notify(message, bulk=bulk)
 
+    def _is_dead(self, name: str) -> bool:
+        address = self._addresses.get(name)
+        return address is not None and self.node.host.refuses(address)
+
     def _sibling(self, body: Any, connection: RpcConnection) -> None:
         self.replica.receive(body, connection.peer_name)
 
     def _members_changed(self) -> None:
-        """Have a link to everybody whom the log names, and to nobody who has left."""
-        members = self.replica.core.membership.addresses
+        """Have a link to everybody whom the log names, and to nobody who has left.
+
+        A newcomer reads a past in which its leader may have left, and come back since: from whom it
+        has the log it does not part.
+        """
+        core = self.replica.core
+        members = core.membership.addresses
         for name, address in members.items():
             if name != self._runtime.node:
                 self._addresses[name] = address
                 self.node.link(name, address, SERVICE)
-        for name in self._linked - set(members):
+        left = self._linked - set(members) - {core.leader_name}
+        for name in left:
             del self._addresses[name]
             self._runtime.spawn(self.node.unlink(name), f"unlink {name}")
-        self._linked = set(members) - {self._runtime.node}
+        self._linked = (self._linked | set(members)) - left - {self._runtime.node}
 
     # -- keys
 
     def _propose(self, command: Any, call: Call) -> None:
         try:
-            c.check_command(command)
+            request, again = c.check_command(command)
         except c.BadCommand as error:
             raise BadRequest(str(error)) from None
 
@@ -137,7 +149,7 @@ class RaftService:
             else:
                 call.fail(self._as_rpc_error(error))
 
-        self.replica.propose(command, answered)
+        self.replica.propose(command, answered, request, again=again)
 
     def _as_rpc_error(self, error: Exception) -> RpcError:
         if isinstance(error, raft_errors.NotLeader):
@@ -192,15 +204,20 @@ class RaftService:
         store = self.replica.store
         try:
             pairs, more, count = store.range(
-                key, range_end, revision, limit, keys_only=keys_only, count_only=count_only
+                key,
+                range_end,
+                revision,
+                limit,
+                keys_only=keys_only,
+                count_only=count_only,
+                bytes_max=c.ANSWER_BYTES_MAX,
             )
         except Compacted as error:
             call.fail(Failed("compacted", str(error), error.compacted))
         except FutureRevision as error:
             call.fail(Failed("future", str(error)))
         else:
-            page = _page(pairs)
-            call.reply([store.revision, page, more or len(page) < len(pairs), count])
+            call.reply([store.revision, pairs, more, count])
 
     async def _watch(self, body: Any, call: Call) -> Any:
         try:
@@ -350,12 +367,6 @@ class RaftService:
     def status(self) -> dict[str, Any]:
         """What `ring status` shows."""
         core, store = self.replica.core, self.replica.store
-        lag: dict[str, int] = {}
-        if core.leading is not None:
-            lag = {
-                name: core.log.last_index - progress.match_index
-                for name, progress in core.leading.progress.items()
-            }
         return {
             "role": core.role,
             "term": core.term,
@@ -369,10 +380,22 @@ class RaftService:
             "applied": store.applied_index,
             "revision": store.revision,
             "keys": len(store),
-            "lag": lag,
+            "bytes": store.space.present,
+            "lag": core.leading.lag if core.leading is not None else {},
             "disk_full": self.replica.disk_full,
-            "trouble": "" if core.leader_name else "no leader",
+            **self._trouble(),
         }
+
+    def _trouble(self) -> dict[str, str]:
+        core, me = self.replica.core, self._runtime.node
+        if core.leader_name is not None and core.acknowledged > core.log.last_index:
+            why = (
+                f"it had acknowledged entries up to {core.acknowledged:,}, and after a restart"
+                f" there are {core.log.last_index:,}: its disk forgets; try: ring repair {me}"
+            )
+            return {"trouble": "lost entries", "why": why}
+        nearly_full = "nearly full: delete keys" if self.replica.store.space.is_short else ""
+        return {"trouble": core.trouble or nearly_full}
 
     def metrics(self) -> dict[str, float]:
         """Counters and gauges."""
@@ -380,6 +403,7 @@ class RaftService:
         counted = {f"ring_raft_{name}_total": float(n) for name, n in self.replica.counters.items()}
         return {
             **counted,
+            **self.replica.wal_metrics(),
             "ring_raft_term": float(core.term),
             "ring_raft_is_leader": float(self.replica.is_leader),
             "ring_raft_commit_index": float(core.commit),
@@ -387,6 +411,9 @@ class RaftService:
             "ring_raft_log_entries": float(len(core.log)),
             "ring_store_revision": float(store.revision),
             "ring_store_keys": float(len(store)),
+            "ring_store_bytes": float(store.space.present),
+            "ring_store_past_bytes": float(store.space.past),
+            "ring_store_answer_bytes": float(store.sessions.bytes),
             "ring_store_watchers": float(len(store.watches)),
             "ring_store_sessions": float(len(store.sessions)),
         }
@@ -427,16 +454,6 @@ def _changes(body: Any) -> tuple[dict[str, Address], list[str]]:
     if not isinstance(remove, list) or not all(type(name) is str for name in remove):
         raise BadRequest(f"remove: expected a list of names, got {brief(remove)}")
     return {name: (host, port) for name, (host, port) in add.items()}, remove
-
-
-def _page(pairs: list[KeyValue]) -> list[KeyValue]:
-    """As many of the first pairs as fit one message; at least one."""
-    size = 0
-    for i, pair in enumerate(pairs):
-        size += len(pair.key) + len(pair.value)
-        if size > c.ANSWER_BYTES_MAX and i:
-            return pairs[:i]
-    return pairs
 
 
 def _parts(events: list[Event]) -> Iterator[tuple[list[Event], bool]]:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from raftd.messages import InstallSnapshot
 
-# A state that does not fit this does not belong into one Raft group of a laptop.
-SNAPSHOT_BYTES_MAX = 1 << 30
-
 
 class IncomingSnapshot:
     """The chunks received so far of the newest snapshot offered."""
@@ -14,6 +11,7 @@ class IncomingSnapshot:
     def __init__(self) -> None:
         self._of = (0, 0)  # index, term of the leader that sends it
         self._data = bytearray()
+        self.refused = 0  # the index of one that was too large to be taken
 
     def __repr__(self) -> str:
         return f"<IncomingSnapshot index={self._of[0]} bytes={len(self._data)}>"
@@ -25,8 +23,7 @@ class IncomingSnapshot:
 
     def receive(self, chunk: InstallSnapshot) -> bytes | None:
         """Take a chunk; returns the whole when it is complete. Other chunks are asked for again."""
-        if chunk.total > SNAPSHOT_BYTES_MAX:
-            return None
+        self.refused = 0
         of = (chunk.index, chunk.term)
         if of != self._of:
             self._of, self._data = of, bytearray()
@@ -38,6 +35,16 @@ class IncomingSnapshot:
         data = bytes(self._data)
         self.forget()
         return data
+
+    def refuse(self, chunk: InstallSnapshot) -> bool:
+        """Take nothing of a snapshot that is too large; True if that is news."""
+        news, self.refused = self.refused != chunk.index, chunk.index
+        return news
+
+    @property
+    def trouble(self) -> str:
+        """What an operator should see to."""
+        return "the leader's snapshot is too large to be taken; delete keys" if self.refused else ""
 
     def forget(self) -> None:
         """Drop what has come."""

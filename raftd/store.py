@@ -25,7 +25,9 @@ length).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import operator
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
@@ -35,6 +37,7 @@ from sortedcontainers import SortedList
 from raftd import commands as c
 from raftd.model import KeyValue
 from raftd.sessions import FORGOTTEN, UNKNOWN, Sessions
+from raftd.space import LEASE_BYTES, VERSION_BYTES, Space, weight
 from raftd.watch import Event, WatchHub
 
 OK, FAILED = 0, 1
@@ -63,16 +66,18 @@ class FutureRevision(Exception):
 class Store:
     """All keys, and everything else that is replicated."""
 
-    def __init__(self, revisions_kept: int = REVISIONS_KEPT) -> None:
+    def __init__(self, revisions_kept: int = REVISIONS_KEPT, space: Space | None = None) -> None:
         self.revision = 0
         self.compacted = 0
         self.applied_index = 0
         self.leases: dict[int, int] = {}  # id -> TTL in seconds
         self.watches = WatchHub(self)
         self.sessions = Sessions()
+        self.space = space or Space()
         self._revisions_kept = revisions_kept
         self._histories: dict[bytes, list[KeyValue]] = {}
-        self._keys: SortedList = SortedList()
+        self._keys: SortedList = SortedList()  # all that have a history
+        self._live: SortedList = SortedList()  # those that exist now
         self._lease_keys: dict[int, dict[bytes, None]] = {}
         self._changes: list[Event] = []  # of the command being applied
         self.on_lease: Callable[[int, int], None] | None = None  # (id, TTL; 0: revoked)
@@ -108,6 +113,8 @@ class Store:
         self.applied_index = index
 
     def _run(self, op: list[Any]) -> list[Any]:
+        if self.space.is_short and not self.space.fits(self._growth(op)):
+            return self._no_space()
         answer: list[Any] = _OPERATIONS[op[0]](self, *op[1:])
         if self._changes:
             changes, self._changes = self._changes, []
@@ -116,7 +123,26 @@ class Store:
             # A little at a time: all at once would hold up everything else for a while.
             if self.revision - self.compacted > self._revisions_kept * 1.01:
                 self._compact_to(self.revision - self._revisions_kept)
+            if self.space.excess:
+                self._compact_to(self._revision_that_frees(self.space.excess))
         return answer
+
+    def _growth(self, op: list[Any]) -> int:
+        """Bytes that an operation adds to the present; of a transaction, what it puts does."""
+        kind = op[0]
+        if kind == c.PUT:
+            old = self.get(op[1])
+            return VERSION_BYTES + len(op[1]) + len(op[2]) - (weight(old) if old else 0)
+        if kind == c.TXN:
+            succeeded = all(self._holds(*compare) for compare in op[1])
+            return sum(map(self._growth, op[2] if succeeded else op[3]))
+        return LEASE_BYTES if kind == c.LEASE_GRANT else 0
+
+    def _no_space(self) -> list[Any]:
+        kib = self.space.present_max >> 10
+        limit = f"{kib >> 10} MiB" if kib >= 1024 else f"{kib} KiB"
+        why = f"the store is full: its pairs and leases may take {limit}; delete some of them first"
+        return [FAILED, "no-space", why]
 
     def _put(self, key: bytes, value: bytes, lease: int, prev: bool) -> list[Any]:
         """-> [OK, revision, previous pair or None]"""
@@ -133,6 +159,7 @@ class Store:
             old = last if last.version else None
         if old is None:
             new = KeyValue(key, value, revision, revision, 1, lease)
+            self._live.add(key)
         else:
             new = KeyValue(key, value, old.create, revision, old.version + 1, lease)
             if old.lease and old.lease != lease:
@@ -140,16 +167,13 @@ class Store:
         if lease:
             self._lease_keys.setdefault(lease, {})[key] = None
         history.append(new)
+        self.space.replaced(old, new)
         self._changes.append(Event(new, old))
         return [OK, revision, old if prev else None]
 
     def _delete(self, key: bytes, range_end: bytes, prev: bool) -> list[Any]:
         """-> [OK, revision, how many, previous pairs]"""
-        gone = [
-            history[-1]
-            for history in (self._histories[k] for k in self._keys_in(key, range_end))
-            if history[-1].version
-        ]
+        gone = list(self._pairs_in(key, range_end, 0))
         if prev and _bytes_of(gone) > c.ANSWER_BYTES_MAX:
             return _TOO_LARGE
         for old in gone:
@@ -160,6 +184,8 @@ class Store:
     def _delete_one(self, old: KeyValue) -> None:
         tombstone = KeyValue(old.key, b"", 0, self.revision + 1, 0, 0)
         self._histories[old.key].append(tombstone)
+        self._live.remove(old.key)
+        self.space.replaced(old, tombstone)
         if old.lease:
             self._lease_keys.get(old.lease, {}).pop(old.key, None)
         self._changes.append(Event(tombstone, old))
@@ -204,13 +230,30 @@ class Store:
             if isinstance(step, _Plan):
                 size += self._answer_bytes(step)
             elif step[0] == c.PUT and step[4]:
-                size += _bytes_of(self.range(step[1])[0])
+                size += self._bytes_read(step[1])
             elif step[0] == c.DELETE and step[3]:
-                size += _bytes_of(self.range(step[1], step[2])[0])
-            elif step[0] == c.RANGE:
-                *where, keys_only, count_only = step[1:]
-                found = self.range(*where, keys_only=keys_only, count_only=count_only)
-                size += _bytes_of(found[0])
+                size += self._bytes_read(step[1], step[2])
+            elif step[0] == c.RANGE and not step[6]:
+                size += self._bytes_read(*step[1:6])
+            if size > c.ANSWER_BYTES_MAX:
+                break  # it is too large, whatever follows
+        return size
+
+    def _bytes_read(
+        self,
+        key: bytes,
+        range_end: bytes = b"",
+        revision: int = 0,
+        limit: int = 0,
+        keys_only: bool = False,
+    ) -> int:
+        """Of the pairs that a range returns; not counted further than too many."""
+        size = 0
+        pairs = self._pairs_in(key, range_end, revision)
+        for pair in itertools.islice(pairs, limit or None):
+            size += len(pair.key) + (0 if keys_only else len(pair.value))
+            if size > c.ANSWER_BYTES_MAX:
+                break
         return size
 
     def _missing_lease(self, ops: list[Any]) -> int:
@@ -249,6 +292,7 @@ class Store:
             keep = next((i for i, kv in enumerate(history) if kv.mod > revision), len(history))
             if keep and history[keep - 1].version:
                 keep -= 1  # the version that is in force at `revision`
+            self.space.past -= sum(map(weight, history[:keep]))
             if keep == len(history):
                 del self._histories[key]
                 self._keys.remove(key)
@@ -256,11 +300,23 @@ class Store:
                 self._histories[key] = history[keep:]
         self.watches.compact(revision)
 
+    def _revision_that_frees(self, nbytes: int) -> int:
+        """The oldest one to which compaction gives that much room, or the newest there is."""
+        freed = 0
+        for revision, events in self.watches.since(self.compacted + 1):
+            for pair, previous in events:
+                freed += weight(previous) if previous is not None else 0
+                freed += 0 if pair.version else weight(pair)
+            if freed >= nbytes:
+                return revision
+        return self.revision
+
     def _lease_grant(self, lease_id: int, ttl_s: int) -> list[Any]:
         """-> [OK, revision, id, ttl]"""
         if lease_id in self.leases:
             return [FAILED, "lease-exists", f"lease {lease_id} exists already"]
         self.leases[lease_id] = ttl_s
+        self.space.present += LEASE_BYTES
         if self.on_lease is not None:
             self.on_lease(lease_id, ttl_s)
         return [OK, self.revision, lease_id, ttl_s]
@@ -269,6 +325,7 @@ class Store:
         """-> [OK, revision, how many keys went]"""
         if self.leases.pop(lease_id, None) is None:
             return [FAILED, "no-lease", f"lease {lease_id} does not exist"]
+        self.space.present -= LEASE_BYTES
         if self.on_lease is not None:
             self.on_lease(lease_id, 0)
         keys = sorted(self._lease_keys.pop(lease_id, {}))
@@ -310,31 +367,33 @@ class Store:
         *,
         keys_only: bool = False,
         count_only: bool = False,
+        bytes_max: int = 0,
     ) -> tuple[list[KeyValue], bool, int]:
         """(pairs, more, count) of [key, range_end) at `revision` (0: now), in the order of keys.
 
-        `count` is of all that match; `more` says that the limit left some out. Raises Compacted or
+        `count` is of all that match; `more` says that `limit` or `bytes_max` (of keys and values; 0
+        is no limit, and one pair is always returned) left some out. Takes as long as the pairs that
+        are returned, and a count of the past as what has changed since. Raises Compacted or
         FutureRevision.
         """
         self._check_revision(revision)
-        if not range_end and not revision:
-            pair = self.get(key)
-            found = [pair] if pair is not None else []
-        else:
-            found = [
-                kv
-                for k in self._keys_in(key, range_end)
-                if (kv := self._at(self._histories[k], revision)) is not None
-            ]
-        count = len(found)
+        if revision == self.revision:
+            revision = 0
+        if not (range_end or revision or keys_only or count_only):
+            pair = self.get(key)  # as nearly all reads are
+            return ([pair], False, 1) if pair is not None else ([], False, 0)
+        count = self._count(key, range_end, revision)
         if count_only:
             return [], False, count
-        more = bool(limit) and count > limit
-        if more:
-            found = found[:limit]
-        if keys_only:
-            found = [kv._replace(value=b"") for kv in found]
-        return found, more, count
+        found: list[KeyValue] = []
+        size = 0
+        for kv in itertools.islice(self._pairs_in(key, range_end, revision), limit or None):
+            kv = kv._replace(value=b"") if keys_only else kv
+            size += len(kv.key) + len(kv.value)
+            if bytes_max and size > bytes_max and found:
+                break
+            found.append(kv)
+        return found, len(found) < count, count
 
     def _check_revision(self, revision: int) -> None:
         if revision > self.revision:
@@ -342,21 +401,39 @@ class Store:
         if revision and revision < self.compacted:
             raise Compacted(revision, self.compacted - 1)
 
-    def _keys_in(self, key: bytes, range_end: bytes) -> list[bytes]:
-        if not range_end:
-            return [key] if key in self._histories else []
-        if range_end == c.EVERYTHING:
-            return list(self._keys.irange(key))
-        return list(self._keys.irange(key, range_end, inclusive=(True, False)))
-
-    @staticmethod
-    def _at(history: list[KeyValue], revision: int) -> KeyValue | None:
+    def _pairs_in(self, key: bytes, range_end: bytes, revision: int) -> Iterator[KeyValue]:
+        """The pairs of a range, one after another as they are wanted."""
+        histories = self._histories
         if not revision:
-            return history[-1] if history[-1].version else None
-        for kv in reversed(history):
-            if kv.mod <= revision:
-                return kv if kv.version else None
-        return None
+            for k in _within(self._live, key, range_end):
+                yield histories[k][-1]
+            return
+        for k in _within(self._keys, key, range_end):
+            pair = self._at(k, revision)
+            if pair is not None:
+                yield pair
+
+    def _at(self, key: bytes, revision: int) -> KeyValue | None:
+        """The pair at a revision of the past."""
+        history = self._histories[key]
+        position = bisect_right(history, revision, key=_mod_of)
+        pair = history[position - 1] if position else None
+        return pair if pair is not None and pair.version else None
+
+    def _count(self, key: bytes, range_end: bytes, revision: int) -> int:
+        """How many pairs a range has."""
+        now = _how_many(self._live, key, range_end)
+        if not revision:
+            return now
+        if _how_many(self._keys, key, range_end) <= self.revision - revision:
+            return sum(1 for _ in self._pairs_in(key, range_end, revision))
+        # The first change of a key since then tells whether it existed then.
+        was: dict[bytes, bool] = {}
+        for _, events in self.watches.since(revision + 1):
+            for pair, previous in events:
+                if c.in_range(pair.key, key, range_end):
+                    was.setdefault(pair.key, previous is not None)
+        return now + sum(was.values()) - sum(self.get(k) is not None for k in was)
 
     def keys_of_lease(self, lease_id: int) -> list[bytes]:
         """The keys that go when the lease does."""
@@ -401,13 +478,17 @@ class Store:
         self.sessions.load(sessions)
         self._histories = {}
         self._lease_keys = {}
+        self.space.present, self.space.past = LEASE_BYTES * len(self.leases), 0
         for history in histories:
             pairs = [KeyValue._make(fields) for fields in history]
             self._histories[pairs[0].key] = pairs
+            for old, new in zip([None, *pairs], pairs, strict=False):
+                self.space.replaced(old if old is not None and old.version else None, new)
             last = pairs[-1]
             if last.lease:
                 self._lease_keys.setdefault(last.lease, {})[last.key] = None
         self._keys = SortedList(self._histories)
+        self._live = SortedList(k for k, h in self._histories.items() if h[-1].version)
         self.watches.rebuild(self.all_versions())
 
     def all_versions(self) -> Iterator[Event]:
@@ -440,6 +521,27 @@ class Frozen:
     def encode(self) -> bytes:
         """The snapshot's bytes."""
         return b"".join(self.parts())
+
+
+def _within(keys: SortedList, key: bytes, range_end: bytes) -> Iterator[bytes]:
+    """Those of [key, range_end), one after another."""
+    if not range_end:
+        return iter((key,) if key in keys else ())
+    if range_end == c.EVERYTHING:
+        return iter(keys.irange(key))
+    return iter(keys.irange(key, range_end, inclusive=(True, False)))
+
+
+def _how_many(keys: SortedList, key: bytes, range_end: bytes) -> int:
+    """The number of those."""
+    if not range_end:
+        return int(key in keys)
+    end = len(keys) if range_end == c.EVERYTHING else keys.bisect_left(range_end)
+    return max(0, int(end) - int(keys.bisect_left(key)))
+
+
+def _mod_of(kv: KeyValue) -> int:
+    return kv.mod
 
 
 class _Plan(NamedTuple):

@@ -22,7 +22,7 @@ deleted as soon as a snapshot covers their entries.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import google_crc32c
@@ -54,11 +54,23 @@ class DamagedLog(Exception):
     """The log cannot be trusted; the message says where and what to do."""
 
 
+def _no_time() -> float:
+    """The clock of who asks for no durations."""
+    return 0.0
+
+
 class Wal:
     """The open log. Calls block; make them from one thread at a time."""
 
-    def __init__(self, disk: Disk, segment_bytes: int = SEGMENT_BYTES, salt: int = 0) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        segment_bytes: int = SEGMENT_BYTES,
+        salt: int = 0,
+        clock: Callable[[], float] = _no_time,
+    ) -> None:
         self._disk = disk
+        self._clock = clock
         self._segment_bytes = segment_bytes
         self._next_salt = salt  # of segments begun in this life
         self._salt = salt  # of the segment that is read or written
@@ -69,18 +81,26 @@ class Wal:
         self._last_index = 0
         self._segments: dict[str, int] = {}  # name -> highest index among its entries
         self._name = ""  # of the segment being written
-        self.syncs = 0
-        self.bytes_written = 0
+        self.syncs = 0  # of segments too, as they begin
+        self.sync_s = 0.0  # all of them together
+        self.bytes_written = 0  # of records
 
     def __repr__(self) -> str:
         return f"<Wal segments={len(self._segments)} sequence={self._sequence}>"
 
     @classmethod
     def open(
-        cls, disk: Disk, segment_bytes: int = SEGMENT_BYTES, salt: int = 0
+        cls,
+        disk: Disk,
+        segment_bytes: int = SEGMENT_BYTES,
+        salt: int = 0,
+        clock: Callable[[], float] = _no_time,
     ) -> tuple[Wal, Restored]:
-        """Read what is there; raises DamagedLog or OSError. `salt`: 32 bits nobody can guess."""
-        wal = cls(disk, segment_bytes, salt)
+        """Read what is there; raises DamagedLog or OSError.
+
+        `salt`: 32 bits nobody can guess; `clock`: seconds, for how long syncs take.
+        """
+        wal = cls(disk, segment_bytes, salt, clock)
         restored = Restored()
         snapshot, damaged_index = load_newest(disk)
         if snapshot is not None:
@@ -135,12 +155,17 @@ class Wal:
         failpoint("wal.append.before-write")
         self._file.write_at(self._offset, _record(self._salt, self._sequence + 1, payload))
         failpoint("wal.append.before-sync")
-        self._file.sync()
+        self._sync(self._file)
         failpoint("wal.append.after-sync")
         self._sequence += 1
         self._offset += record_bytes
-        self.syncs += 1
         self.bytes_written += record_bytes
+
+    def _sync(self, file: DiskFile) -> None:
+        began = self._clock()
+        file.sync()
+        self.sync_s += self._clock() - began
+        self.syncs += 1
 
     def _next_segment(self, needed: int) -> None:
         """Prepare a segment beside the log, then put it in place: it exists whole or not at all."""
@@ -152,7 +177,7 @@ class Wal:
         with self._disk.open(f"{path}.new") as fresh:
             fresh.truncate(0)
             fresh.write_at(0, first + bytes(size - len(first)))
-            fresh.sync()
+            self._sync(fresh)
         failpoint = self._disk.failpoint
         failpoint("wal.segment.before-rename")
         self._disk.rename(f"{path}.new", path)
@@ -254,6 +279,10 @@ class Wal:
             entries = []
         if truncate_from is not None:
             entries = [entry for entry in entries if entry.index < truncate_from]
+        if added and entries and added[0][0] != entries[-1].index + 1:
+            raise DamagedLog(
+                f"entry {added[0][0]} follows entry {entries[-1].index} in the log; {REMEDY}"
+            )
         entries += [Entry._make(fields) for fields in added]
         if hard_state is not None:
             self._hard_state = HardState(*hard_state)

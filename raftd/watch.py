@@ -3,7 +3,8 @@
 A watcher that starts in the past is given what it missed from the history, then what happens; the
 two join without a gap because both come from the same log of revisions. All events of one
 revision are handed over together. A watcher that does not keep up is not buffered for without
-end: beyond PENDING_MAX events it is parked, and served from the history again when it has room.
+end: beyond PENDING_MAX events, or their bytes, it is parked, and served from the history again
+when it has room.
 If its revision is compacted meanwhile, it is told so.
 """
 
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from raftd.commands import in_range
+from raftd.space import weight
 
 if TYPE_CHECKING:
     from raftd.model import KeyValue
@@ -27,6 +29,7 @@ SILENCE_S: Final = 2.5 * PROGRESS_S
 
 # Events that wait for a slow watcher in memory of its own.
 PENDING_MAX: Final = 10_000
+PENDING_BYTES_MAX: Final = 8 * 1024 * 1024
 
 
 class Event(NamedTuple):
@@ -62,7 +65,7 @@ class Watcher:
         self._end = range_end
         self._next = revision  # the next revision it has not been given
         self._pending: deque[Batch] = deque()
-        self._waiting = 0
+        self._waiting = self._waiting_bytes = 0
         self._behind = True  # to be served from the history
         self._wake = wake
 
@@ -84,7 +87,7 @@ class Watcher:
             self._catch_up()
         batches = list(self._pending)
         self._pending.clear()
-        self._waiting = 0
+        self._waiting = self._waiting_bytes = 0
         if self._behind:
             self._wake()  # there is more than fits at once: come again
         return batches
@@ -100,12 +103,8 @@ class Watcher:
         wanted = [event for event in events if self.wants(event.pair.key)]
         if not wanted:
             return
-        if self._waiting + len(wanted) > PENDING_MAX:
+        if not self._keep(Batch(revision, wanted)):
             self._behind, self._next = True, revision
-            self._wake()
-            return
-        self._pending.append(Batch(revision, wanted))
-        self._waiting += len(wanted)
         self._wake()
 
     def lost_touch(self) -> None:
@@ -113,15 +112,23 @@ class Watcher:
         self._behind = True
         self._wake()
 
+    def _keep(self, batch: Batch, *, whatever_it_weighs: bool = False) -> bool:
+        """Put a batch where it is taken from; False if there is no room."""
+        nbytes = sum(weight(kv) for event in batch.events for kv in event if kv is not None)
+        count, held = self._waiting + len(batch.events), self._waiting_bytes + nbytes
+        if not whatever_it_weighs and (count > PENDING_MAX or held > PENDING_BYTES_MAX):
+            return False
+        self._pending.append(batch)
+        self._waiting, self._waiting_bytes = count, held
+        return True
+
     def _catch_up(self) -> None:
         for revision, events in self._hub.since(self._next):
             wanted = [event for event in events if self.wants(event.pair.key)]
+            first = not self._pending  # or a revision that is too large would never be told
+            if wanted and not self._keep(Batch(revision, wanted), whatever_it_weighs=first):
+                return  # the rest when this has been taken
             self._next = revision + 1
-            if wanted:
-                self._pending.append(Batch(revision, wanted))
-                self._waiting += len(wanted)
-                if self._waiting >= PENDING_MAX:
-                    return  # the rest when this has been taken
         self._behind = False
         self._next = max(self._next, self._hub.revision + 1)
 

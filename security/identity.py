@@ -48,8 +48,9 @@ CA_LIFETIME_S: Final = 3_650 * DAY_S
 # failure in.
 RENEW_AT: Final = 2 / 3
 
-# Machines disagree about the time; a certificate is valid this long before its issuer's "now".
-CLOCK_SKEW_S: Final = 300.0
+# Machines disagree about the time, and one whose clock is set wrong by hours must still be able to
+# talk to its siblings; a certificate is valid this long before its issuer's "now".
+CLOCK_SKEW_S: Final = DAY_S
 
 # RFC 5280 §4.1.2.2: a serial number has at most 20 octets and is positive.
 SERIAL_KEY_BYTES: Final = 12

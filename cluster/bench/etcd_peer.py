@@ -28,6 +28,9 @@ CLIENT_PORT, PEER_PORT = 23790, 23890
 MEMBERS = 3
 START_S = 15.0
 
+# What a call of it may end with: then there are no figures of etcd's.
+FAILURES = (RuntimeError, OSError, ValueError, subprocess.SubprocessError)
+
 
 def missing() -> str:
     """What is not installed, with the command that installs it; empty if all is."""
@@ -73,8 +76,7 @@ class EtcdCluster:
 
     def kill_leader(self) -> int:
         """kill -9; returns which member it was."""
-        leader = self.leader()
-        assert leader is not None
+        leader = self._leader()
         self._members[leader].send_signal(signal.SIGKILL)
         self._members[leader].wait()
         return leader
@@ -87,6 +89,12 @@ class EtcdCluster:
                 return i
         return None
 
+    def _leader(self) -> int:
+        leader = self.leader()
+        if leader is None:
+            raise RuntimeError("nobody leads")
+        return leader
+
     def put(self, i: int, key: str, value: str, timeout_s: float) -> bool:
         """One put through member `i`'s JSON gateway; whether it was acknowledged."""
         body = {"key": _b64(key), "value": _b64(value)}
@@ -96,7 +104,8 @@ class EtcdCluster:
         self, i: int, path: str, body: dict[str, Any], timeout_s: float = 1.0
     ) -> dict[str, Any] | None:
         connection = http.client.HTTPConnection("127.0.0.1", CLIENT_PORT + i, timeout=timeout_s)
-        with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+        failures = contextlib.suppress(OSError, ValueError, http.client.HTTPException)
+        with failures, contextlib.closing(connection):
             connection.request("POST", path, json.dumps(body))
             response = connection.getresponse()
             answer: dict[str, Any] = json.loads(response.read())
@@ -109,8 +118,7 @@ class EtcdCluster:
         (folder / "message").write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
         log = folder / "latencies"
         log.unlink(missing_ok=True)
-        leader = self.leader()
-        assert leader is not None
+        leader = self._leader()
         seconds = math.ceil(seconds)  # h2load takes whole ones only
         subprocess.run(
             [

@@ -63,6 +63,15 @@ class Row:
         }
 
 
+class Failed(Row):
+    """A peer that crashed, or found something else: no figure, and no success either."""
+
+    @property
+    def holds(self) -> bool | None:
+        """It does not."""
+        return False
+
+
 @dataclass(slots=True)
 class Report:
     """All rows of one benchmark."""
@@ -110,26 +119,28 @@ def compare(
     theirs: Sequence[Load] | None,
     bar: float | None,
     missing: str = "",
+    failed: str = "",
 ) -> list[Row]:
     """Rows of a closed-loop case: rate (which has the bar), p50 and p99.
 
-    `missing` says why there is nothing of theirs, and what to do.
+    `missing` says why there is nothing of theirs, and what to do; `failed` how it went wrong.
     """
 
     def both(measure: Any) -> tuple[float, float | None]:
-        mine = statistics.median(measure(load) for load in ours)
-        return mine, statistics.median(measure(load) for load in theirs) if theirs else None
+        mine = statistics.median(map(measure, ours))
+        return mine, statistics.median(map(measure, theirs)) if theirs and not failed else None
 
-    note = "" if theirs else missing or f"{peer} is not installed"
+    kind = Failed if failed else Row
+    note = failed or ("" if theirs else missing or f"{peer} is not installed")
     rate, p50, p99 = (
         both(lambda load: load.rate),
         both(lambda load: load.percentile_ms(50)),
         both(lambda load: load.percentile_ms(99)),
     )
     return [
-        Row(case, "rate", "/s", rate[0], peer, rate[1], bar, note),
-        Row(case, "p50", "ms", p50[0], peer, p50[1], None, note),
-        Row(case, "p99", "ms", p99[0], peer, p99[1], None, note),
+        kind(case, "rate", "/s", rate[0], peer, rate[1], bar, note),
+        kind(case, "p50", "ms", p50[0], peer, p50[1], None, note),
+        kind(case, "p99", "ms", p99[0], peer, p99[1], None, note),
     ]
 
 

@@ -38,7 +38,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from cluster.bench.harness import Report, Row
+from cluster.bench.harness import Failed, Report, Row
 from cluster.bench.mapreduce_inputs import real_text, write_records
 from cluster.bench.mapreduce_outputs import checksum
 from cluster.bench.mapreduce_peers import missing
@@ -114,15 +114,6 @@ def cluster(home: Path, service: str = "mapreduce", **settings: Any) -> Iterator
         yield home
     finally:
         ring("down")
-
-
-class Failed(Row):
-    """A peer that crashed, or found something else: no figure, and no success either."""
-
-    @property
-    def holds(self) -> bool | None:
-        """It does not."""
-        return False
 
 
 @dataclass(slots=True)

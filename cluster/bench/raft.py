@@ -23,11 +23,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cluster.bench import etcd_peer
 from cluster.bench.closed_loop import closed_loop
-from cluster.bench.harness import Load, Report, Row, compare
+from cluster.bench.harness import Failed, Load, Report, Row, compare
 from cluster.control import Control
 from raftd.client import RaftClient
 
@@ -37,38 +37,59 @@ KEYS = 10_000
 ROUNDS = 3
 TRIALS = 20
 ETCD_TRIALS = 7
+FAILOVER_S_MAX = 60.0
+
+Taken = TypeVar("Taken")
 
 # What this project asks of itself.
 BAR_RATIO = 1.0
 FAILOVER_MEDIAN_MS, FAILOVER_WORST_MS = 300.0, 1000.0
 
 
+class Rival:
+    """etcd's part in a run: what goes wrong with it ends its figures, and not ours."""
+
+    def __init__(self, *, wanted: bool) -> None:
+        self.missing = etcd_peer.missing()
+        self.failed = ""
+        self.takes_part = wanted and not self.missing
+
+    def figures(self, take: Callable[..., Taken], *of: Any) -> Taken | None:
+        """What `take(*of)` returns; None if etcd has no part in it, or no more."""
+        if not self.takes_part or self.failed:
+            return None
+        try:
+            return take(*of)
+        except etcd_peer.FAILURES as error:
+            self.failed = f"etcd failed: {error}"
+            return None
+
+
 def run(*, peers: bool, seconds: float = 3.0) -> Report:
     """Take all rounds, ours and etcd's in turn, both clusters up all the time."""
     report = Report("raft")
+    rival = Rival(wanted=peers)
+    bar, peer = (BAR_RATIO, "etcd") if peers else (None, "-")
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(Ours())
-        etcd, missing = None, etcd_peer.missing()
-        if peers and not missing:
-            etcd = stack.enter_context(etcd_peer.EtcdCluster())
+        etcd = rival.figures(lambda: stack.enter_context(etcd_peer.EtcdCluster()))
         for operation in ("put", "get"):
             for clients in CLIENTS:
                 mine: list[Load] = []
                 theirs: list[Load] = []
                 for _ in range(ROUNDS):
                     mine.append(ours.load(operation, clients, seconds))
-                    if etcd is not None:
-                        theirs.append(_etcd_load(etcd, operation, clients, seconds))
+                    taken = rival.figures(_etcd_load, etcd, operation, clients, seconds)
+                    theirs += [taken] if taken is not None else []
                 case = f"{operation}, {clients} clients"
-                bar = BAR_RATIO if peers else None
-                peer = "etcd" if peers else "-"
-                report.rows += compare(case, mine, peer, theirs or None, bar, missing)
+                told = (rival.missing, rival.failed)
+                report.rows += compare(case, mine, peer, theirs or None, bar, *told)
         report.rows.append(Row("under load", "worst", "elections", ours.elections(), bar=0))
-    report.rows += _failover_rows(etcd is not None)
+    report.rows += _failover_rows(rival)
     return report
 
 
-def _failover_rows(with_etcd: bool) -> list[Row]:
+def _failover_rows(rival: Rival) -> list[Row]:
     with Ours() as ours:
         times_ms = [t * 1000 for t in ours.failovers(TRIALS)]
     median, worst = statistics.median(times_ms), max(times_ms)
@@ -76,10 +97,13 @@ def _failover_rows(with_etcd: bool) -> list[Row]:
         Row("failover", "median", "ms", median, bar=FAILOVER_MEDIAN_MS),
         Row("failover", "worst", "ms", worst, bar=FAILOVER_WORST_MS),
     ]
-    if with_etcd:
-        etcd_ms = [t * 1000 for t in _etcd_failovers(ETCD_TRIALS)]
+    theirs = rival.figures(_etcd_failovers, ETCD_TRIALS)
+    if theirs is not None:
+        etcd_ms = [t * 1000 for t in theirs]
         rows.append(Row("failover", "median", "ms", median, "etcd", statistics.median(etcd_ms)))
         rows.append(Row("failover", "worst", "ms", worst, "etcd", max(etcd_ms)))
+    elif rival.failed:
+        rows.append(Failed("failover", "median", "ms", median, "etcd", note=rival.failed))
     return rows
 
 
@@ -183,7 +207,8 @@ def _etcd_failovers(trials: int) -> list[float]:
             killed = etcd.kill_leader()
             survivors = [i for i in range(etcd_peer.MEMBERS) if i != killed]
             while not any(etcd.put(i, "after", str(trial), 0.2) for i in survivors):
-                pass
+                if time.perf_counter() - began > FAILOVER_S_MAX:
+                    raise RuntimeError(f"no put was acknowledged in {FAILOVER_S_MAX:g} s")
             times.append(time.perf_counter() - began)
             etcd.start(killed)
             time.sleep(2.0)

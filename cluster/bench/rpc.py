@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -47,13 +48,20 @@ def run(*, peers: bool, seconds: float = 3.0) -> Report:
         _make_identities(home)
         for outstanding in OUTSTANDING:
             loads: dict[str, list[Load]] = {name: [] for name in names}
+            failed: dict[str, str] = {}
             for _ in range(ROUNDS):
-                for name in names:
-                    loads[name].append(_round(KINDS[name], outstanding, seconds, home))
+                for name in [name for name in names if name not in failed]:
+                    try:
+                        loads[name].append(_round(KINDS[name], outstanding, seconds, home))
+                    except (subprocess.SubprocessError, OSError, ValueError) as error:
+                        if name == "ours":
+                            raise
+                        failed[name] = f"{name} failed: {error}"
             case = f"200 B echo, {outstanding} outstanding"
             for peer in BARS if peers else ("-",):
-                bar = BARS.get(peer)
-                report.rows += compare(case, loads["ours"], peer, loads.get(peer), bar)
+                theirs, bar = loads.get(peer), BARS.get(peer)
+                wrong = failed.get(peer, "")
+                report.rows += compare(case, loads["ours"], peer, theirs, bar, failed=wrong)
     return report
 
 
@@ -65,8 +73,6 @@ def _make_identities(home: Path) -> None:
 
 
 def _entropy(count: int) -> bytes:
-    import os
-
     return os.urandom(count)
 
 
@@ -115,12 +121,23 @@ async def _load(kind: str, port: int, outstanding: int, seconds: float, home: Pa
         async def call(_: int) -> object:
             return await client.call("echo", PAYLOAD)
 
-        load = await closed_loop(call, outstanding, seconds)
+        load = await closed_loop(_checked(call), outstanding, seconds)
         await node.close()
     else:
         dial = rpc_peers.call_grpc if kind == "grpc" else rpc_peers.call_msgpack
-        load = await closed_loop(await dial(port, PAYLOAD), outstanding, seconds)
+        load = await closed_loop(_checked(await dial(port, PAYLOAD)), outstanding, seconds)
     json.dump([load.operations, load.seconds, list(load.latencies_s)], sys.stdout)
+
+
+def _checked(call: rpc_peers.Caller) -> rpc_peers.Caller:
+    """The same call; an answer that is no echo ends the round."""
+
+    async def checked(caller: int) -> object:
+        if await call(caller) != PAYLOAD:
+            raise RuntimeError("what came back is not what was sent")
+        return None
+
+    return checked
 
 
 def _node(home: Path, name: str, service: str) -> RpcNode:

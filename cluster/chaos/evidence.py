@@ -1,7 +1,7 @@
 """What shows that a fault was there: counted while it lasted, on what it befell, of its own kind.
 
     a link    datagrams that were cut, lost, in a burst, held up …: a count for each cause
-    a disk    how often it struck; or that the process ended over it, by itself
+    a disk    how often it struck; or that the process ended over just that, by its own word
     a point   that the process was gone as at a kill -9, and nobody had killed it
     a clock   what it shows beside ours, before and after
 
@@ -11,6 +11,8 @@ was counted before a fault began is not its doing.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,11 +31,10 @@ _CAUSE: Final = {
     **dict.fromkeys(GRUDGES, ("cut", "dropped")),
 }
 _STRUCK: Final = {"full": "full", "slow-disk": "slow", "eio": "eio", "torn": "torn", "lie": "lies"}
-# Faults of disks over which a process gives up; the others it has to bear.
-_LETHAL: Final = ("eio", "torn")
-
-# How a process ends by itself (`ends` of System.faults): without a word, or with an error.
-GONE, GAVE_UP = "gone", "gave up"
+# How a process ends by itself (`ends` of System.faults): without a word, or over a fault of its
+# disk, the last words of which tell which it was (netstack.runtime.disk).
+GONE: Final = "gone"
+_LAST_WORDS: Final = {"torn": "torn write", "eio": os.strerror(errno.EIO)}
 
 # A clock is off if it shows at least so much of what it was set off by.
 _SHARE: Final = 0.5
@@ -80,12 +81,20 @@ def of_links(fault: str, meters: Iterable[tuple[Meter, str]]) -> str:
     return f"{total} datagrams {said}" if total else ""
 
 
+def ended_over(event: Mapping[str, Any]) -> str:
+    """The fault of its disk over which a node says that it ended; empty if over none."""
+    if event["kind"] != "node.fatal":
+        return ""
+    error = str(event.get("error", ""))
+    return next((name for name, words in _LAST_WORDS.items() if error.endswith(words)), "")
+
+
 def of_disk(fault: str, name: str, meter: Meter) -> str:
     """How often the disk of `name` struck; empty if it did not."""
     if count := meter.grown("struck", _STRUCK[fault]):
         return f"{name}: {_STRUCK[fault]} {count} times"
-    if fault in _LETHAL and meter.grown("ends", GAVE_UP):
-        return f"{name} gave up over an error of its disk"
+    if fault in _LAST_WORDS and meter.grown("ends", fault):
+        return f"{name} gave up over its disk: {_LAST_WORDS[fault]}"
     return ""
 
 

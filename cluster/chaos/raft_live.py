@@ -15,13 +15,13 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from cluster import topology
 from cluster.chaos.catalogue import FAULTS, FILES, MEMBERS, PAUSE, PROCESS
-from cluster.chaos.evidence import GAVE_UP, GONE
+from cluster.chaos.evidence import GONE, ended_over
 from cluster.chaos.raft_client import RaftStore
 from cluster.chaos.stopping import stands_still
 from cluster.chaos.system import NoEffect, Refused, View
@@ -66,7 +66,7 @@ class LiveRaft:
         self._runtime: RealRuntime | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None  # if it is ours to reap
         self._ends: dict[str, Counter[str]] = {name: Counter() for name in self.nodes}
-        self._ends_read = 0  # bytes of the supervisor's log
+        self._read = Counter[str]()  # bytes of each one's event log
 
     # -- from nothing to healthy, and back
 
@@ -218,23 +218,35 @@ class LiveRaft:
         return {"links": {}, "disk": {}, "clock": {}, "points": {}, "struck": {}, **answer, **ends}
 
     def _ended(self) -> dict[str, Counter[str]]:
-        """How often their processes have ended by themselves: the supervisor writes it down."""
+        """How often their processes have ended by themselves.
+
+        That one was gone, the supervisor writes down; that it gave up, and over what, it does.
+        """
+        for event in self._news("supervisor", b"process.exit"):
+            by_itself = event.get("state") in ("backoff", "fatal")
+            if by_itself and event["status"] == -signal.SIGKILL and event["target"] in self._ends:
+                self._ends[event["target"]][GONE] += 1
+        for name in self.nodes:
+            for event in self._news(name, b"node.fatal"):
+                if fault := ended_over(event):
+                    self._ends[name][fault] += 1
+        return self._ends
+
+    def _news(self, name: str, kind: bytes) -> Iterator[dict[str, Any]]:
+        """Events of a kind that a node has written down since this was last asked."""
+        path, read = self.home / "nodes" / name / "events.jsonl", self._read[name]
         try:
-            with (self.home / "nodes" / "supervisor" / "events.jsonl").open("rb") as log:
-                log.seek(self._ends_read)
+            with path.open("rb") as log:
+                if read > path.stat().st_size:
+                    read = 0  # another log has taken its place
+                log.seek(read)
                 lines = log.read().rpartition(b"\n")[0]
         except OSError:
-            return self._ends
-        self._ends_read += len(lines) + 1 if lines else 0
+            return
+        self._read[name] = read + len(lines) + (1 if lines else 0)
         for line in lines.splitlines():
-            if b"process.exit" not in line:
-                continue
-            event = json.loads(line)
-            by_itself = event.get("state") in ("backoff", "fatal")
-            if event["kind"] == "process.exit" and by_itself and event["target"] in self._ends:
-                how = GONE if event["status"] == -signal.SIGKILL else GAVE_UP
-                self._ends[event["target"]][how] += 1
-        return self._ends
+            if kind in line and (event := json.loads(line))["kind"] == kind.decode():
+                yield event
 
     async def damage(self, node: str, how: str, seed: int) -> str:
         """See System."""

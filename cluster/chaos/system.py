@@ -113,7 +113,7 @@ class View:
     state: str  # running, paused, starting, backoff, killed, stopped, fatal
     role: str = "-"
     term: int = 0
-    health: str = "down"  # ok, silent, down, no leader
+    health: str = "down"  # ok, silent, down, no leader, lost entries
     lives: int = 0
 
 
@@ -159,7 +159,8 @@ class System(Protocol):
         """As netstack.runtime.faults; the description afterwards.
 
         With what its clocks show, `wall` and `steady`, if it can be asked; and with `ends`: how
-        often its processes have ended by themselves so far, as evidence.GONE and GAVE_UP.
+        often its processes have ended by themselves so far, without a word (evidence.GONE) or
+        over a fault of their disk (by its name).
         """
 
     def address(self, node: str) -> str:

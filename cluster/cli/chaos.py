@@ -183,7 +183,9 @@ def sim(
     seed: Annotated[int | None, typer.Option(help="Replay one seed.")] = None,
     seeds: Annotated[int, typer.Option(help="Run this many seeds.")] = 20,
     first: Annotated[int, typer.Option(help="Begin with this seed.")] = 0,
-    seconds: Annotated[float, typer.Option(help="Virtual seconds of trouble.")] = 20.0,
+    seconds: Annotated[
+        float, typer.Option("--time", min=1, help="Virtual seconds of trouble.")
+    ] = 20.0,
     faults: Faults = "",
     plan: Annotated[Path | None, typer.Option(help="A plan.jsonl instead of a drawn one.")] = None,
     events: Annotated[bool, typer.Option("--events", help="Print the event log.")] = False,
@@ -212,7 +214,7 @@ def sim(
         told = [_as_json(run) for run in runs]
         render.as_json({**verdict.to_json(), "runs": told})
     if last.verdict.verdict == "invalid":
-        again = ["ring", "sim", scenario, "--seed", str(last.seed), "--seconds", f"{seconds:g}"]
+        again = ["ring", "sim", scenario, "--seed", str(last.seed), "--time", f"{seconds:g}"]
         _explain(scenario, last, seconds, again, faults, plan)
         raise typer.Exit(1)
     _conclude(runs, tested, time.monotonic() - began)

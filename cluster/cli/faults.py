@@ -11,9 +11,9 @@ from cluster import render, topology
 from cluster.chaos.grudges import GRUDGES, Grudge, apart
 from cluster.cli import tunnel
 from cluster.cli.lab import laboratory
-from cluster.cli.nodes import Target, select, views
+from cluster.cli.nodes import Target, apply_faults, heal_faults, select, views
 from cluster.control import Control
-from cluster.errors import Unhealthy, Usage
+from cluster.errors import Usage
 from cluster.quantities import probability, seconds
 from cluster.selectors import resolve
 
@@ -30,15 +30,6 @@ net.command("lab")(
 net.add_typer(tunnel.app, name="tunnel")
 
 
-def _apply(control: Control, changes: dict[str, Any]) -> dict[str, Any]:
-    answers: dict[str, Any] = control.ask("faults", changes=changes)["faults"]
-    failed = {name: a["error"] for name, a in answers.items() if "error" in a}
-    if failed:
-        name, why = next(iter(failed.items()))
-        raise Unhealthy(f"{name} did not take the fault: {why}")
-    return answers
-
-
 def _links(target: str, **policy: Any) -> None:
     """Give all edges from and to the target's nodes a policy."""
     with Control(topology.home()) as control:
@@ -53,7 +44,7 @@ def _links(target: str, **policy: Any) -> None:
             }
             if edges:
                 changes[row["name"]] = {"links": edges}
-        _apply(control, changes)
+        apply_faults(control, changes)
     what = ", ".join(f"{name}={value:g}" for name, value in policy.items())
     render.say(f"✓ links of {', '.join(chosen)}: {what}")
     render.say("try next   ring net show  ·  ring net heal")
@@ -104,7 +95,7 @@ def _cut(control: Control, status: dict[str, Any], grudge: Grudge) -> None:
         a: {"links": {address[b]: {"cut": (a, b) in grudge} for b in address if b != a}}
         for a in address
     }
-    _apply(control, changes)
+    apply_faults(control, changes)
 
 
 @net.command("one-way")
@@ -120,7 +111,7 @@ def one_way(
         edges = [(a, b) for a in senders for b in receivers if a != b]
         if not edges:
             raise Usage("a node always hears itself; name two")
-        _apply(
+        apply_faults(
             control,
             {
                 a: {"links": {address[b]: {"cut": True} for c, b in edges if c == a}}
@@ -190,7 +181,7 @@ def rate(target: Target, bytes_per_second: Annotated[float, typer.Argument(min=1
 @net.command()
 def heal() -> None:
     """All links good again."""
-    _heal("links")
+    heal_faults("links")
 
 
 @net.command()
@@ -199,7 +190,7 @@ def show(json: Annotated[bool, typer.Option("--json")] = False) -> None:
     with Control(topology.home()) as control:
         rows = control.ask("status")["nodes"]
         names = {row["address"]: row["name"] for row in rows}
-        answers = _apply(control, {row["name"]: {} for row in rows})
+        answers = apply_faults(control, {row["name"]: {} for row in rows})
     if json:
         render.as_json(answers)
         return
@@ -216,17 +207,10 @@ def show(json: Annotated[bool, typer.Option("--json")] = False) -> None:
         render.say("all links are good")
 
 
-def _heal(part: str) -> None:
-    with Control(topology.home()) as control:
-        names = [row["name"] for row in control.ask("status")["nodes"]]
-        _apply(control, {name: {"heal": [part]} for name in names})
-    render.say(f"✓ {part} healed on {', '.join(names)}")
-
-
 def _set(target: str, part: str, **values: Any) -> None:
     with Control(topology.home()) as control:
         names = select(control, target)
-        _apply(control, {name: {part: values} for name in names})
+        apply_faults(control, {name: {part: values} for name in names})
     what = ", ".join(f"{name}={value}" for name, value in values.items())
     render.say(f"✓ {part} of {', '.join(names)}: {what}")
 
@@ -312,7 +296,7 @@ def _damage(target: str, how: str, seed: int) -> None:
 @disk.command("heal")
 def heal_disk() -> None:
     """All disks good again."""
-    _heal("disk")
+    heal_faults("disk")
 
 
 # A time that is put back begins like an option, and is none.
@@ -332,4 +316,4 @@ def clock_rate(target: Target, factor: Annotated[float, typer.Argument(min=0.1, 
 @clock.command("heal")
 def heal_clock() -> None:
     """All clocks right again."""
-    _heal("clock")
+    heal_faults("clock")

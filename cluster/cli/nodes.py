@@ -9,10 +9,9 @@ import typer
 
 from cluster import render, topology
 from cluster.control import Control
-from cluster.errors import Usage
+from cluster.errors import Unhealthy, Usage
 from cluster.quantities import probability
 from cluster.selectors import NodeView, resolve
-from netstack.runtime.failpoints import catalogue as failpoints
 
 Target = Annotated[
     str, typer.Argument(help="n1 | n1,n3 | leader | followers | one | minority | majority | all")
@@ -35,6 +34,24 @@ def views(status: dict[str, Any]) -> list[NodeView]:
 def select(control: Control, target: str) -> list[str]:
     """The nodes that `target` means now."""
     return resolve(target, views(control.ask("status")), random.Random())
+
+
+def apply_faults(control: Control, changes: dict[str, Any]) -> dict[str, Any]:
+    """What each node answers (netstack.runtime.faults); raises Unhealthy if one refuses."""
+    answers: dict[str, Any] = control.ask("faults", changes=changes)["faults"]
+    failed = {name: a["error"] for name, a in answers.items() if "error" in a}
+    if failed:
+        name, why = next(iter(failed.items()))
+        raise Unhealthy(f"{name} did not take the fault: {why}")
+    return answers
+
+
+def heal_faults(part: str) -> None:
+    """One part of every node is good again."""
+    with Control(topology.home()) as control:
+        names = [row["name"] for row in control.ask("status")["nodes"]]
+        apply_faults(control, {name: {"heal": [part]} for name in names})
+    render.say(f"✓ {part} healed on {', '.join(names)}")
 
 
 def _act(verb: str, target: str, done: str, hint: str) -> None:
@@ -92,30 +109,6 @@ def slow(
         names = select(control, target)
         control.ask("slow", nodes=names, share=part)
     render.say(f"✓ {', '.join(names)} runs {part:.0%} of the time")
-
-
-def crashpoint(
-    target: Annotated[str, typer.Argument(help="Node; without one, the points are listed.")] = "",
-    point: Annotated[str, typer.Argument(help="Its name.")] = "",
-    after: Annotated[int, typer.Option(min=1, help="At the how manieth time.")] = 1,
-    action: Annotated[str, typer.Option(help="crash, error or sleep")] = "crash",
-) -> None:
-    """Let a node die at a named line of its code, once; without arguments, list the lines."""
-    points = failpoints("raftd")
-    if not target:
-        render.table(("POINT", "WHERE"), [[name, f"raftd/{at}"] for name, at in points.items()])
-        return
-    if point not in points:
-        raise Usage(f"there is no point {point!r}; they are listed by: ring crashpoint")
-    with Control(topology.home()) as control:
-        names = select(control, target)
-        change = {"points": {point: {"action": action, "after": after}}}
-        answers = control.ask("faults", changes=dict.fromkeys(names, change))["faults"]
-    for name, answer in answers.items():
-        if "error" in answer:
-            raise Usage(f"{name}: {answer['error']}")
-    render.say(f"✓ {', '.join(names)}: {action} at {point}")
-    render.say("try next   ring kv put greeting hello  ·  ring status")
 
 
 def restart(target: Target) -> None:

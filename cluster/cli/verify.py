@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster import render
+from cluster import render, topology
 from cluster.errors import Usage
 
 if TYPE_CHECKING:
@@ -19,8 +19,11 @@ SHOWN_MAX = 10
 
 def verify(
     history: Annotated[
-        Path, typer.Argument(help="A history (.jsonl, .edn, .log), or the folder of a run.")
-    ],
+        Path | None,
+        typer.Argument(
+            help="A history (.jsonl, .edn, .log), or the folder of a run; else the newest run."
+        ),
+    ] = None,
     model: Annotated[
         str,
         typer.Option(
@@ -39,12 +42,15 @@ def verify(
 
     if model and model not in KNOWN:
         raise Usage(f"there is no model {model!r}; there are: {', '.join(KNOWN)}")
+    named, history = history is not None, history or _newest()
     try:
         found = _judge(history, model, limit)
     except OSError as error:
         raise Usage(f"{error.filename or history} cannot be read: {error.strerror}") from None
     except (HistoryError, NoModel, ValueError) as error:
         raise Usage(f"{history}: {error}") from None
+    if not named:
+        render.say(f"the newest run: {history}")
     if json:
         render.as_json(found.to_json())
     else:
@@ -61,6 +67,14 @@ def verify(
             f" · {counts['fail']:,} failed · {counts['info']:,} unknown"
         )
     raise typer.Exit(STATUS[found.verdict])
+
+
+def _newest() -> Path:
+    """The folder of the newest run in this home; raises Usage."""
+    latest = topology.home() / "runs" / "latest"
+    if not latest.exists():
+        raise Usage(f"there is no run in {latest.parent} yet; name a history, or try: ring chaos")
+    return latest.resolve()
 
 
 def _judge(history: Path, model: str, limit_s: float) -> Verdict:

@@ -8,6 +8,9 @@
                        elected, or been told to by the leader (dissertation §9.6, §3.10)
     one order          nodes that applied the same stretch of entries applied the same ones
                        (raft.checkpoint, raftd/checkpoints.py)
+    promises kept      what a node has acknowledged is there when its leader asks for it
+    no code fails      nothing in a node raised what nobody expects there: whatever is done to its
+                       machine, that is a bug, and an answer that hides it is none
 
 (Ongaro and Ousterhout 2014, figure 3.) Lives begin with `node.start`. A system that writes no such
 events is not judged by them.
@@ -16,6 +19,7 @@ events is not judged by them.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,16 @@ from cluster.verify.finding import Finding, told
 from cluster.verify.linear import INVALID, VALID
 
 Event = Mapping[str, Any]
+
+# What a node writes down of its own bugs. One that gives up over its disk says `Fatal`, and has
+# none (netstack.runtime.runtime).
+_BUGS = {
+    "rpc.handler_error": "a handler raised {error}, asked by {peer}",
+    "raft.callback_error": "whoever waited for an outcome raised {error}",
+    "raft.malformed": "{source} sent what is no message: {cause}",
+    "node.fatal": "it ended in {where} over {error}",
+}
+_GIVES_UP = "Fatal: "
 
 # A pre-candidate names the term that it would have.
 _HAS_TERM = ("follower", "candidate", "leader")
@@ -55,6 +69,8 @@ def judge_events(events: Iterable[Event]) -> list[Finding]:
         *_complete_leaders(all_events),
         *_stands_when_asked(all_events),
         *_one_order(all_events),
+        *_promises_kept(all_events),
+        *_no_code_fails(all_events),
     ]
 
 
@@ -194,3 +210,38 @@ def _one_order(events: Sequence[Event]) -> list[Finding]:
     return told(check, wrong) or [
         Finding(check, VALID, f"stretches of entries compared: {compared:,}, all alike")
     ]
+
+
+def _promises_kept(events: Sequence[Event]) -> list[Finding]:
+    """Only breaches are told: a node that has lost nothing writes down nothing."""
+    wrong = (
+        Finding(
+            "promises kept",
+            INVALID,
+            f"{event['node']} had acknowledged entries up to {event['acknowledged']:,}, and has"
+            f" {event['last']:,}",
+        )
+        for event in events
+        if event["kind"] == "raft.lost"
+    )
+    return told("promises kept", wrong)
+
+
+def _no_code_fails(events: Sequence[Event]) -> list[Finding]:
+    check = "no code fails"
+    lives = sum(event["kind"] == "node.start" for event in events)
+    bugs = (event for event in events if event["kind"] in _BUGS and not _gives_up(event))
+    wrong = [Finding(check, INVALID, f"{e['node']}: {_in_words(e)}") for e in bugs]
+    if not lives and not wrong:
+        return []
+    return told(check, wrong) or [
+        Finding(check, VALID, f"lives of nodes: {lives:,}, and none met a bug of its own")
+    ]
+
+
+def _gives_up(event: Event) -> bool:
+    return event["kind"] == "node.fatal" and str(event.get("error", "")).startswith(_GIVES_UP)
+
+
+def _in_words(event: Event) -> str:
+    return _BUGS[event["kind"]].format_map(defaultdict(lambda: "?", event))

@@ -37,6 +37,8 @@ class RpcClient:
         self._dialler = Dialler(node, address, service, expect)
         self._dialling: asyncio.Task[RpcConnection] | None = None
         self._closed = False
+        self._open = 0  # calls and streams
+        self.used_at = 0.0
         self._id = node.runtime.entropy(16)
         self._sequence = 0
         self._open_sequences: set[int] = set()
@@ -57,10 +59,12 @@ class RpcClient:
     ) -> Any:
         """The answer of `method`; raises an RpcError (see errors.py for which are definite)."""
         now = self._node.runtime.clock.now
-        deadline = now() + timeout_s
+        self.used_at = now()
+        deadline = self.used_at + timeout_s
         body = encode(body)
         key: list[Any] | None = self._open_key() if once else None
         lost: ConnectionLost | None = None
+        self._open += 1
         try:
             while True:
                 connection = await self._connected(deadline)
@@ -82,6 +86,7 @@ class RpcClient:
             # That this try did not happen says nothing about those before it.
             raise lost from refusal
         finally:
+            self._open -= 1
             if key is not None:
                 self._open_sequences.discard(key[1])
 
@@ -91,9 +96,23 @@ class RpcClient:
         """The items of a server stream; ends with ConnectionLost if the connection does."""
         return dialled_items(self, method, encode(body), timeout_s)
 
+    def begins(self) -> None:
+        """Somebody waits for it from now on; `ends` when he does no more."""
+        self.used_at = self._node.runtime.clock.now()
+        self._open += 1
+
+    def ends(self) -> None:
+        """See `begins`."""
+        self._open -= 1
+
     async def connect(self, timeout_s: float) -> RpcConnection:
         """The open connection, dialled if there is none; raises Unavailable."""
         return await self._connected(self._node.runtime.clock.now() + timeout_s)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody waits for it."""
+        return self._open > 0
 
     async def drop_connection(self) -> None:
         """End the connection, and any dialling: calls that wait for it are Unavailable.
@@ -109,6 +128,7 @@ class RpcClient:
     async def close(self) -> None:
         """End the connection and any dialling; calls that wait, and later ones, are Unavailable."""
         self._closed = True
+        self._node.disconnects(self)
         if self._dialling is not None:
             self._dialling.cancel()
         if self._connection is not None:
@@ -125,8 +145,9 @@ class RpcClient:
     async def _connected(self, deadline: float) -> RpcConnection:
         if self._connection is not None and self._connection.ready:
             return self._connection
-        if not self._closed:
+        if not (self._closed or self._node.closed):
             if self._dialling is None or self._dialling.done():
+                self._node.connects(self)
                 self._dialling = asyncio.ensure_future(self._dial())
                 self._dialling.add_done_callback(_ended)
             dialling, remaining = self._dialling, deadline - self._node.runtime.clock.now()

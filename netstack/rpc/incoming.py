@@ -91,7 +91,11 @@ async def dialled_items(
     client: RpcClient, method: str, body: Any, timeout_s: float
 ) -> AsyncGenerator[Any, None]:
     """`items`, once the client is connected; raises Unavailable."""
-    connection = await client.connect(min(timeout_s, CONNECT_S))
-    async with contextlib.aclosing(items(connection, method, body, timeout_s)) as found:
-        async for item in found:
-            yield item
+    client.begins()
+    try:
+        connection = await client.connect(min(timeout_s, CONNECT_S))
+        async with contextlib.aclosing(items(connection, method, body, timeout_s)) as found:
+            async for item in found:
+                yield item
+    finally:
+        client.ends()

@@ -33,6 +33,10 @@ from netstack.transport.host import Host
 from netstack.transport.peer import Peer, Stream
 from security.identity import Identity
 
+# Clients of one node that have a connection. Who calls thousands of addresses in turn need not keep
+# them all; whoever waits for an answer keeps his.
+CLIENTS_MAX = 1024
+
 
 class RpcNode:
     """One socket, its service, and the connections on it."""
@@ -52,7 +56,8 @@ class RpcNode:
         self.on_stream: Callable[[RpcConnection, Stream], None] | None = None  # raw ones of peers
         self.connections: dict[RpcConnection, None] = {}  # the oldest first
         self._links: dict[str, Link] = {}
-        self._clients: list[RpcClient] = []
+        self._clients: dict[RpcClient, None] = {}  # that have or seek a connection
+        self.closed = False
         self.host = Host(
             runtime,
             identity,
@@ -70,9 +75,21 @@ class RpcNode:
 
     def client(self, address: Address, service: str, expect: str | None = None) -> RpcClient:
         """A caller of the service at `address`; it dials at the first call."""
-        client = RpcClient(self, address, service, expect)
-        self._clients.append(client)
-        return client
+        return RpcClient(self, address, service, expect)
+
+    def connects(self, client: RpcClient) -> None:
+        """A client is about to dial. The longest unused of too many lose their connections."""
+        self._clients[client] = None
+        excess = len(self._clients) - CLIENTS_MAX
+        if excess > 0:
+            idle = [other for other in self._clients if not other.busy and other is not client]
+            for unused in sorted(idle, key=lambda other: other.used_at)[:excess]:
+                del self._clients[unused]
+                self.runtime.spawn(unused.drop_connection(), "drop an unused connection")
+
+    def disconnects(self, client: RpcClient) -> None:
+        """A client is closed."""
+        self._clients.pop(client, None)
 
     def link(self, name: str, address: Address, service: str) -> Link:
         """The lasting connection to a sibling, one a name."""
@@ -115,10 +132,10 @@ class RpcNode:
 
     async def close(self) -> None:
         """End all connections and the socket."""
-        self.service.draining = True
+        self.service.draining = self.closed = True
         for link in list(self._links.values()):
             await link.close()
-        for client in self._clients:
+        for client in list(self._clients):
             await client.close()
         for connection in list(self.connections):
             await connection.close()

@@ -31,6 +31,10 @@ class TransportConfig:
         A half-open connection of a stranger is forgotten after this.
     max_ack_delay_s
         How long an acknowledgement may wait for something to ride on (RFC 9000 §13.2.1).
+    probe_max_s
+        However long a peer has been silent, it is asked again after this. Time-outs double (RFC
+        6298 §5.5), so that by themselves they notice a host that is back as late as it was away:
+        shorter where siblings on a short path must find each other again soon.
     initial_rtt_s
         Before the first sample. RFC 9002 says 333 ms for the Internet; a neighbour on one machine
         answers in 1 ms, and a lost first packet should not cost a second.
@@ -60,6 +64,7 @@ class TransportConfig:
     keep_alive_s: float = 5.0
     handshake_timeout_s: float = 5.0
     max_ack_delay_s: float = 0.025
+    probe_max_s: float = float("inf")
     initial_rtt_s: float = 0.05
     stream_window: int = 4 * 1024 * 1024
     connection_window: int = 16 * 1024 * 1024

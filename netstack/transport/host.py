@@ -443,7 +443,8 @@ class Host:
         if self._endpoint is not None:
             self._endpoint.send(datagrams, destination, mark)
 
-    def _refused(self, address: Address) -> bool:
+    def refuses(self, address: Address) -> bool:
+        """Whether the machine at `address` says that no socket is bound there."""
         return self._endpoint is not None and self._endpoint.refuses(address)
 
     def _flush(self) -> None:
@@ -490,7 +491,7 @@ class Host:
                 self._set_alarm(peer)
         for peer in due:
             peer.connection.on_deadline(now)
-            if peer.connection.patience_is_over and self._refused(peer.address):
+            if peer.connection.patience_is_over and self.refuses(peer.address):
                 peer.connection.nobody_there()
             self._settle(peer)
             self.touch(peer)

@@ -71,17 +71,23 @@ class Recovery:
         "loss_at",
         "losses",
         "max_ack_delay_s",
+        "probe_max_s",
         "probes_sent",
         "rtt",
         "timeouts",
     )
 
     def __init__(
-        self, rtt: RttEstimator, congestion: CongestionController, max_ack_delay_s: float
+        self,
+        rtt: RttEstimator,
+        congestion: CongestionController,
+        max_ack_delay_s: float,
+        probe_max_s: float = float("inf"),
     ) -> None:
         self.rtt = rtt
         self.congestion = congestion
         self.max_ack_delay_s = max_ack_delay_s
+        self.probe_max_s = probe_max_s
         self.in_flight: dict[int, SentPacket] = {}
         self.bytes_in_flight = 0
         self.delivered = 0  # bytes, so far
@@ -239,8 +245,10 @@ class Recovery:
         """How long after the last packet an answer is overdue (RFC 9002 §6.2.1)."""
         doublings = self.timeouts if back_off is None else back_off
         if not doublings:
-            return self.rtt.rto_s + self.max_ack_delay_s
-        return self.rtt.rto(doublings) + self.max_ack_delay_s * float(2 ** min(doublings, 16))
+            wait_s = self.rtt.rto_s + self.max_ack_delay_s
+        else:
+            wait_s = self.rtt.rto(doublings) + self.max_ack_delay_s * float(2 ** min(doublings, 16))
+        return wait_s if wait_s < self.probe_max_s else self.probe_max_s
 
     def deadline(self) -> float | None:
         """When to call `detect_lost` or to send a probe."""
@@ -248,9 +256,6 @@ class Recovery:
             return self.loss_at
         if not self.in_flight:
             return None
-        if not self.timeouts:
-            # As probe_timeout adds it, to the last bit: `overdue` asks for no later time than this.
-            return self._last_eliciting_at + (self.rtt.rto_s + self.max_ack_delay_s)
         return self._last_eliciting_at + self.probe_timeout()
 
     def overdue(self, now: float) -> SentPacket | None:

@@ -50,3 +50,5 @@ def test_metrics_in_the_text_format(ring):
     assert {values[f'ring_store_keys{{node="{n}"}}'] for n in ("n1", "n2", "n3")} == {1.0}
     assert sum(values[f'ring_raft_is_leader{{node="{n}"}}'] for n in ("n1", "n2", "n3")) == 1
     assert "# TYPE ring_raft_commands_total counter" in lines
+    for name in ("syncs", "sync_seconds", "bytes"):
+        assert values[f'ring_wal_{name}_total{{node="n1"}}'] > 0

@@ -89,6 +89,30 @@ def test_the_same_seed_is_the_same_plan_and_a_plan_can_be_given(ring, tmp_path):
     assert "process" in fault["evidence"]
 
 
+def test_of_two_faults_of_one_disk_only_that_counts_which_was_there(ring, tmp_path):
+    """A process that gave up over the one has not shown the other, though both were set."""
+    far = 10**6
+    plan = [
+        Episode("torn", "n2", {"torn": True}, 0.5, 3.0),
+        Episode("eio", "n2", {"eio_at": far}, 0.6, 3.1),
+        Episode("eio", "n3", {"eio_at": 1}, 4.0, 6.5),
+    ]
+    write_plan(tmp_path / "plan.jsonl", plan)
+    words = ("--time", "12", "--seed", "3", "--plan", str(tmp_path / "plan.jsonl"), "--json")
+    done = ring("chaos", *words, lasts_s=12, status=None)
+    run = Path(json.loads(done.stdout)["run"])
+    torn, eio_far, eio = lines(run / "faults.jsonl")
+    assert (torn["took_effect"], torn["evidence"]) == (
+        True,
+        "n2 gave up over its disk: torn write",
+    )
+    assert (eio_far["took_effect"], eio_far["evidence"]) == (False, "nothing of it was to be seen")
+    assert (eio["took_effect"], eio["evidence"]) == (
+        True,
+        "n3 gave up over its disk: Input/output error",
+    )
+
+
 def test_a_disk_that_lies_is_found_out(ring):
     """kill -9 of all while syncs are lies: what was acknowledged is gone, and the judge says so."""
     for seed in range(4):

@@ -66,7 +66,8 @@ def ring(cluster):
     if any(row["pid"] == 0 for row in cluster.status().values()):
         cluster("restart", "all")
     wrong = cluster.wait(cluster.told_by_all, "answers of all nodes").values()
-    for part, command in (("links", "net"), ("disk", "disk"), ("clock", "clock")):
+    commands = {"links": "net", "disk": "disk", "clock": "clock", "points": "crashpoint"}
+    for part, command in commands.items():
         if any(set(answer[part]) - {"power_cut"} for answer in wrong):
             cluster(command, "heal")
     assert not any(set(a[p]) - {"power_cut"} for a in cluster.told().values() for p in HEALED)
@@ -326,11 +327,31 @@ def test_a_lie_about_one_sync_leaves_the_disk_without_what_was_promised(ring):
     ring("kill", name)
     assert not written(ring, name, value.encode())
     ring("restart", name)
-    # Its leader goes by what it promised. Another one begins with asking what there is.
-    ring.wait(lambda: "last" in ring.status()[name]["says"], "a node that answers")
+    # Its leader goes by what it promised, and it says that this is not there any more.
+    ring.wait(lambda: ring.status()[name]["health"] == "lost entries", "a node that knows")
     assert ring.status()[name]["says"]["last"] < ring.status()[ring.leader()]["says"]["last"]
+    shown = ring("status", status=1)
+    assert "lost entries" in shown.stdout
+    assert f"{name}: it had acknowledged entries up to" in shown.stderr
+    (lost,) = [event for event in events_of(ring, name) if event["kind"] == "raft.lost"]
+    assert lost["last"] < lost["acknowledged"]
+    # Another leader begins with asking what there is.
     ring("restart", ring.leader())
     ring.wait(lambda: written(ring, name, value.encode()), "what was lost, from the others")
+    ring.healthy()
+
+
+def test_who_lost_what_it_acknowledged_is_repaired_by_the_command_that_it_names(ring):
+    name, value = follower(ring), word()
+    ring("disk", "lie", name, "--once")
+    ring("kv", "put", "lie", value)
+    ring.wait(lambda: ring.told()[name]["struck"].get("lies") == 1, "one lie")
+    ring("kill", name)
+    ring("restart", name)
+    ring.wait(lambda: ring.status()[name]["health"] == "lost entries", "a node that knows")
+    ring("repair", name)
+    ring.healthy()
+    ring.wait(lambda: written(ring, name, value.encode()), "a new copy")
 
 
 def test_a_disk_that_always_lies_writes_nothing_until_it_is_healed(ring):
@@ -462,6 +483,45 @@ def test_a_crashpoint_can_stumble_instead_and_says_where(ring):
     ring("crashpoint", name, "wal.append.before-write", "--action", "error")
     ring("kv", "put", "stumble", word())
     dies_of(ring, name, "failpoint wal.append.before-write", before, seen)
+
+
+def test_a_crashpoint_that_is_healed_ends_nobody_when_its_line_is_reached(ring):
+    """Armed far ahead on one node, and on another so that the next write would end it."""
+    far, near = follower(ring), ring.leader()
+    before = {name: restarts(ring, name) for name in NODES}
+    ring("crashpoint", far, "raft.persisted", "--after", "100000")
+    ring("crashpoint", near, "wal.append.before-write", "--after", "3")
+    told = ring.told()
+    armed = {name: set(told[name]["points"]) for name in NODES if told[name]["points"]}
+    assert armed == {far: {"raft.persisted"}, near: {"wal.append.before-write"}}
+    healed = ring("crashpoint", "heal")
+    assert "✓ points healed on n1, n2, n3" in healed.stderr
+    for number in range(5):
+        ring("kv", "put", "passes", str(number))
+    assert [answer["points"] for answer in ring.told().values()] == [{}, {}, {}]
+    assert {name: restarts(ring, name) for name in NODES} == before
+
+
+def test_who_stands_still_hears_of_crashpoints_when_it_goes_on(ring):
+    healed, armed = sorted(name for name in NODES if name != ring.leader())
+    before, pids = {name: restarts(ring, name) for name in NODES}, ring.status()
+    ring("crashpoint", healed, "wal.append.before-write")
+    ring("pause", f"{healed},{armed}")
+    ring("crashpoint", "heal")
+    ring("crashpoint", armed, "wal.append.before-write")
+    ring("resume", "all")
+    ring("kv", "put", "after", "the pause")
+    ring.wait(lambda: restarts(ring, armed) == before[armed] + 1, "the end of one of them")
+    ring.healthy()
+    assert ring.status()[healed]["pid"] == pids[healed]["pid"]
+
+
+def test_who_has_no_process_comes_to_no_line_of_its_code(ring):
+    name = follower(ring)
+    ring("kill", name)
+    refused = ring("crashpoint", name, "wal.append.before-write", status=1).stderr
+    assert f"{name} is killed: without a process it comes to no line of its code" in refused
+    ring("crashpoint", "heal")
 
 
 def test_every_point_of_the_list_is_in_the_source_and_the_rest_is_refused(ring):

@@ -19,7 +19,10 @@ from raftd.errors import NotLeader, Overloaded
 from raftd.log import COMMAND, Entry, HardState, Restored, SnapshotMeta
 from raftd.membership import Membership
 from raftd.options import RaftOptions
-from raftd.outputs import Apply, Emit, Persist, ReadFailed, ReadReady, Restore, Send
+from raftd.outputs import Apply, Doubt, Emit, Persist, ReadFailed, ReadReady, Restore, Send
+
+# Events of one second; the busiest of the scenarios have a tenth of it.
+STEPS_MAX = 30_000
 
 
 class Violation(AssertionError):
@@ -97,12 +100,15 @@ class CoreCluster:
         self.make = make or Raft
         self.rng = random.Random(seed)
         self.options = options or RaftOptions()
-        self.now = 0.0
+        self.now = self.second = 0.0
+        self.steps = 0  # since that second began
         self.bootstrap = Membership.of({n: ("127.0.0.1", 7400 + i) for i, n in enumerate(names)})
         self.nodes = {name: Node(self, name) for name in (*names, *joiners)}
         self.queue: list = []
         self.counter = 0
         self.loss = self.duplicate = 0.0
+        self.refusals = True  # a dead process's machine says so
+        self.lies = 0.0  # or says so of one that lives
         self.delay = (0.0002, 0.001)
         self.disk_delay = (0.0002, 0.001)
         self.cut: set[tuple[str, str]] = set()
@@ -135,6 +141,7 @@ class CoreCluster:
         while True:
             if until is not None and until():
                 return True
+            self.count_step()
             deadline, name = min(
                 (
                     (node.raft.next_deadline(), name)
@@ -154,6 +161,14 @@ class CoreCluster:
                 self.now = max(self.now, deadline)
                 self.nodes[name].raft.on_deadline(self.now)
                 self.drain(name)
+
+    def count_step(self) -> None:
+        """A conversation that feeds itself is a bug, and would keep this from ever ending."""
+        if self.now >= self.second + 1:
+            self.second, self.steps = self.now, 0
+        self.steps += 1
+        if self.steps > STEPS_MAX:
+            raise Violation(f"{STEPS_MAX} steps in a second: {self.describe()}")
 
     def send(self, source: str, to: str, message: m.Message) -> None:
         kind = type(message).__name__
@@ -196,9 +211,25 @@ class CoreCluster:
                 self.reads[output.token] = (name, output.index)
             elif isinstance(output, ReadFailed):
                 self.failed_reads.add(output.token)
+            elif isinstance(output, Doubt):
+                self.knock(name, output.leader)
             elif isinstance(output, Emit):
                 self.trace.append(f"{self.now:.4f} {name} {output.kind} {output.fields}")
         self.judge(node)
+
+    def knock(self, name: str, leader: str) -> None:
+        """Ask the leader's machine, over the same wires, whether its process lives."""
+        dead = self.nodes[leader].raft is None or (self.lies and self.rng.random() < self.lies)
+        cut = {(name, leader), (leader, name)} & self.cut
+        if self.refusals and dead and not cut and self.rng.random() >= self.loss:
+            life = self.nodes[name].life
+            self.at(self.rng.uniform(*self.delay), lambda: self.refused(name, life, leader))
+
+    def refused(self, name: str, life: int, leader: str) -> None:
+        node = self.nodes[name]
+        if node.life == life and node.raft is not None and not node.paused:
+            node.raft.leader_gone(leader, self.now)
+            self.drain(name)
 
     def synced(self, name: str, life: int, sequence: int) -> None:
         """The disk works in order: everything up to `sequence` is durable."""
@@ -254,7 +285,7 @@ class CoreCluster:
 
     def heal(self) -> None:
         self.cut = set()
-        self.loss = self.duplicate = 0.0
+        self.loss = self.duplicate = self.lies = 0.0
 
     # -- convenience
 

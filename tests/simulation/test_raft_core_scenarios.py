@@ -126,9 +126,9 @@ class TestAgreement:
             cluster.agree(b"kept %d" % i, expect=3)
         cluster.messages.clear()
         cluster.heal()
-        cluster.run(1.0, lambda: len({n.raft.log.last_index for n in cluster.live}) == 1)
+        cluster.run(1.0)
         assert len({n.raft.log.last_index for n in cluster.live}) == 1
-        assert cluster.messages["AppendReply"] < 30
+        assert 2 <= cluster.messages["AppendReply"] < 30
         cluster.converge()
         assert not any(c.startswith(b"lost") for c in cluster.commands(leader))
 
@@ -351,6 +351,7 @@ def hostile(seed: int, make=None) -> None:
     cluster.loss = 0.1 * (seed % 3 == 0)
     cluster.duplicate = 0.1 * (seed % 4 == 0)
     cluster.delay = (0.0002, 0.03 if seed % 5 == 0 else 0.001)
+    cluster.lies = 0.5 * (seed % 7 == 0)  # of who is said to be dead and lives
     count = 0
     for _ in range(120):
         cluster.run(dice.uniform(0.0, 0.15))

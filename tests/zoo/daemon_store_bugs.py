@@ -82,7 +82,9 @@ class ForgetsAKeyInItsSnapshot(Store):
     def restore(self, data):
         super().restore(data)
         if self._keys:
-            del self._histories[self._keys.pop()]
+            key = self._keys.pop()
+            del self._histories[key]
+            self._live.discard(key)
 
 
 class AppliesTheIndexApartFromTheData(Store):

@@ -99,8 +99,9 @@ class LeadsBeforeItsVoteIsDurable(Raft):
 class CommitsOldTermsByCounting(Leader):
     def _advance_commit(self):
         raft, members = self._raft, self._raft.membership
-        held = committed_index(members.voters, self._match)
-        raft.advance_commit(min(held, raft.log.last_index))
+        held = min(committed_index(members.voters, self._match), raft.log.last_index)
+        if held < self.first_index:
+            raft.advance_commit(max(held, raft.commit))
         super()._advance_commit()
 
 

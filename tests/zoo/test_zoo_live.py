@@ -14,6 +14,7 @@ import pytest
 from daemon_bugs import SECONDS, ZOO, shows
 
 from cluster.chaos import raft_live
+from cluster.chaos.judge import WENT_ON
 from cluster.chaos.raft_live import LiveRaft
 from cluster.chaos.run import Wanted, run_live
 from cluster.control import start_supervisor
@@ -54,5 +55,8 @@ def test_the_bug_is_found_on_real_processes_too(bug, tmp_path, monkeypatch):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("bug", LIVE, ids=lambda bug: bug.name)
 def test_the_original_comes_through_the_same(bug, tmp_path):
+    """All is valid but, perhaps, one thing: where a majority is taken away every two seconds, no
+    silence can be long enough to tell whether it went on in between."""
     verdict = campaign(bug, tmp_path / "run", 0)
-    assert verdict.verdict == "valid", verdict.findings
+    told = [(f.check, f.verdict) for f in verdict.findings if f.verdict != "valid"]
+    assert told in ([], [(WENT_ON, "unknown")]), verdict.findings

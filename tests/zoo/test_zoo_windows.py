@@ -367,7 +367,7 @@ ZOO = [
 
 
 # A number that is used again is refused by the session itself (security/channel.py).
-CAUGHT = (AssertionError, KeyError, SecurityError)
+CAUGHT = (AssertionError, SecurityError)
 
 
 def _id(value):

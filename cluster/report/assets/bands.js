@@ -177,7 +177,9 @@ function operationText(history, index) {
   const o = history.operations;
   const what = [history.words[o.f[index]], history.keys[o.key[index]], o.value[index]];
   const outcome = ["", "refused", "nobody knows what became of it"][o.outcome[index]];
-  return `${what.filter((word) => word !== "").join(" ")} → ${o.result[index] || outcome || "done"}\n`
+  // A write that answers null has been done; a read that does has found nothing.
+  const answer = o.result[index] === "null" && o.value[index] !== "" ? "" : o.result[index];
+  return `${what.filter((word) => word !== "").join(" ")} → ${answer || outcome || "done"}\n`
     + `operation ${index} of process ${o.process[index]}, at ${seconds(o.called[index], 1e-5)} s, for `
     + `${duration(o.ended[index] - o.called[index])}`;
 }

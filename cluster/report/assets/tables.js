@@ -63,7 +63,9 @@ function showOrder(history, finding, choose) {
     + `state must be ${finding.state} then. None of those in red can come next.`));
   const list = element("ol");
   const add = (index, className, number) => {
-    const item = element("li", operationText(history, index).replace("\n", "   "), className);
+    const [what, where] = operationText(history, index).split("\n");
+    const item = element("li", "", className);
+    item.append(element("span", what), element("small", where));
     if (number) item.value = number;
     item.onclick = () => choose(index);
     list.append(item);
@@ -106,12 +108,18 @@ function eventTable(view, events) {
   fill();
 }
 
+// Whether a value says nothing but which fault it is: `torn torn=true`, `bridge grudge=bridge`.
+function namesItself(fault, [name, value]) {
+  return value === true || value === fault.fault;
+}
+
 function showPlan(faults, choose) {
   const body = document.querySelector("#plan tbody");
   for (const fault of faults) {
     const row = element("tr", "", fault.took_effect ? "" : "harmless");
     const end = fault.end === null ? "" : seconds(fault.end, 0.01);
-    const values = Object.entries(fault.values).map(([name, value]) => ` ${name}=${value}`).join("");
+    const values = Object.entries(fault.values).filter((pair) => !namesItself(fault, pair))
+      .map(([name, value]) => ` ${name}=${value}`).join("");
     const whom = fault.nodes.length ? `${fault.nodes.join(", ")} (${fault.target})` : fault.target;
     const cells = [seconds(fault.begin, 0.01), end, `${fault.fault}${values}`, whom, fault.evidence];
     row.append(...cells.map((cell) => element("td", cell)));

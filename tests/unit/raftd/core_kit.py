@@ -148,6 +148,18 @@ class Desk:
         self.raft.on_deadline(self.now)
         return self.pump()
 
+    @property
+    def stands_at(self) -> float:
+        """When it stands for election, if it hears of no leader."""
+        return self.raft._election_at if self.raft.leading is None else self.raft.next_deadline()
+
+    def time_out(self) -> Sent:
+        """Time passes until that, whatever else it has to do meanwhile."""
+        due, sent = self.stands_at, self.fire()
+        while self.now < due:
+            sent += self.fire()
+        return sent
+
     def beat(self) -> Sent:
         """A leader's next round of heartbeats."""
         sent = self.fire()
@@ -298,7 +310,7 @@ class Stage:
 
     def elect(self, name: str) -> Desk:
         """It times out; nobody else does."""
-        self.desks[name].fire()
+        self.desks[name].time_out()
         self.settle()
         assert self.desks[name].raft.role == LEADER
         return self.desks[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from core_kit import MODERN, Desk, append, leader, members, of
@@ -153,6 +154,27 @@ def test_a_follower_that_answers_heartbeats_and_nothing_else_is_sent_it_again():
         context = of(m.Heartbeat, desk.beat())[0][1].context
         sent += appends(desk.hear(m.HeartbeatReply(1, context)))
     assert sent == [("n2", 1, 1)]
+
+
+def test_what_is_long_on_its_way_is_sent_again_less_and_less_often():
+    """On a link of 100 kB/s a large value takes seconds: each copy would keep the next waiting."""
+    desk = leader(voters="n1 n2")
+    desk.ack("n2")
+    desk.propose(b"x")
+    began, copies = desk.now, []
+    while desk.now < began + 10:
+        context = of(m.Heartbeat, desk.beat())[0][1].context
+        again = appends(desk.hear(m.HeartbeatReply(1, context)))
+        copies += [desk.now - began for _ in again]
+    gaps = [b - a for a, b in pairwise(copies)]
+    assert 4 <= len(copies) <= 7
+    assert all(later > earlier for earlier, later in pairwise(gaps))
+    assert gaps[-1] > 8 * gaps[0]
+    desk.ack("n2")
+    desk.propose(b"y")
+    context = of(m.Heartbeat, desk.beat())[0][1].context
+    desk.clock.now += 2.1 * MODERN.heartbeat_s
+    assert appends(desk.hear(m.HeartbeatReply(1, context))) != [], "as soon as ever"
 
 
 def test_a_follower_that_had_nothing_to_answer_is_not_taken_for_one_that_lost_something():

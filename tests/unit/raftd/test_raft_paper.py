@@ -1,5 +1,6 @@
 """The Raft paper (extended version) sentence by sentence: figure 2 and section 5.
-Section 6 is in test_membership.py; 7, 8 and the dissertation are in test_raft_dissertation.py."""
+Section 6 is in test_membership.py; 7 is in test_raft_compaction.py, 8 in test_raft_reads.py,
+and who stays in office (the dissertation) in test_raft_office.py."""
 
 from __future__ import annotations
 
@@ -119,12 +120,12 @@ def test_a_follower_that_hears_nothing_for_an_election_timeout_begins_an_electio
 @pytest.mark.parametrize("message", OF_TERM_7, ids=kind)
 def test_only_a_current_leaders_words_keep_a_follower_from_an_election(message):
     desk = Desk(term=7, vote="n2", voters=FIVE, log="1")
-    due = desk.raft.next_deadline()
+    due = desk.stands_at
     desk.clock.now = due - 0.001
     desk.hear(message, "n3")
     from_leader = kind(message) in ("AppendEntries", "Heartbeat", "InstallSnapshot")
-    assert (desk.raft.next_deadline() >= desk.now + LOW) == from_leader
-    assert (desk.raft.next_deadline() == due) != from_leader
+    assert (desk.stands_at >= desk.now + LOW) == from_leader
+    assert (desk.stands_at == due) != from_leader
 
 
 def test_granting_a_vote_restarts_the_election_timer_and_refusing_one_does_not():

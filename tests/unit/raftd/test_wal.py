@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from storage_kit import (
     CALLS_MAX,
+    SEGMENT,
     Contents,
     Machine,
     contents,
@@ -25,6 +26,8 @@ from storage_kit import (
     state_at,
 )
 
+from netstack.runtime.disk import Disk
+from netstack.runtime.memory_disk import MemoryStorage
 from raftd import wal as wal_module
 from raftd.log import Entry, HardState
 from raftd.outputs import Persist
@@ -360,6 +363,14 @@ def test_a_snapshot_within_the_log_keeps_what_is_behind_it():
     assert [known.index for known in machine.reopen().entries] == [7, 8, 9]
 
 
+@pytest.mark.parametrize("first", [5, 2])
+def test_a_hole_in_the_log_or_a_piece_told_twice_is_damage(first):
+    """Each record is whole; what they tell does not fit together."""
+    machine, _ = begun(persist(entries(1, 3)), persist(entries(first, 6)))
+    with pytest.raises(DamagedLog, match=f"entry {first} follows entry 3 in the log"):
+        machine.reopen()
+
+
 def test_a_log_that_was_refused_is_refused_again():
     """The supervisor starts the node a second time; nothing was mended meanwhile."""
     machine, _ = begun(*[persist(entries(i, i)) for i in range(1, 60)])
@@ -539,3 +550,21 @@ def test_a_batch_is_one_sync():
     machine.append(*[persist(entries(i, i)) for i in range(8, 28)])
     assert machine.wal.syncs == syncs + 1
     assert isinstance(machine.wal, Wal)
+
+
+def test_all_syncs_are_timed_those_of_new_segments_too():
+    now = [0.0]
+
+    def pause(seconds: float) -> None:
+        now[0] += seconds
+
+    disk = Disk(MemoryStorage(), pause)
+    disk.faults.apply({"slow_s": 0.25})
+    wal, _ = Wal.open(disk, SEGMENT, clock=lambda: now[0])
+    for index in range(1, 41):
+        wal.append([persist(entries(index, index))])
+    segments = len([name for name in disk.list("wal") if name.endswith(".seg")])
+    assert segments > 1
+    assert wal.syncs == 40 + segments
+    assert wal.sync_s == pytest.approx(wal.syncs * 0.25)
+    assert wal.sync_s == pytest.approx(now[0])

@@ -5,6 +5,7 @@
     campaign n1                       n1 hears nothing until its election timeout is over; whoever
                                       leads meanwhile goes on doing so
     elect n1                          the same, and all that follows until everybody follows n1
+    gone n1 n2                        n1 is told that the process of n2 is dead
     beat n1                           n1 leads, and its next heartbeats are due
     heartbeats n1 3                   as often, and each time everything is delivered
     wait 200ms                        the clock goes on, and nothing happens
@@ -34,7 +35,7 @@ from raftd import messages as m
 from raftd.errors import RaftError
 from raftd.log import COMMAND, CONFIG, Entry, HardState
 from raftd.membership import Membership
-from raftd.outputs import Apply, Emit, Output, Persist, ReadFailed, ReadReady, Restore
+from raftd.outputs import Apply, Doubt, Emit, Output, Persist, ReadFailed, ReadReady, Restore
 
 OPTIONS = {
     "pre-vote": "pre_vote",
@@ -185,6 +186,8 @@ class Theatre:
             if isinstance(output, Persist):
                 line = show_persist(output, self.saved.get(name, HardState()))
                 self.saved[name] = output.hard_state or self.saved.get(name, HardState())
+            elif isinstance(output, Doubt):
+                continue  # each command says how long a silence lasts
             else:
                 line = show_output(output)
             lines += [f"{name} {line}"] if line else []
@@ -221,7 +224,7 @@ class Theatre:
 
     def do_campaign(self, name):
         lines = self._meanwhile(name)
-        self.stage[name].fire()
+        self.stage[name].time_out()
         return lines + self.seen(name)
 
     def _meanwhile(self, name: str) -> list[str]:
@@ -231,7 +234,7 @@ class Theatre:
         others = [desk for other, desk in stage.desks.items() if other not in {name, *stage.down}]
         while leading := [d for d in others if d.raft.leading is not None]:
             first = min(leading, key=lambda desk: desk.raft.next_deadline())
-            if first.raft.next_deadline() >= stage[name].raft.next_deadline():
+            if first.raft.next_deadline() >= stage[name].stands_at:
                 break
             first.fire()
             lines += self.seen(first.name)
@@ -239,6 +242,11 @@ class Theatre:
             lines += self.do_stabilize()
         stage.wire = kept
         return lines
+
+    def do_gone(self, name, dead):
+        self.stage[name].raft.leader_gone(dead, self.stage.clock.now)
+        self.stage[name].pump()
+        return self.seen(name)
 
     def do_elect(self, name):
         self.do_campaign(name)

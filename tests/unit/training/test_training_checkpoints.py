@@ -19,6 +19,7 @@ def snapshot(step, job="job"):
 
 
 def same(one, other):
+    assert one is not None, "there is none"
     return (
         (one.job, one.step) == (other.job, other.step)
         and one.arrays.keys() == other.arrays.keys()

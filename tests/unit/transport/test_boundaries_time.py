@@ -206,6 +206,16 @@ def time_out_doubles(count):
     return recovery.probe_timeout(count) > recovery.probe_timeout(count - 1)
 
 
+def silent_peer_is_left_alone_until(late_s):
+    """Ten time-outs in a row have doubled to a minute and more."""
+    rtt = RttEstimator(0.1)
+    recovery = Recovery(rtt, NewReno(BASE_MTU, rtt), 0.025, probe_max_s=0.5)
+    recovery.sent((SentPacket(0, 7.0, BASE_MTU, ["frame"], 0),))
+    recovery.timeouts = 10
+    assert recovery.deadline() == 7.5
+    return recovery.overdue(7.5 + late_s) is None
+
+
 def rto_of(smoothed_s, variation_s):
     rtt = RttEstimator(1.0)
     rtt.smoothed, rtt.variation = smoothed_s, variation_s
@@ -228,6 +238,8 @@ def variation_that_counts(variation_s):
           PERSISTENT_TIMEOUTS, PERSISTENT_TIMEOUTS + TICK),
     Limit("answer overdue", "", overdue_answer_is_waited_for, -TICK, 0.0),
     Limit("doublings of a time-out", "", time_out_doubles, 16, 17),
+    Limit("probes of a silent peer", "TransportConfig.probe_max_s",
+          silent_peer_is_left_alone_until, -TICK, 0.0),
     Limit("least time-out", "rtt.RTO_S_MIN", is_the_formula_s,
           RTO_S_MIN - GRANULARITY_S, RTO_S_MIN - GRANULARITY_S - TICK),
     Limit("longest time-out", "rtt.RTO_S_MAX", is_the_formula_s,

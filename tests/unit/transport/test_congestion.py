@@ -353,6 +353,7 @@ class TestBbr:
         for _ in range(140):
             path.round(size=50 * MTU, rtt_s=RTT_S * (1.01 if path.now > 3 else 1))
             windows.setdefault(path.controller.state, []).append(path.packets)
+        assert PROBE_RTT in windows, "it looks"
         assert min(windows[PROBE_RTT]) == 4
         assert path.controller.state == PROBE_BW
 

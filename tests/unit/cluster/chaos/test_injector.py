@@ -169,11 +169,19 @@ CRASH = {"point": "wal.append.before-sync", "after": 1}
 
 def test_torn_writes_and_crash_points_do_not_claim_each_others_ends():
     """A process that gives up over its disk says so; one that dies at a line of code does not."""
-    for how, evident in (("gave up", [True, False]), ("gone", [False, True])):
+    for how, evident in (("torn", [True, False]), ("gone", [False, True])):
         system = FakeSystem(3)
         plan = [episode("torn", "n1", 1, 5, torn=True), episode("crashpoint", "n1", 1, 5, **CRASH)]
         records = inject(system, *plan, meanwhile=[later(2.0, system.ends, {how: 1})]).records
         assert [record.took_effect for record in records] == evident, how
+
+
+@pytest.mark.parametrize("how", ["torn", "eio"])
+def test_of_two_faults_of_one_disk_that_counts_over_which_it_gave_up(how):
+    system = FakeSystem(3)
+    plan = [episode("torn", "n1", 1, 5, torn=True), episode("eio", "n1", 1, 5, eio_at=9)]
+    records = inject(system, *plan, meanwhile=[later(2.0, system.ends, {how: 1})]).records
+    assert {record.fault for record in records if record.took_effect} == {how}
 
 
 def test_who_was_killed_by_another_has_not_died_of_its_disk():

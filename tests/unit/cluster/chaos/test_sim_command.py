@@ -125,14 +125,14 @@ def test_json_of_an_invalid_run_is_invalid(ring):
 def test_what_failed_is_made_smaller_as_long_as_the_same_check_fails_and_is_kept(ring, tmp_path):
     """The kill alone brings it about; what another plan breaks is another story."""
     VERDICTS[7] = "invalid"
-    done = ring("sim", "register", "--seed", "7", "--seconds", "9", *FAULTS)
+    done = ring("sim", "register", "--seed", "7", "--time", "9", *FAULTS)
     assert done.status == 1
     run = (tmp_path / "home" / "runs" / "latest").resolve()
     assert read_plan(run / "plan.jsonl") == [KILL]
     replays = [
         line.split(None, 1)[1] for line in done.err.splitlines() if line.startswith("replay")
     ]
-    first = "ring sim register --seed 7 --seconds 9"
+    first = "ring sim register --seed 7 --time 9"
     assert replays == [
         f"{first} --faults kill,pause,packets",
         f"{first} --plan {run / 'plan.jsonl'}",
@@ -150,7 +150,7 @@ def test_the_command_that_replays_it_names_the_plan_that_was_given(ring, tmp_pat
     path = tmp_path / "my plan.jsonl"
     write_plan(path, [KILL])
     done = ring("sim", "register", "--seed", "7", "--plan", str(path))
-    assert f"--seconds 20 --plan {shlex.quote(str(path))}\n" in done.err
+    assert f"--time 20 --plan {shlex.quote(str(path))}\n" in done.err
     assert "…" not in done.err
 
 

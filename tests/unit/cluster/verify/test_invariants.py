@@ -23,6 +23,17 @@ def checkpoint(node, index, checksum, term=1):
     return {"node": node, "kind": "raft.checkpoint", "index": index, "term": term, "sum": checksum}
 
 
+def bug(node, kind, **fields):
+    return {"node": node, "kind": kind, **fields}
+
+
+def test_a_node_that_gives_up_over_its_disk_has_no_bug():
+    torn = bug("n1", "node.fatal", where="wal", error="Fatal: the log cannot be written: torn")
+    (finding,) = judge_events([start("n1"), torn, start("n1")])
+    assert (finding.check, finding.verdict) == ("no code fails", "valid")
+    assert finding.sentence.startswith("lives of nodes: 2")
+
+
 def elected(node, term, last):
     return {**role(node, "leader", term), "last": last}
 
@@ -71,6 +82,26 @@ def wrong(*events):
         (
             [checkpoint("n1", 256, 7, term=1), checkpoint("n2", 256, 7, term=2)],
             "one order of entries: n1 and n2 have applied different entries up to index 256",
+        ),
+        (
+            [bug("n2", "raft.lost", acknowledged=1200, last=1187)],
+            "promises kept: n2 had acknowledged entries up to 1,200, and has 1,187",
+        ),
+        (
+            [bug("n2", "rpc.handler_error", error="KeyError('k')", peer="cli")],
+            "no code fails: n2: a handler raised KeyError('k'), asked by cli",
+        ),
+        (
+            [bug("n1", "raft.callback_error", error="TypeError()")],
+            "no code fails: n1: whoever waited for an outcome raised TypeError()",
+        ),
+        (
+            [bug("n3", "raft.malformed", source="n1", cause="a vote has 4 fields, not 3")],
+            "no code fails: n3: n1 sent what is no message: a vote has 4 fields, not 3",
+        ),
+        (
+            [bug("n1", "node.fatal", where="pump", error="InvariantViolated: n1 n4 led term 2")],
+            "no code fails: n1: it ended in pump over InvariantViolated: n1 n4 led term 2",
         ),
     ],
 )

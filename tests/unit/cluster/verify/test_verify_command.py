@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
+
+from cluster.chaos.folder import new_folder
 
 
 def history(tmp_path, *reads, writes=10):
@@ -118,3 +121,17 @@ def test_what_is_no_history_is_a_mistake_that_is_told(ring, tmp_path, text, word
 
 def test_a_file_that_is_not_there_is_told(ring, tmp_path):
     ring("verify", str(tmp_path / "none")).refused(2, "none cannot be read")
+
+
+def test_without_a_name_it_is_the_newest_run_of_this_home(ring, tmp_path, monkeypatch):
+    monkeypatch.setenv("RING_HOME", str(tmp_path))
+    ring("verify").refused(2, "there is no run in", "ring chaos")
+    folder = new_folder(tmp_path / "runs", "register", 1)
+    ring("verify").refused(2, str(folder), "is not the folder of a run")
+    run = {"nodes": ["n1"], "faults": [], "model": "register"}
+    (folder / "run.json").write_text(json.dumps(run))
+    shutil.move(history(tmp_path, 9), folder)
+    (folder / "events").mkdir()
+    done = ring("verify")
+    assert done.err.splitlines()[0] == f"the newest run: {folder}"
+    assert (done.status, done.out.splitlines()[-1].split()[0]) == (3, "UNKNOWN")
