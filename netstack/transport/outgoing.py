@@ -50,9 +50,7 @@ class Outgoing:
         self.rtt = ESTIMATORS[config.timer](config.initial_rtt_s)
         self._controller = controller(config.congestion)
         congestion = self._controller(self.mtu.current, self.rtt)
-        self.recovery = Recovery(
-            self.rtt, congestion, config.max_ack_delay_s, config.probe_max_s
-        )
+        self.recovery = Recovery(self.rtt, congestion, config.max_ack_delay_s, config.probe_max_s)
         self.ecn = EcnPath(wanted=config.ecn)
         self.control: deque[tuple[int, bytes]] = deque()
         self.trace: Trace | None = None
