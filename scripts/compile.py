@@ -141,15 +141,13 @@ def compile_groups(build: Path) -> None:
     )
 
 
-def install(built: Path) -> int:
-    """Put the twins and their finder into the virtual environment; returns how many there are."""
+def install(built: Path, sources: dict[str, str]) -> None:
+    """Put the twins of these sources and their finder into the virtual environment."""
     shutil.rmtree(HOME, ignore_errors=True)
     shutil.copytree(built, HOME)
-    manifest = described()
-    (HOME / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    (HOME / "manifest.json").write_text(json.dumps(manifest(sources), indent=1))
     shutil.copy(compiled_finder.__file__, SITE / "ringleader_compiled.py")
     (SITE / "ringleader_compiled.pth").write_text("import ringleader_compiled\n")
-    return len(manifest["sources"])
 
 
 def remove() -> None:
@@ -165,22 +163,26 @@ def possible() -> bool:
     return headers.exists() and shutil.which("cc") is not None
 
 
-def up_to_date() -> bool:
-    """Whether the twins in place are those of these sources, made by this list and this Python."""
-    try:
-        manifest = json.loads((HOME / "manifest.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return bool(manifest == described())
+def digests() -> dict[str, str]:
+    """Of each source that has a twin, as it is now."""
+    paths = [path for group in GROUPS.values() for path in group]
+    return {path: compiled_finder.digest(str(ROOT / path)) for path in paths}
 
 
-def described() -> dict:
-    """The manifest of the twins that are in place, for these sources."""
+def manifest(sources: dict[str, str]) -> dict:
+    """Of the twins that are in place, made of these sources."""
     files = sorted(str(path.relative_to(HOME)) for path in HOME.rglob("*.so"))
     modules = {file.partition(".")[0].replace("/", "."): file for file in files}
-    sources = [path for group in GROUPS.values() for path in group]
-    digests = {path: compiled_finder.digest(str(ROOT / path)) for path in sources}
-    return {"root": str(ROOT), "python": sys.version, "modules": modules, "sources": digests}
+    return {"root": str(ROOT), "python": sys.version, "modules": modules, "sources": sources}
+
+
+def up_to_date() -> bool:
+    """Whether the twins in place are of these sources, this list and this Python."""
+    try:
+        found = json.loads((HOME / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(found == manifest(digests()))
 
 
 def main() -> None:
@@ -200,11 +202,13 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    print("fast: compiling takes a minute or two")
+    print("fast: compiling takes a few minutes")
+    # As they are before: what is edited meanwhile must not pass for what was compiled.
+    sources = digests()
     with tempfile.TemporaryDirectory(prefix="ring-fast-") as folder:
         compile_groups(Path(folder))
-        count = install(Path(folder) / "lib")
-    print(f"fast: {count} modules compiled into {HOME}; RING_PURE=1 runs without them")
+        install(Path(folder) / "lib", sources)
+    print(f"fast: {len(sources)} modules compiled into {HOME}; RING_PURE=1 runs without them")
 
 
 if __name__ == "__main__":

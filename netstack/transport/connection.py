@@ -47,13 +47,12 @@ from netstack.transport.outgoing import Outgoing
 from netstack.transport.packet import DATA, HEADER, OVERHEAD, PHASE_BIT, Malformed
 from netstack.transport.parser import parse_frames
 from netstack.transport.stream_set import StreamSet
+from netstack.transport.streams import COPIED_MAX
 from security.channel import Session
 
 HANDSHAKE, OPEN, CLOSED = "handshake", "open", "closed"
 
 PROTOCOL_VIOLATION: Final = 2  # code of the CLOSE that answers one
-
-COPIED_MAX: Final = 2048
 
 # Answers overdue in a row before a responder asks whether the initiator's socket still exists.
 RESPONDER_TIMEOUTS: Final = 2
@@ -181,7 +180,6 @@ class Connection:
         if len(data) < OVERHEAD:
             raise Malformed("a DATA packet is too short")
         flags, _, number = HEADER.unpack_from(data)
-        # A copy of a small packet costs less than a view of it.
         sealed = data if len(data) <= COPIED_MAX else memoryview(data)
         payload = session.open(
             number, flags & PHASE_BIT, data[: HEADER.size], sealed[HEADER.size :]

@@ -19,6 +19,9 @@ from netstack.transport.errors import ProtocolViolation
 PIECE_BYTES: Final = 512
 PIECES_MAX: Final = 2048
 
+# Up to this size a copy of bytes costs less than a view of them.
+COPIED_MAX: Final = 2048
+
 
 class SendStream:
     """One direction of a stream, at its sender."""
@@ -98,7 +101,7 @@ class SendStream:
             self._fin_queued = False
         return offset, data, fin
 
-    def take_full(self, size: int, count: int, credit: int) -> list[memoryview]:
+    def take_full(self, size: int, count: int, credit: int) -> list[bytes | memoryview]:
         """Up to `count` pieces of exactly `size` fresh bytes, if they come from one write.
 
         The last bytes of a write are left to `take`, and so is whatever must be sent again.
@@ -113,8 +116,8 @@ class SendStream:
         self._fresh_from = start + taken
         self._fresh_bytes -= taken
         self.next_offset += taken
-        view = memoryview(data)
-        return [view[at : at + size] for at in range(start, start + taken, size)]
+        whole = data if size <= COPIED_MAX else memoryview(data)
+        return [whole[at : at + size] for at in range(start, start + taken, size)]
 
     def _gather(self, room: int) -> bytes | memoryview:
         """Up to `room` fresh bytes; each is copied once, however large the writes were."""

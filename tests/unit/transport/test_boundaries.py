@@ -527,7 +527,7 @@ LOOKS_LIKE_A_LIMIT = re.compile(
 
 # Constants that bound nothing that comes from outside, or are tested where their file is.
 NO_LIMITS = {
-    "connection.COPIED_MAX": "how a packet is copied, not whether",
+    "streams.COPIED_MAX": "how a packet is copied, not whether",
     "peer.UNCUT_MAX": "how a write is queued, not whether",
     "packet.ID_BYTES": "a field of the wire",
     "qlog_file.BUFFER_BYTES": "how often a file is written to",
