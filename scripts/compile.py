@@ -126,7 +126,7 @@ def compile_groups(build: Path) -> None:
     paths = [path for group in GROUPS.values() for path in group]
     extensions = mypycify(
         [*flags, *paths],
-        opt_level="2",
+        opt_level="1",
         separate=[(group, name) for name, group in GROUPS.items()],
         target_dir=str(build / "c"),
     )
