@@ -37,14 +37,18 @@ def server(home, logs):
 
 
 @pytest.fixture
-async def caller(home, logs):
+def runtime(home):
     runtime = RealRuntime("caller", home / "caller")
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture
+async def caller(home, logs, runtime):
     host = Host(runtime, keystore.load_identity(home, "caller"), service="echo")
     await host.start(("127.0.0.1", 0))
-    host.events = runtime.events
     yield host
     await host.close()
-    runtime.close()
 
 
 def log_of(logs, role):
@@ -113,12 +117,12 @@ async def test_both_sides_tell_the_same_handshake_and_how_it_ended(server, calle
 
 
 async def test_a_folder_that_cannot_be_written_costs_the_log_and_no_connection(
-    server, caller, logs, monkeypatch
+    server, caller, logs, monkeypatch, runtime
 ):
     port = server.start()
     monkeypatch.setenv(FOLDER_VARIABLE, "/proc/nowhere")
     told = []
-    monkeypatch.setattr(caller.events, "emit", lambda kind, **fields: told.append((kind, fields)))
+    monkeypatch.setattr(runtime.events, "emit", lambda kind, **fields: told.append((kind, fields)))
     peer = await caller.connect(("127.0.0.1", port), service="echo")
     assert await ask(peer, b"x") == b"x"
     failed = [fields["error"] for kind, fields in told if kind == "transport.qlog_failed"]
@@ -127,11 +131,11 @@ async def test_a_folder_that_cannot_be_written_costs_the_log_and_no_connection(
 
 
 async def test_a_disk_that_is_full_costs_the_log_and_no_connection(
-    server, caller, logs, monkeypatch
+    server, caller, logs, monkeypatch, runtime
 ):
     port = server.start()
     told = []
-    monkeypatch.setattr(caller.events, "emit", lambda kind, **fields: told.append((kind, fields)))
+    monkeypatch.setattr(runtime.events, "emit", lambda kind, **fields: told.append((kind, fields)))
     monkeypatch.setattr(Path, "open", lambda *_, **__: open("/dev/full", "wb", buffering=0))  # noqa: SIM115
     peer = await caller.connect(("127.0.0.1", port), service="echo")
     data = os.urandom(SIZE)
