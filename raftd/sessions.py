@@ -9,7 +9,7 @@ The table is bounded in sessions and in bytes; the session unheard of for longes
 has simply not been heard of yet: a client says which index was applied before its session began
 (`base`), and the table remembers the last use of the newest session that it ever forgot
 (`horizon`). Every use of a session is an entry behind its base; so if nothing behind the base was
-ever forgotten, this session was not, and its retry is safe to apply.
+ever forgotten, neither was the one that it speaks of, and its retry is safe to apply.
 """
 
 from __future__ import annotations

@@ -189,6 +189,14 @@ def test_a_certificate_of_the_future_is_refused():
     complete(*pair(cluster.n1, cluster.n2, i_now=NOW - CLOCK_SKEW_S))
 
 
+@pytest.mark.parametrize("behind_s", [1, 3600, 12 * 3600])
+def test_whose_clock_is_set_back_can_still_talk(behind_s):
+    """`ring clock skew` puts a clock back by an hour; a restarted node must find its siblings."""
+    cluster = Cluster()
+    complete(*pair(cluster.n1, cluster.n2, i_now=NOW - behind_s))
+    complete(*pair(cluster.n1, cluster.n2, r_now=NOW - behind_s))
+
+
 def test_a_revoked_certificate_is_refused():
     cluster = Cluster()
     cluster.n1.revocations = cluster.authority.revoke(cluster.n2.serial, now=NOW)
