@@ -20,8 +20,15 @@ def test_the_transcript_of_the_readme(ring):
     ring.up()
     assert sorted(ring.status()) == ["n1", "n2", "n3"]
     ring("kv", "put", "greeting", "hello")
-    killed = ring("kill", "leader").stderr
+    assert ring("kill", "leader").stderr.startswith("✓ killed n")
     assert ring("kv", "get", "greeting").stdout == "hello\n"
+    # The killed one stays killed, so these are two.
+    assert "✓ stopped 2 nodes; data stays in" in ring("down").stderr
+
+
+def test_who_is_killed_stays_so_until_it_is_restarted(ring):
+    ring.up()
+    killed = ring("kill", "leader").stderr
     status = ring("status", status=1)
     assert "killed" in status.stdout
     ring("restart", "all")
