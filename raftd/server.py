@@ -50,6 +50,10 @@ SERVICE = "raft"
 # A sibling whose host was away is asked so often whether it is back: about two election time-outs.
 PROBE_MAX_S = 0.5
 
+# A heartbeat waits behind no more than this of what is under way to the same sibling: on a slow link
+# a large value must not cost an election.
+QUEUE_S_MAX = 0.03
+
 # Expired leases are looked for this often while this node leads.
 LEASE_TICK_S = 0.1
 
@@ -78,7 +82,9 @@ class RaftService:
         self._runtime = runtime
         settings = RaftSettings.of(config)
         me = config.node(runtime.node)
-        transport = TransportConfig(suite=config.suite, probe_max_s=PROBE_MAX_S)
+        transport = TransportConfig(
+            suite=config.suite, probe_max_s=PROBE_MAX_S, queue_s_max=QUEUE_S_MAX
+        )
         self.node = RpcNode(runtime, identity, service=SERVICE, config=transport)
         self.replica = Replica(runtime, settings, self._send, self._is_dead)
         self.replica.on_membership = self._members_changed
