@@ -86,7 +86,7 @@ class RaftService:
             suite=config.suite, probe_max_s=PROBE_MAX_S, queue_s_max=QUEUE_S_MAX
         )
         self.node = RpcNode(runtime, identity, service=SERVICE, config=transport)
-        self.replica = Replica(runtime, settings, self._send, self._is_dead)
+        self.replica = Replica(runtime, settings, self._send, self._is_dead, self._is_sending)
         self.replica.on_membership = self._members_changed
         self._addresses = {n.name: n.address for n in config.of_service(SERVICE)}
         self._offer()
@@ -119,6 +119,10 @@ class RaftService:
     def _is_dead(self, name: str) -> bool:
         address = self._addresses.get(name)
         return address is not None and self.node.host.refuses(address)
+
+    def _is_sending(self, name: str) -> bool:
+        link = self.node._links.get(name)
+        return link is not None and link.bulk_under_way
 
     def _sibling(self, body: Any, connection: RpcConnection) -> None:
         self.replica.receive(body, connection.peer_name)
