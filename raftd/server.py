@@ -50,8 +50,8 @@ SERVICE = "raft"
 # A sibling whose host was away is asked so often whether it is back: about two election time-outs.
 PROBE_MAX_S = 0.5
 
-# A heartbeat waits behind no more than this of what is under way to the same sibling: on a slow link
-# a large value must not cost an election.
+# A heartbeat waits behind no more than this of what is under way to the same sibling: on a slow
+# link a large value must not cost an election.
 QUEUE_S_MAX = 0.03
 
 # Expired leases are looked for this often while this node leads.

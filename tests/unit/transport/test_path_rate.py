@@ -1,11 +1,12 @@
 """No packet holds a link for long: sizes follow the rate, and a fast path is bounded by nothing."""
 
 import pytest
+from transport_kit import Pair
 
 from netstack.transport.config import BASE_MTU, TransportConfig
 from netstack.transport.mtu import LADDER, MtuDiscovery
+from netstack.transport.outgoing import CAPPED_PACKETS_MIN
 from netstack.transport.path_rate import HOLD_S, TELLING_BYTES, PathRate
-from transport_kit import Pair
 
 LOOPBACK_S = 0.00005
 LARGEST = LADDER[-1]
@@ -83,7 +84,8 @@ class TestSizes:
         mtu = MtuDiscovery(LARGEST)
         mtu.packet_was_full(0.0)
         assert mtu.next_probe(1_451) == 0
-        assert not mtu.probing and mtu.searching
+        assert not mtu.probing
+        assert mtu.searching
         assert mtu.next_probe(1_452) == 1_452
 
 
@@ -169,6 +171,18 @@ class TestSlowLinks:
         assert longest_wait(0.03) < 0.08
         assert longest_wait(float("inf")) > 0.25
 
+    def test_however_slow_the_link_some_packets_are_under_way(self):
+        pair = Pair(TransportConfig(queue_s_max=0.001), delay=LOOPBACK_S)
+        pair.slow_down("client", 10_000)
+        client = pair.client.connection
+        client.write(client.streams.open(), bytes(100_000))
+        pair.run(5.0)  # the first window is through
+        assert CAPPED_PACKETS_MIN == 4
+        for _ in range(20):
+            pair.run(0.1)
+            # One of them may be half-way over the last byte that was allowed.
+            assert 3 * BASE_MTU <= client.recovery.bytes_in_flight < 5 * BASE_MTU
+
     def test_such_a_bound_takes_nothing_of_the_rate(self):
         pair = Pair(TransportConfig(queue_s_max=0.03), delay=0.02)
         pair.slow_down("client", 1_000_000)
@@ -228,7 +242,8 @@ class TestFastPaths:
         pieces()
         pair.delay = LOOPBACK_S
         counts = [pieces() for _ in range(3)]
-        assert counts[0] > 1 and counts[2] == 1
+        assert counts[0] > 1
+        assert counts[2] == 1
         assert sum(counts) < 25
 
     def test_a_datagram_is_not_cut_so_it_may_be_as_large_as_what_the_path_carries(self):

@@ -117,14 +117,13 @@ class Pair:
                 damaged[self.rng.randrange(len(damaged))] ^= 1 << self.rng.randrange(8)
                 copy = bytes(damaged)
             arrives = self.now + self.delay + self.rng.random() * self.jitter
+            passed = [(0.0, copy)]
             if source in self.links:
                 shaped = self.links[source].shape(copy, self.now)
-            else:
-                shaped = [(self.now, copy)]
-            for at, passed in shaped:
+                passed = [(at - self.now, data) for at, data in shaped]
+            for later, data in passed:
                 self._count += 1
-                entry = (arrives + at - self.now, self._count, source, passed)
-                heapq.heappush(self._queue, entry)
+                heapq.heappush(self._queue, (arrives + later, self._count, source, data))
 
     def slow_down(self, source: str, rate: float, queue_bytes: int = 64 * 1024) -> None:
         """What `source` sends passes at so many bytes a second from now on; 0: as it comes."""
