@@ -48,7 +48,8 @@ def verify(
     except OSError as error:
         raise Usage(f"{error.filename or history} cannot be read: {error.strerror}") from None
     except (HistoryError, NoModel, ValueError) as error:
-        raise Usage(f"{history}: {error}") from None
+        told = str(error)
+        raise Usage(told if told.startswith(str(history)) else f"{history}: {told}") from None
     if not named:
         render.say(f"the newest run: {history}")
     if json:

@@ -116,7 +116,9 @@ def test_a_history_of_another_model_is_a_mistake_and_no_verdict(ring, tmp_path):
 def test_what_is_no_history_is_a_mistake_that_is_told(ring, tmp_path, text, words):
     path = tmp_path / "x.jsonl"
     path.write_text(text)
-    ring("verify", str(path)).refused(2, str(path), *words)
+    done = ring("verify", str(path))
+    done.refused(2, str(path), *words)
+    assert done.err.count(str(path)) == 1
 
 
 def test_a_file_that_is_not_there_is_told(ring, tmp_path):
