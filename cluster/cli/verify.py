@@ -21,14 +21,14 @@ def verify(
     history: Annotated[
         Path | None,
         typer.Argument(
-            help="A history (.jsonl, .edn, .log), or the folder of a run; else the newest run."
+            help="A history (.jsonl, .edn, .log, .txt) or the folder of a run; else the newest run."
         ),
     ] = None,
     model: Annotated[
         str,
         typer.Option(
-            help="register, kv, set, queue, lock, appends, counter, set-full, bank, watches,"
-            " leases, total-queue, at-most-once, ids; else by its operations."
+            help="register, strings, kv, set, queue, lock, appends, counter, set-full, bank,"
+            " watches, leases, total-queue, at-most-once, ids; else by its operations."
         ),
     ] = "",
     limit: Annotated[float, typer.Option(min=0, help="Seconds until the verdict is unknown.")] = 60,

@@ -76,7 +76,7 @@ def test_transactions_are_known_by_their_name(ring, tmp_path):
 
 def test_a_model_can_be_named(ring, tmp_path):
     assert ring("verify", history(tmp_path, 9), "--model", "register").status == 0
-    ring("verify", history(tmp_path, 9), "--model", "tree").refused(2, "register, kv, set")
+    ring("verify", history(tmp_path, 9), "--model", "tree").refused(2, "register, strings, kv, set")
 
 
 def counted(tmp_path):
