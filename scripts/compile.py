@@ -37,6 +37,7 @@ GROUPS: dict[str, list[str]] = {
         "netstack/runtime/busy_poll.py",
         "netstack/runtime/clock.py",
         "netstack/runtime/dgram_endpoint.py",
+        "netstack/runtime/faulty_endpoint.py",
         "netstack/runtime/gso_endpoint.py",
         "netstack/runtime/sockets.py",
         "netstack/transport/acks.py",

@@ -37,7 +37,7 @@ BURST_BYTES_MAX: Final = 512 * 1024
 # Unreliable datagrams that wait for room in the window; older ones give way to newer.
 DATAGRAMS_WAITING_MAX: Final = 256
 
-STREAM_OVERHEAD: Final = f.STREAM_HEAD.size
+STREAM_OVERHEAD: Final = f.STREAM_HEAD_SIZE
 
 PING_FRAME: Final = (f.PING, b"\x01")
 

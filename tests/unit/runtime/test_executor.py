@@ -429,20 +429,28 @@ class TestBusyPoll:
         assert "asleep" in repr(BusyPoll(loop, 0.5))
         assert loop.run() == 0
 
-    def test_looks_again_until_its_time_is_over_and_gives_way_at_each_look(self, now):
+    def test_looks_again_until_its_time_is_over_and_gives_way_at_each_idle_look(self, now):
         loop = Later()
         poll = BusyPoll(loop, 0.5)
         poll.stir()
-        for _ in range(4):
+        for _ in range(5):
             assert loop.run() == 1
-            now.s += 0.1
-        assert now.yields == 4
+            now.s += 0.09
+        assert now.yields == 4  # what came first is not kept waiting
         assert "spinning" in repr(poll)
         now.s += 0.11
         assert loop.run() == 1
         assert loop.run() == 0
         assert "asleep" in repr(poll)
         assert now.yields == 4
+
+    def test_gives_way_to_nobody_before_what_has_just_come_is_done(self, now):
+        loop = Later()
+        poll = BusyPoll(loop, 0.5)
+        for yields in (0, 1, 2):
+            poll.stir()
+            assert [loop.run(), now.yields] == [1, yields]
+            assert [loop.run(), now.yields] == [1, yields + 1]
 
     def test_counts_from_the_last_work(self, now):
         loop = Later()
