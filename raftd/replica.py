@@ -126,6 +126,7 @@ class Replica:
         self._snapshotter: Executor = runtime.executor("snapshot", brief=False)
         self._snapshotting = False
         self._to_write: list[Persist] = []
+        self._to_apply: list[Apply] = []
         self._writing = False
         self._proposals: list[tuple[bytes, Answered]] = []
         self._waiters: dict[int, tuple[int, Answered]] = {}
@@ -279,12 +280,17 @@ class Replica:
             _CARRY_OUT[type(output)](self, output)
         if self._to_write and not self._writing:
             self._write()
-        for condition, met in self._conditions:
-            if not met.done() and condition():
-                met.set_result(True)
+        if self._conditions:
+            self._wake_waiting()
         deadline = core.next_deadline()
         if deadline < self._timer_at:
             self._arm(deadline)
+
+    def _wake_waiting(self) -> None:
+        """Those for whom it is so, as they see it now."""
+        for condition, met in self._conditions:
+            if not met.done() and condition():
+                met.set_result(True)
 
     def _arm(self, deadline: float) -> None:
         if self._timer is not None:
@@ -398,6 +404,24 @@ class Replica:
 
     # -- the state machine
 
+    def _committed(self, output: Apply) -> None:
+        """A leader's clients wait for this; a follower's leader waits for its acknowledgement."""
+        if self.core.leading is not None:
+            self._apply_waiting()
+            self._apply(output)
+            return
+        if not self._to_apply:
+            # Behind the turn that writes, and the one that sends what follows from that.
+            self._loop.call_soon(self._loop.call_soon, self._apply_waiting)
+        self._to_apply.append(output)
+
+    def _apply_waiting(self) -> None:
+        waiting, self._to_apply = self._to_apply, []
+        for output in waiting:
+            self._apply(output)
+        if waiting and self._conditions:
+            self._wake_waiting()
+
     def _apply(self, output: Apply) -> None:
         store, waiters = self.store, self._waiters
         failpoint = self._runtime.failpoint
@@ -442,6 +466,7 @@ class Replica:
     def _restore(self, output: Restore) -> None:
         failpoint = self._runtime.failpoint
         failpoint("raft.before-restore")
+        self._apply_waiting()
         self.store.restore(output.data)
         self._snapshot_due = self._next_snapshot(output.meta.index)
         self._log_bytes, self._state_bytes = 0, len(output.data)
@@ -565,7 +590,7 @@ class Replica:
 _CARRY_OUT: Final[dict[type, Callable[[Replica, Any], None]]] = {
     Send: Replica._send_out,
     Persist: lambda replica, output: replica._to_write.append(output),
-    Apply: Replica._apply,
+    Apply: Replica._committed,
     Restore: Replica._restore,
     ReadReady: Replica._read_ready,
     ReadFailed: Replica._read_failed,

@@ -318,6 +318,26 @@ class TestWhereACallIsMade:
             disk.close()
 
     @scene
+    async def test_in_the_thread_after_the_second_that_may_have_been_but_a_turn(self, loop, watch):
+        disk = ThreadExecutor("x")
+        for place in ("loop", "loop", "thread"):
+            assert await where(disk, watch, 2 * BRIEF_S) == place
+            watch.now += 2 * PAUSE_S
+        watch.now += 2 * ABSTINENCE * BRIEF_S
+        for place in ("loop", "thread"):  # it was slow before: one more is enough
+            assert await where(disk, watch, 2 * BRIEF_S) == place
+            watch.now += 2 * PAUSE_S
+        disk.close()
+
+    @scene
+    async def test_one_brief_call_makes_up_for_a_slow_one(self, loop, watch):
+        disk = ThreadExecutor("x")
+        for blocked_s in (2 * BRIEF_S, 1e-4, 2 * BRIEF_S, 1e-4, 1e-4):
+            assert await where(disk, watch, blocked_s) == "loop"
+            watch.now += 2 * PAUSE_S
+        disk.close()
+
+    @scene
     async def test_after_what_the_caller_has_queued(self, loop, watch):
         disk, order = ThreadExecutor("x"), []
         disk.submit(lambda: order.append("call"), lambda *_: None)
