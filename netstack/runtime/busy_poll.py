@@ -2,9 +2,9 @@
 
 A process that sleeps in epoll is woken 40 µs after its datagram came, with cold caches: more than
 a small request takes to serve. A loop that looks again at once, for as long as an answer may take
-to come back, has the next datagram when it arrives. A look that finds nothing gives the processor to
-whoever else wants it, so what is spent is time that nobody had a use for; after SPIN_S of silence it
-sleeps.
+to come back, has the next datagram when it arrives. A look that finds nothing gives the processor
+to whoever else wants it, so what is spent is time that nobody had a use for; after SPIN_S of
+silence it sleeps.
 """
 
 from __future__ import annotations
