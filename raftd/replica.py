@@ -81,6 +81,7 @@ class Replica:
         settings: see RaftSettings.
         send: (to, encoded message, bulk) -> None; may drop.
         is_dead: whether the machine of a sibling says that no process has its port.
+        is_sending: whether what may be large (`bulk`) is still on its way to a sibling.
     """
 
     def __init__(
@@ -89,11 +90,13 @@ class Replica:
         settings: RaftSettings,
         send: Callable[[str, bytes, bool], None],
         is_dead: Callable[[str], bool],
+        is_sending: Callable[[str], bool],
     ) -> None:
         self._runtime = runtime
         self._settings = settings
         self._send = send
         self._is_dead = is_dead
+        self._is_sending = is_sending
         self._now = runtime.clock.now
         self.store = Store()
         self.leases = LeaseKeeper()
@@ -216,13 +219,25 @@ class Replica:
             self.counters["malformed"] += 1
             self._runtime.events.emit("raft.malformed", source=source, cause=str(error))
             return
+        now = self._now()
+        if type(message) is m.HeartbeatReply and self._is_sending(source):
+            self._still_on_its_way(source, now)
         try:
-            self.core.receive(message, source, self._now())
+            self.core.receive(message, source, now)
         except AssertionError as error:
             # An invariant does not hold: whatever this node did from here on would be worse.
             self._runtime.fatal(error, "raft")
             return
         self.touch()
+
+    def _still_on_its_way(self, name: str, now: float) -> None:
+        """A follower has not answered what the transport still carries: that it will deliver.
+
+        Sent again it would only keep the link from what comes after it.
+        """
+        leading = self.core.leading
+        if leading is not None and name in leading.progress:
+            leading.progress[name].advanced_at = now
 
     def touch(self) -> None:
         """Something happened: run the core at the end of this turn of the loop."""

@@ -64,6 +64,7 @@ GROUPS: dict[str, list[str]] = {
         "netstack/transport/pacing.py",
         "netstack/transport/packet.py",
         "netstack/transport/parser.py",
+        "netstack/transport/path_rate.py",
         "netstack/transport/peer.py",
         "netstack/transport/ranges.py",
         "netstack/transport/recovery.py",
