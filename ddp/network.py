@@ -131,8 +131,6 @@ class Switchboard:
         if fabric is None or epoch > fabric.engine.epoch:
             line.hold()
             self._waiting.append((group, epoch, rank, line))
-            if fabric is not None:
-                fabric.overtaken(epoch)
         elif epoch < fabric.engine.epoch:
             line.send(Frame(Type.FENCED, fabric.engine.epoch, 0, NO_CALL))
         else:
@@ -222,8 +220,8 @@ class NetworkFabric(Fabric):
     ) -> None:
         super().__init__(Engine(rank, len(cards), epoch))
         self.model = None
-        self.on_lost: Callable[[int, str], None] | None = None
-        self.on_overtaken: Callable[[int], None] | None = None
+        self._on_lost: Callable[[int, str], None] | None = None
+        self._parted: set[int] = set()  # ranks that have closed the group in good order
         self._switchboard = switchboard
         self._runtime = switchboard.node.runtime
         self._loop = asyncio.get_running_loop()
@@ -250,9 +248,14 @@ class NetworkFabric(Fabric):
         *,
         group: str = "ranks",
         timeout_s: float = GATHER_S,
+        on_lost: Callable[[int, str], None] | None = None,
     ) -> NetworkFabric:
-        """Find all other ranks; raises RankLost naming those not found, or Fenced."""
+        """Find all other ranks; raises RankLost naming those not found, or Fenced.
+
+        on_lost: told of each rank that is gone, though not of one that has left in good order.
+        """
         fabric = cls(switchboard, cards, rank, epoch, group)
+        fabric._on_lost = on_lost
         fabric._watch_deaths()
         switchboard.register(group, fabric)
         dials = [
@@ -359,10 +362,6 @@ class NetworkFabric(Fabric):
         opening = NetworkFabric.open(self._switchboard, cards, rank, self.engine.epoch, group=name)
         return asyncio.run_coroutine_threadsafe(opening, self._loop).result()
 
-    def lose(self, rank: int, why: str) -> None:
-        """Somebody who knows better says that `rank` is dead; on the loop."""
-        self._lost(rank, why)
-
     def _on_loop(self, act: Callable[[], None]) -> None:
         try:
             here = asyncio.get_running_loop() is self._loop
@@ -423,11 +422,6 @@ class NetworkFabric(Fabric):
         if len(self._met) == len(self._cards) - 1 or self.engine.broken is not None:
             self._complete.set()
 
-    def overtaken(self, epoch: int) -> None:
-        """Somebody is in a later epoch already."""
-        if self.on_overtaken is not None:
-            self.on_overtaken(epoch)
-
     def _received(self, rank: int, frame: Frame) -> None:
         if not self._closed:
             if frame.type is Type.HELLO:
@@ -447,7 +441,7 @@ class NetworkFabric(Fabric):
                 continue
             descriptor = self._deaths.watch(rank, card.pid)
             if descriptor is None:
-                self.engine.lost(rank, f"its process {card.pid} is gone", self._now())
+                self._lost(rank, f"its process {card.pid} is gone")
                 continue
             self._watched.append(descriptor)
             self._loop.add_reader(descriptor, self._someone_died)
@@ -464,6 +458,7 @@ class NetworkFabric(Fabric):
 
     def _left(self, rank: int) -> None:
         """It closed the group in good order: nothing more comes, but nobody has died."""
+        self._parted.add(rank)
         if not self._closed:
             self.engine.lost(rank, "it has left the group", self._now())
             self._flush()
@@ -474,8 +469,8 @@ class NetworkFabric(Fabric):
         self.engine.lost(rank, why, self._now())
         self._check_complete()
         self._flush()
-        if self.on_lost is not None:
-            self.on_lost(rank, why)
+        if self._on_lost is not None and rank not in self._parted:
+            self._on_lost(rank, why)
 
     # -- frames out
 
