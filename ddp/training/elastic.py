@@ -169,9 +169,11 @@ class Elastic:
         self._decide()
 
     def on_given_up(self) -> None:
-        """We are not among them any more: if we do not know why, we were in and out unawares."""
+        """We are not among them any more: our lease has ended; or we were in and out unawares."""
         if self.phase == OUTSIDE:
             self._be_born()
+        else:
+            self._outputs.append(Ask(self.me))
 
     def on_record(self, record: Record | None) -> None:
         """The record as it is, or as it was at some time: what is older than ours is ignored."""
@@ -230,6 +232,10 @@ class Elastic:
             self._suspects |= {life for life in lives if self.record.rank(life) is not None}
             self._suspects.discard(self.me.life)
             self._decide()
+
+    def on_answer(self, life: str) -> None:
+        """It lives, whatever was thought of it."""
+        self._suspects.discard(life)
 
     def on_over(self, epoch: int) -> None:
         """The group of this epoch is over although nobody is known to have died."""
@@ -317,6 +323,7 @@ class Elastic:
         # Who asks under the name of a member is its next life: the one that we know is dead.
         reborn = {member.name for member in joiners}
         gone = self._suspects | {m.life for m in record.members if m.name in reborn}
+        gone = self._certain(record, gone)
         if record.rank(self.me.life) is None:
             self._from_outside(record, joiners, gone)
         elif gone - {self.me.life} or self._over == record.epoch:
@@ -331,6 +338,13 @@ class Elastic:
             self._propose(record.committed(joiners))
         elif joiners and (self.phase == OVER or not record.workers):
             self._propose(record.changed((), joiners))
+
+    def _certain(self, record: Record, gone: set[str]) -> set[str]:
+        """Silence is no proof. Where it would leave nobody with the parameters, those that have
+        them are gone only once they are not among the living, either (their leases end without
+        them): or a busy moment would cost steps that are committed."""
+        having = {member.life for member in record.members if member.healed}
+        return gone if having - gone else gone - (having & self._alive.keys())
 
     def _roll_back(self, record: Record) -> None:
         """Nobody has the committed parameters any more, and ours are from a checkpoint.

@@ -389,7 +389,9 @@ class Worker:
             cause = ""
             try:
                 life = await client.call("train.beat", None, timeout_s=self.silence_s)
-                if life != member.life:
+                if life == member.life:
+                    self.core.on_answer(life)
+                else:
                     cause = f"another life answers there: {life}"
             except RpcError as error:
                 cause = str(error)

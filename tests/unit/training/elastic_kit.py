@@ -155,9 +155,10 @@ class Process:
 class Elastics:
     """The world. `step` does one thing that could happen next, chosen by the dice."""
 
-    def __init__(self, seed, *, names=("w1", "w2", "w3"), steps=12, kind=Elastic):
+    def __init__(self, seed, *, names=("w1", "w2", "w3"), steps=12, kind=Elastic, busy=False):
         self.dice = random.Random(seed)
         self.kind, self.steps, self.founders = kind, steps, len(names)
+        self.busy = busy  # who lives may not answer in time
         self.store = Store()
         self.processes = {}
         self.now = 0.0
@@ -174,9 +175,12 @@ class Elastics:
         self.processes[name] = Process(self, name, self.boots, self.checkpoint)
 
     def kill(self, name):
-        process = self.processes.pop(name, None)
-        if process is not None and process.shown is not None:
-            self.later(lambda: self.store.end(process.shown))  # its lease ends
+        self.lease_ends(self.processes.pop(name, None))
+
+    def lease_ends(self, process):
+        """Of who is dead or asleep, some time."""
+        if process is not None and (shown := process.shown) is not None:
+            self.later(lambda: self.silent(shown.life) and self.store.end(shown))
 
     def process(self, life):
         for process in self.processes.values():
@@ -254,6 +258,8 @@ class Elastics:
         record = process.core.record
         if record is not None:
             silent = [m.life for m in record.members if self.silent(m.life)]
+            if self.busy and self.dice.random() < 0.1:
+                silent += [m.life for m in record.members if self.dice.random() < 0.5]
             process.core.on_lost(record.epoch, silent)
 
     def silent(self, life):
@@ -275,6 +281,7 @@ class Elastics:
                     self.kill(name)
                 else:
                     process.paused = True
+                    self.lease_ends(process)
 
     def has_all(self, process):
         record = self.store.record

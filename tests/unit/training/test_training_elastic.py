@@ -40,6 +40,19 @@ def test_random_misfortunes(seed, names):
     assert epochs > 1, "nothing befell them"
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_a_busy_machine_costs_no_committed_step(seed):
+    """All live, and are silent at times: they are put out, heal, put out others while they do."""
+    world = Elastics(seed, busy=True, steps=30)
+    for _ in range(1500):
+        world.step()
+        world.check()
+    world.busy = False
+    world.settle()
+    world.check()
+    assert world.store.record.epoch > 3, "nobody was silent"
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_everybody_may_die_where_there_is_a_checkpoint(seed):
     """Steps since then are lost and done again: by all alike, in a later epoch."""
@@ -187,6 +200,35 @@ def test_outsiders_begin_anew_only_where_nobody_is_left():
     assert outputs(found, Heal) == [Heal(2, 0, None)]
 
 
+def test_silence_alone_does_not_take_the_last_parameters_away():
+    """A machine that slept wakes up, and everybody has been silent for long. Who is healing puts
+    nobody out that has what it needs, until his lease has ended: committed steps would be lost."""
+    newcomer = member("w9", "w9.1", healed=False)
+    found = core("w9", record=Record(2, 7, (W1, newcomer)))
+    found.on_alive([W1, newcomer])
+    found.on_lost(2, ["w1.1"])
+    assert outputs(found, Propose) == []
+    found.on_alive([newcomer])
+    (proposal,) = outputs(found, Propose)
+    assert proposal.after == Record(3, 7, (newcomer,))
+
+
+def test_who_answers_again_is_suspected_no_more():
+    newcomer = member("w9", "w9.1", healed=False)
+    found = core("w9", record=Record(2, 7, (W1, newcomer)))
+    found.on_alive([W1, newcomer])
+    found.on_lost(2, ["w1.1"])
+    found.on_answer("w1.1")
+    found.on_alive([newcomer])  # its lease ended while it slept, and it has not asked again yet
+    assert outputs(found, Propose) == []
+
+
+def test_whose_entry_ended_while_it_slept_is_among_the_living_again():
+    found = core("w1", record=THREE)
+    found.on_given_up()
+    assert [ask.member.life for ask in outputs(found, e.Ask)] == ["w1.1"]
+
+
 def test_where_all_parameters_are_lost_the_first_says_from_where():
     """Its proposal may have to wait for another of its own that is still under way."""
     found = core("w9", record=None, steps=99)
@@ -252,10 +294,6 @@ def test_who_was_in_and_out_unawares_asks_as_somebody_else():
     assert found.me.life == "w4.1"
     found.on_given_up()
     assert [ask.member.life for ask in outputs(found, e.Ask)] == ["w4.2"]
-    # Who is in has no need of the list: the record says so.
-    found = core("w1", record=THREE)
-    found.on_given_up()
-    assert outputs(found, e.Ask) == []
 
 
 def test_designed_reprs():
