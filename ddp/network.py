@@ -98,9 +98,9 @@ class Switchboard:
         if self._fabrics.get(group) is fabric:
             del self._fabrics[group]
 
-    def retire(self, line: Line, *, dialled: bool) -> None:
+    def retire(self, line: Line, epoch: int, *, dialled: bool) -> None:
         """Say the last words on a line, and end its connection if it was made for it."""
-        task = self.node.runtime.spawn(line.retire(dialled=dialled), f"retire {line!r}")
+        task = self.node.runtime.spawn(line.retire(epoch, dialled=dialled), f"retire {line!r}")
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
@@ -145,7 +145,6 @@ class Line:
         self.on_frame: Callable[[Frame], None] | None = None
         self.on_fed: Callable[[], None] = lambda: None  # after all frames of a packet
         self.on_garbage: Callable[[DdpError], None] = lambda error: None
-        self.on_end: Callable[[], None] = lambda: None
         self._decoder = Decoder(sealed=True)
         self._held: list[Frame] = []
 
@@ -167,8 +166,6 @@ class Line:
         except DdpError as error:
             self.on_garbage(error)
         self.on_fed()
-        if fin:
-            self.on_end()
 
     def use(self, on_frame: Callable[[Frame], None]) -> None:
         """From now on to `on_frame`, beginning with what was held."""
@@ -188,10 +185,10 @@ class Line:
         if frame.payload:
             self.stream.push(frame.payload)
 
-    async def retire(self, *, dialled: bool) -> None:
-        """End the stream; then the connection, if it was dialled for it."""
+    async def retire(self, epoch: int, *, dialled: bool) -> None:
+        """Say that we leave; then end the connection, if it was dialled for it."""
         with contextlib.suppress(TransportError):
-            self.stream.push(b"", fin=True)
+            self.stream.push(Frame(Type.LEFT, epoch, 0, NO_CALL).head(sealed=True), fin=True)
             for _ in range(SETTLE_LOOKS):
                 if not self.stream.buffered or self.connection.closed is not None:
                     break
@@ -413,7 +410,6 @@ class NetworkFabric(Fabric):
         line.stream.on_reset = lambda code: self._lost(rank, "it gave up the stream")
         line.on_garbage = self._garbage
         line.on_fed = self._flush
-        line.on_end = lambda: self._left(rank)
         line.use(lambda frame: self._received(rank, frame))
         self._check_complete()
         self._flush()
@@ -426,6 +422,8 @@ class NetworkFabric(Fabric):
         if not self._closed:
             if frame.type is Type.HELLO:
                 self._met.add(rank)
+            elif frame.type is Type.LEFT:
+                self._left(rank)
             else:
                 self.engine.receive(rank, frame, self._now())
             self._check_complete()
@@ -459,9 +457,7 @@ class NetworkFabric(Fabric):
     def _left(self, rank: int) -> None:
         """It closed the group in good order: nothing more comes, but nobody has died."""
         self._parted.add(rank)
-        if not self._closed:
-            self.engine.lost(rank, "it has left the group", self._now())
-            self._flush()
+        self.engine.lost(rank, "it has left the group", self._now())
 
     def _lost(self, rank: int, why: str) -> None:
         if self._closed:
@@ -534,4 +530,4 @@ class NetworkFabric(Fabric):
             self._loop.remove_reader(descriptor)
         self._deaths.close()
         for rank, line in self._lines.items():
-            self._switchboard.retire(line, dialled=rank > self.engine.rank)
+            self._switchboard.retire(line, self.engine.epoch, dialled=rank > self.engine.rank)

@@ -396,7 +396,7 @@ class Worker:
             except RpcError as error:
                 cause = str(error)
             if cause and (record := self.core.record) is not None:
-                self._lost(record, member, cause)
+                self._lost(record, member, f"step {record.step}: {cause}")
             await asyncio.sleep(BEAT_S)
 
     def _gone(self, formed: Record, member: Member, why: str) -> None:

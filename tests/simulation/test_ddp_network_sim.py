@@ -227,6 +227,35 @@ def test_a_silent_rank_is_named_by_all_others_and_the_next_epoch_goes_on_without
     ranks.run(scenario())
 
 
+def test_who_leaves_in_good_order_is_not_given_up_for_dead():
+    """A member that has heard of the next epoch closes the group of this one, and its connection
+    ends: whoever has not heard yet must not take it off the list of the living."""
+    ranks = Ranks(3, 6, delay_s=0.001)
+    told = []
+
+    async def scenario():
+        await ranks.begin()
+        opening = [
+            ranks.on(
+                r,
+                NetworkFabric.open(
+                    ranks.boards[r], ranks.cards, r, 1, on_lost=lambda *lost: told.append(lost)
+                ),
+            )
+            for r in range(3)
+        ]
+        fabrics = await asyncio.gather(*opening)
+        fabrics[0].close()  # it has dialled both others
+        await asyncio.sleep(5.0)
+        assert told == []
+        assert all("has left the group" in str(fabrics[r].engine.broken) for r in (1, 2))
+        ranks.world.pause("r2")
+        await asyncio.sleep(5.0)
+        assert [rank for rank, _ in told] == [2]
+
+    ranks.run(scenario())
+
+
 def test_who_rings_with_an_old_epoch_is_fenced():
     ranks = Ranks(2, 7, delay_s=0.001)
 
