@@ -6,8 +6,8 @@
     epochs.end(error)
 
 Netstack comes first, which also notices deaths (`on_lost`); then shared memory, where all members
-are of one host. A group that was not formed, or that fails though nobody has died, is over
-(`on_over`): whoever keeps the record has to begin another epoch.
+are of one host, or between those that are. A group that was not formed, or that fails though nobody
+has died, is over (`on_over`): whoever keeps the record has to begin another epoch.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
-from ddp.card import Card
+from ddp.card import Card, have_mates, one_host
 from ddp.errors import DdpError, Fenced
 from ddp.fabric import Fabric
 from ddp.group import TIMEOUT_S, Group
 from ddp.membership import Member, Record
-from ddp.network import NetworkFabric, Switchboard
-from ddp.segment import host_id, usable
+from ddp.network import NetworkFabric
+from ddp.segment import usable
 from ddp.shared import SharedFabric, share
+from ddp.switchboard import Switchboard
 
 NONE_YET: Final = "no epoch has begun yet"
 
@@ -120,7 +121,7 @@ class EpochGroup:
         )
 
     async def _share(self, group: Group, cards: list[Card]) -> Fabric | None:
-        """The same ranks over shared memory, in a thread; closed if nobody waits for it any more."""
+        """The same ranks over shared memory, in a thread; closed if nobody waits for it."""
         sharing = asyncio.get_running_loop().run_in_executor(None, _share, group, cards)
         try:
             return await asyncio.shield(sharing)
@@ -145,15 +146,21 @@ class EpochGroup:
 
 
 def _share(group: Group, cards: list[Card]) -> Fabric | None:
-    """The same ranks over shared memory, if all are of this host; None if not. It blocks."""
-    here = host_id()
-    if group.size == 1 or not usable() or any(card.host != here for card in cards):
+    """The same ranks over shared memory, if all are of one host; None if not. It blocks."""
+    if group.size == 1 or not usable():
         return None
-    fabric = share(group.rank, range(group.size), group.epoch, group.exchange)
+    fabric = None
+    if one_host(cards):
+        fabric = share(group.rank, range(group.size), group.epoch, group.exchange)
+    elif have_mates(cards) and isinstance(group.fabric, NetworkFabric):
+        group.fabric.mix(group.exchange)
+    else:
+        return None
     try:
         group.barrier()  # nobody's segment goes before all have mapped it
     except BaseException:
-        fabric.close()
+        if fabric is not None:
+            fabric.close()
         raise
     return fabric
 

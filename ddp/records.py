@@ -209,7 +209,7 @@ class RaftRecords:
         What was so before we showed it is no news.
         """
         shown = self._shown
-        if shown is not None and revision >= self._shown_at:
-            if self.alive.get(shown.name) != shown:
-                self._shown = None
-                self._given_up()
+        if shown is None or revision < self._shown_at or self.alive.get(shown.name) == shown:
+            return
+        self._shown = None
+        self._given_up()

@@ -20,8 +20,8 @@ from ddp.card import Card
 from ddp.epoch_group import EpochGroup
 from ddp.errors import DdpError, RankLost
 from ddp.membership import Member, Record
-from ddp.network import SERVICE, Switchboard, transport_config
 from ddp.roster import GROUP, Roster
+from ddp.switchboard import SERVICE, Switchboard, transport_config
 from netstack.rpc.admin import offer_admin
 from netstack.rpc.errors import Failed
 from netstack.rpc.node import RpcNode
@@ -103,9 +103,7 @@ class WorkerService:
                 raise Failed("not-ready", f"no group: {self.epochs.why_not}") from None
             self._job = body.job
             try:
-                result = await asyncio.to_thread(
-                    jobs.run, group, body.job, body.id, body.arguments
-                )
+                result = await asyncio.to_thread(jobs.run, group, body.job, body.id, body.arguments)
             except DdpError as error:
                 self._counts["failed"] += 1
                 if group.broken is not None:

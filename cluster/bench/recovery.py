@@ -1,9 +1,9 @@
 """`ring bench recovery`: how long an elastic run of training takes to get over kill -9.
 
-Two workers and a parameter server on a cluster of three raftd nodes. In turn a worker is killed, the
-first of them (which commits), and the parameter server, each started again once the others have
-gone on; then the leader of raftd. Times are from the kill, by the clock that all processes of a host share, as the ranks themselves stamp
-what they say. The bars are those that this project has set itself, and hold for the *worst* trial:
+Two workers and a parameter server on a cluster of three raftd nodes. In turn a worker is killed,
+the first of them (which commits), and the parameter server, each started again once the others have
+gone on; then the leader of raftd. Times are from the kill, by the clock that all processes of a
+host share, as the ranks themselves stamp what they say. The bars are those that this project has set itself, and hold for the *worst* trial:
 
     the error on all survivors          200 ms
     the next step, committed            1 s
@@ -173,7 +173,7 @@ def run(*, peers: bool, seconds: float = 3.0) -> Report:
         try:
             for name in NAMES:
                 ranks.start(name)
-            for number in range(TRIALS):
+            for _ in range(TRIALS):
                 for who in ("a worker", "the first", "the parameter server"):
                     for what, took in _kill_a_rank(ranks, who):
                         found.setdefault((who, what), []).append(took)

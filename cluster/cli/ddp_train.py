@@ -51,7 +51,7 @@ def train(
     micros: Annotated[int, typer.Option(help="Micro-batches of a pipeline.")] = 1,
     schedule: Annotated[str, typer.Option(help="gpipe | 1f1b")] = "1f1b",
     elastic: Annotated[
-        bool, typer.Option("--elastic", help="dp ranks that may be killed; those of ps= always may.")
+        bool, typer.Option("--elastic", help="dp ranks that may be killed, as those of ps= may.")
     ] = False,
     run: Annotated[str, typer.Option(help="Name of an elastic run; one of before goes on.")] = "",
     figure: FigureOption = None,

@@ -377,4 +377,3 @@ class Elastic:
             return
         if self.applied != self.record.step or self.record.rank(self.me.life) is None:
             raise TrainingError(f"{self!r} is {self.phase} in {self.record!r}")
-

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from ddp.card import Card
 from ddp.membership import Member
-from ddp.network import SERVICE, transport_config
 from ddp.own_identity import own_identity
 from ddp.records import RaftRecords
+from ddp.switchboard import SERVICE, transport_config
 from ddp.training.errors import TrainingError
 from ddp.training.job import Job
 from ddp.training.worker import SILENCE_S, Worker

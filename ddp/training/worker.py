@@ -30,9 +30,9 @@ from ddp.elements import Array
 from ddp.epoch_group import EpochGroup
 from ddp.errors import DdpError, GroupClosed, RankLost
 from ddp.membership import SERVER, Member, Record
-from ddp.network import SERVICE, Switchboard
 from ddp.records import RaftRecords
 from ddp.schedules.catalogue import IN_RANK_ORDER
+from ddp.switchboard import SERVICE, Switchboard
 from ddp.training import elastic as e
 from ddp.training.checkpoint import Checkpoints, Snapshot
 from ddp.training.elastic import Elastic
@@ -110,9 +110,7 @@ class Worker:
         self.runtime, self.node, self.store, self.job, self.emit = runtime, node, store, job, emit
         self.silence_s = silence_s
         self.switchboard = Switchboard(node)
-        self.epochs = EpochGroup(
-            self.switchboard, run, self._gone, self._over, timeout_s=SUM_S
-        )
+        self.epochs = EpochGroup(self.switchboard, run, self._gone, self._over, timeout_s=SUM_S)
         now = runtime.clock.now()
         self.core = Elastic(me, steps=job.steps, founders=founders, now=now)
         self.learner = Learner(job)

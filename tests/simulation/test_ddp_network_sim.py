@@ -16,8 +16,9 @@ from ddp.call import Call
 from ddp.card import Card
 from ddp.errors import Fenced, RankLate, RankLost
 from ddp.frames import Type
-from ddp.network import STREAM_BYTES, NetworkFabric, Switchboard, transport_config
+from ddp.network import STREAM_BYTES, NetworkFabric
 from ddp.schedules.catalogue import ALLREDUCE, schedule_of
+from ddp.switchboard import Switchboard, transport_config
 from netstack.rpc.node import RpcNode
 from netstack.runtime.policy import LinkPolicy
 from netstack.runtime.simulation.world import EPOCH, World

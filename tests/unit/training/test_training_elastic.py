@@ -14,7 +14,9 @@ THREE = Record(1, 0, (W1, W2, W3))
 
 
 def core(name="w1", record=THREE, **options):
-    found = Elastic(member(name, name, healed=False), **({"steps": 9, "founders": 3, "now": 0.0} | options))
+    found = Elastic(
+        member(name, name, healed=False), **({"steps": 9, "founders": 3, "now": 0.0} | options)
+    )
     if record is not None:
         found.on_record(record)
     found.take_outputs()
@@ -275,7 +277,9 @@ def test_a_group_that_is_over_though_all_live_begins_another_epoch():
     for epoch, proposals in ((1, 1), (2, 0)):
         found = core("w2")
         found.on_over(epoch)
-        assert [p.after for p in outputs(found, Propose)] == [Record(2, 0, (W1, W2, W3))] * proposals
+        assert [p.after for p in outputs(found, Propose)] == [
+            Record(2, 0, (W1, W2, W3))
+        ] * proposals
 
 
 def test_who_was_put_out_is_not_let_in_by_late_news_of_the_living():
