@@ -3,7 +3,8 @@
 Two workers and a parameter server on a cluster of three raftd nodes. In turn a worker is killed,
 the first of them (which commits), and the parameter server, each started again once the others have
 gone on; then the leader of raftd. Times are from the kill, by the clock that all processes of a
-host share, as the ranks themselves stamp what they say. The bars are those that this project has set itself, and hold for the *worst* trial:
+host share, as the ranks themselves stamp what they say. The bars are those that this project has
+set itself, and hold for the *worst* trial:
 
     the error on all survivors          200 ms
     the next step, committed            1 s

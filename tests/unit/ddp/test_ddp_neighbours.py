@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import select
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from ddp.call import Call
+from ddp.card import Card
+from ddp.engine import Engine
 from ddp.errors import Corrupted, RankLost
 from ddp.frames import NO_CALL, SEGMENT_BYTES, Frame, Type
 from ddp.neighbours import Neighbours
+from ddp.network import NetworkFabric
 from ddp.segment import RING_BYTES, usable
 
 pytestmark = pytest.mark.skipif(not usable(), reason="shared memory wants Linux on x86")
@@ -114,6 +119,38 @@ def test_who_is_gone_is_named():
     with pytest.raises(RankLost, match="rank 1's memory is gone"):
         near.meet({1: place})
     near.close()
+
+
+@pytest.mark.parametrize("how", ["it leaves", "it dies"])
+async def test_what_one_has_said_before_he_went_counts(how):
+    """His last word came through memory, and that he went by netstack, or from the kernel: whoever
+    hears of that first must not miss the end of a call that ended well."""
+    board = SimpleNamespace(
+        node=SimpleNamespace(runtime=SimpleNamespace(clock=SimpleNamespace(now=lambda: 0.0)))
+    )
+    cards = [Card(f"r{i}", "host", 1, ("127.0.0.1", 7)) for i in range(2)]
+    fabric, peer = NetworkFabric(board, cards, 0, 1, "g"), Engine(1, 2, 1)
+    ours, theirs = Neighbours(0, 2), Neighbours(1, 2)
+    ours.meet({1: theirs.place})
+    theirs.meet({0: ours.place})
+    fabric._near = ours
+    call = Call("barrier", "dissemination", "sum", "uint8", 0)
+    vector = np.empty(0, np.uint8)
+    operation = fabric.engine.start(call, vector, 0.0, 9.0)
+    peer.start(call, vector, 0.0, 9.0)
+    for _, said in fabric.engine.take_outputs():
+        peer.receive(0, said.owned(), 0.0)
+    for _, said in peer.take_outputs():
+        theirs.send(0, said)
+    assert not operation.ended
+    if how == "it leaves":
+        fabric._received(1, Frame(Type.LEFT, 1, 0, NO_CALL))
+    else:
+        fabric._lost(1, "its process ended")
+    assert operation.ended
+    assert operation.error is None
+    for end in (ours, theirs):
+        end.close()
 
 
 def test_nothing_is_left_open():
