@@ -119,6 +119,7 @@ GROUPS: dict[str, list[str]] = {
         "ddp/network.py",
         "ddp/operation.py",
         "ddp/recorder.py",
+        "ddp/switchboard.py",
     ],
 }
 
