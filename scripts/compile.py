@@ -90,6 +90,7 @@ GROUPS: dict[str, list[str]] = {
         "raftd/outputs.py",
         "raftd/progress.py",
         "raftd/quorum.py",
+        "raftd/reads.py",
         "raftd/replica.py",
         "raftd/sessions.py",
         "raftd/space.py",
