@@ -1,4 +1,4 @@
-"""Linearizable reads that wait: for a quorum to confirm who leads, then for the store to get there.
+"""Linearizable reads that wait: for a quorum to confirm who leads, then for the store.
 
     add ──(token)──> a quorum is asked ──(confirmed at an index)──> the store has applied it ──> read
                                        └─(failed, or the leader is none any more)──> told why
