@@ -1,7 +1,7 @@
 """Linearizable reads that wait: for a quorum to confirm who leads, then for the store.
 
-    add ──(token)──> a quorum is asked ──(confirmed at an index)──> the store has applied it ──> read
-                                       └─(failed, or the leader is none any more)──> told why
+    add ─(token)─> a quorum is asked ──(confirmed at an index)──> the store has applied it ─> read
+                                     └─(failed, or the leader is none any more)──> told why
 
 All that come in one turn of the loop wait under one token: one question serves them all.
 """
