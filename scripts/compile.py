@@ -36,8 +36,12 @@ GROUPS: dict[str, list[str]] = {
         "security/replay.py",
         "netstack/runtime/busy_poll.py",
         "netstack/runtime/clock.py",
+        "netstack/runtime/disk.py",
         "netstack/runtime/dgram_endpoint.py",
+        "netstack/runtime/executor.py",
+        "netstack/runtime/faulty_endpoint.py",
         "netstack/runtime/gso_endpoint.py",
+        "netstack/runtime/os_disk.py",
         "netstack/runtime/sockets.py",
         "netstack/transport/acks.py",
         "netstack/transport/congestion/aimd.py",
@@ -86,6 +90,7 @@ GROUPS: dict[str, list[str]] = {
         "raftd/outputs.py",
         "raftd/progress.py",
         "raftd/quorum.py",
+        "raftd/reads.py",
         "raftd/replica.py",
         "raftd/sessions.py",
         "raftd/space.py",
@@ -115,6 +120,7 @@ GROUPS: dict[str, list[str]] = {
         "ddp/network.py",
         "ddp/operation.py",
         "ddp/recorder.py",
+        "ddp/switchboard.py",
     ],
 }
 

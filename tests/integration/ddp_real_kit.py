@@ -54,6 +54,26 @@ def parts(group):
     return [row.fabric.name, *sums]
 
 
+def ways(group, n, algorithm):
+    """How a group that spans hosts carries a sum: bytes to each other rank, by which way."""
+    near, far = {}, {}
+    network = group.fabric
+    send = network._near.send
+    network._near.send = lambda dst, frame: (_count(near, dst, frame), send(dst, frame))
+    for dst, line in network._lines.items():
+        line.push = lambda frame, dst=dst, push=line.push: (_count(far, dst, frame), push(frame))
+    data = np.ones(n, np.float32)
+    group.allreduce(data, algorithm=algorithm)
+    assert (data == group.size).all()
+    group.barrier()
+    return {"fabric": network.name, "near": near, "far": far}
+
+
+def _count(where, dst, frame):
+    if frame.payload and frame.type.name == "DATA":
+        where[str(dst)] = where.get(str(dst), 0) + len(frame.payload)
+
+
 def counts(group, to):
     """A generator: it says as it goes."""
     for i in range(to):
