@@ -25,6 +25,8 @@ from cluster.verify.invariants import judge_events
 from cluster.verify.linear import INVALID, UNSURE, VALID
 from cluster.verify.verdict import Verdict, judge_history
 
+# Of a fault whose end nobody saw.
+OPEN: Final = "still under way when the run ended"
 # With a quorum unharmed for this long, all in all, somebody must have been answered.
 STALL_S: Final = 5.0
 # In virtual time nothing but the system itself is slow: half of all limits.
@@ -168,7 +170,7 @@ def judge_effects(records: Sequence[Record], packages: Sequence[str]) -> list[Fi
     for name in dict.fromkeys(packages):
         faults = package(name)
         if not effective.intersection(faults):
-            told = {record.evidence for record in records if record.fault in faults}
+            told = {record.evidence or OPEN for record in records if record.fault in faults}
             why = "; ".join(sorted(told)) or "the plan had nothing of it"
             findings.append(Finding(check, UNSURE, f"none of {name}: {why}"))
     if findings:

@@ -22,6 +22,7 @@ from ring_kit import Ring, alive
 from test_misfortunes import answers, proc
 
 from cluster.control import Control
+from netstack.transport.config import BASE_MTU
 from raftd.client import SyncRaftClient
 
 NODES = ("n1", "n2", "n3")
@@ -180,6 +181,17 @@ def test_a_rate_is_in_every_write_that_is_large(ring):
     assert [link["rate_bytes_s"] for link in shown.values()] == 6 * [400_000]
     # Two followers may have nothing to say to each other.
     assert all(shown[edge]["counts"]["passed"] for edge in both_ways(leader))
+
+
+def test_a_value_for_which_a_link_needs_seconds_goes_over_it_in_small_packets(ring):
+    """That the leader stays is for simulation to say, where nothing but the link is slow.
+
+    In packets of 65 kB, each of which the link carries for 0.65 s, no heartbeat would be in time.
+    """
+    ring("net", "rate", "all", "100000")
+    assert put_takes(ring, value=bytes(400_000)) >= 400_000 / 100_000
+    passed = [edges(ring)[edge]["counts"]["passed"] for edge in both_ways(ring.leader())]
+    assert max(passed) >= 400_000 / BASE_MTU
 
 
 def test_what_is_wrong_is_shown_as_it_is(ring):

@@ -107,8 +107,8 @@ class ForgetsKarn(Connection):
 class TrustsItsProbes(MtuDiscovery):
     """Takes a size for one that the path carries as soon as a probe of it has left."""
 
-    def next_probe(self) -> int:
-        size = super().next_probe()
+    def next_probe(self, limit: float = float("inf")) -> int:
+        size = super().next_probe(limit)
         self.current = max(self.current, size)
         return size
 

@@ -166,6 +166,11 @@ def test_a_kill_that_killed_nothing_beside_a_pause_that_worked_is_unknown():
     )
 
 
+def test_a_fault_whose_end_nobody_saw_is_told_as_such():
+    (finding,) = judge_effects([record("kill", None, evidence="")], ["kill"])
+    assert finding.sentence == "none of kill: still under way when the run ended"
+
+
 def test_a_plan_of_which_nothing_could_be_begun_is_unknown():
     assert judge_effects([record("kill", None)], ["kill"])[0].verdict == "unknown"
     assert judge_effects([record("kill", None)], [])[0].verdict == "unknown"
