@@ -42,6 +42,8 @@ SPLITS = together(
     again("leave", "followers", 1.9, 0.3, first_s=1.02),
 )
 SPLITS_AND_DEATHS = together(SPLITS, again("kill", "leader", 1.9, 0.1, first_s=1.08))
+# Nobody can answer for longer than a client waits; what was asked for is done afterwards.
+LOST_QUORUM = [Episode("kill", "followers", {}, t, t + 5.0) for t in (1.0, 7.5)]
 # n3 lags, n2 loses a part of its log, and n1, which has all of it, is not there.
 DAMAGE = [
     *(Episode("loss", "n3", {"loss": 1.0}, t, t + 1.2) for t in (1.0, 5.0, 9.0)),
