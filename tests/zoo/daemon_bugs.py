@@ -20,6 +20,7 @@ import transport_bugs
 from daemon_plans import (
     DAMAGE,
     ISOLATION,
+    LAST_DEATH,
     LONELY_LEADERS,
     LOSS,
     LOST_DISKS,
@@ -435,8 +436,9 @@ ZOO = (
         "raftd.replica.Store",
         store_bugs.ForgetsAKeyInItsSnapshot,
         EQUAL_STORES,
-        together(LOST_DISKS, NEW_LEADERS),
-        seeds=12,
+        together(LOST_DISKS, NEW_LEADERS, LAST_DEATH),
+        settings={"snapshot_every": 1},
+        seeds=3,
     ),
     Bug(
         "snapshots",

@@ -32,6 +32,8 @@ POWER_CUTS = again("kill", "all", 1.0, 0.3)
 NEW_LEADERS = again("kill", "leader", 0.8, 0.6)
 ISOLATION = again("isolate", "all", 1.1, 0.7, grudge="isolate")
 LOST_DISKS = again("wipe", "one", 3.0, 0.6)
+# So late that hardly a key is written after it.
+LAST_DEATH = [Episode("kill", "leader", {}, SECONDS - 0.8, SECONDS - 0.4)]
 SLOW_DISKS = [Episode("slow-disk", "all", {"slow_s": 0.2}, 0.5, SECONDS - 1)]
 LONELY_LEADERS = again("loss", "leader", 0.8, 0.5, loss=1.0)
 LOSS = [Episode("loss", "all", {"loss": 0.3}, 0.5, SECONDS - 1)]
