@@ -63,6 +63,7 @@ class Campaign:
         now: steady seconds, of any origin.
         slowness: by how much this machine is slower than one that keeps up; limits grow with it.
         say: told of faults as they come and go.
+        patience_s: see Injector.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Campaign:
         workers: int = 6,
         slowness: float = 1.0,
         say: Callable[[str], None] = lambda line: None,
+        patience_s: float = 0.0,
     ) -> None:
         self._system = system
         self._workload = workload
@@ -90,7 +92,7 @@ class Campaign:
         self.began = now()  # on its clock; again when it runs
         self._scribe = Scribe(Recorder(history), self._now)
         dice = random.Random(f"injector {seed}")
-        self._injector = Injector(system, dice, self._now, say)
+        self._injector = Injector(system, dice, self._now, say, patience_s=patience_s)
         self._over = False
         self._leaders: list[tuple[str, int]] = []
 

@@ -35,6 +35,10 @@ LIMIT_S: Final = 120.0
 LATE_S: Final = 0.05
 PROBES: Final = 20
 
+# What costs a copy waits so long for its turn. Replacing a node whose files are gone takes seconds,
+# on a busy machine twenty; without, one kind of fault could keep the other from ever coming.
+PATIENCE_S: Final = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -94,6 +98,7 @@ async def run_live(
                 workers=wanted.workers,
                 slowness=slowness,
                 say=say,
+                patience_s=PATIENCE_S,
             )
             result = await campaign.run()
     finally:

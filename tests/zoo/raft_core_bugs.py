@@ -296,6 +296,12 @@ class WaitsForTheCommitOfAChange(Raft):
     def _note_memberships(self, entries):
         super()._note_memberships([entry for entry in entries if entry.index <= self.commit])
 
+    def advance_commit(self, index):
+        known = self.commit
+        super().advance_commit(index)
+        if index > known:
+            super()._note_memberships(self.log.slice(known + 1, index))
+
 
 class KeepsAnOverwrittenConfiguration(Raft):
     def _truncate(self, index):
