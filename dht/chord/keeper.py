@@ -210,9 +210,7 @@ class Keeper:
         while first:
             copies = [self.peers.begin(to, STORE, body) for to in first]
             try:
-                for copy in copies:
-                    if await self._stored(copy, member):
-                        holders.append(copy.to.name)
+                holders += [c.to.name for c in copies if await self._stored(c, member)]
             except asyncio.CancelledError:
                 for copy in copies:
                     copy.cancel()

@@ -79,7 +79,8 @@ class TestBegin:
             await asyncio.sleep(1)
             with pytest.raises(DeadlineExceeded):
                 late.result()
-            assert failing.done() and not client.busy
+            assert failing.done()
+            assert not client.busy
             assert town.server.service.seen["cancelled"] == 1
 
         in_town(scenario)
