@@ -39,8 +39,9 @@ from netstack.runtime.runtime import Runtime
 TOMBSTONE_S: Final = 3600.0
 
 # An owner whose successor confirmed it longer ago may have been replaced: it asks before it reads.
-# Two of the longest stabilisation rounds.
-CONFIRMED_S: Final = 2.5
+# So many of the longest pauses between two rounds: two, with their jitter. By the pause that is set,
+# not by the one that is measured: where all is slow an old answer must not live the longer for it.
+CONFIRMED_PAUSES: Final = 2.5
 
 FETCH: Final = "dht.fetch"
 STORE: Final = "dht.store"
@@ -105,7 +106,10 @@ class Keeper:
         """Whether what this process holds is all there is of the member's range."""
         if not self.spans[member].settled(member.core):
             return False
-        return member.alone or member.now - member.confirmed_at < CONFIRMED_S
+        if member.alone:
+            return True
+        longest_s = member.core.options.stabilise_s[1]
+        return member.now - member.confirmed_at < CONFIRMED_PAUSES * longest_s
 
     # -- reads
 
