@@ -106,7 +106,10 @@ GROUPS: dict[str, list[str]] = {
         "dht/chord/ring.py",
         "dht/chord/wire.py",
         "dht/chord/writer.py",
+        "dht/client.py",
+        "dht/ranges.py",
         "dht/requests.py",
+        "dht/seeker.py",
     ],
     "collectives": [
         "ddp/call.py",

@@ -39,8 +39,8 @@ from netstack.runtime.runtime import Runtime
 TOMBSTONE_S: Final = 3600.0
 
 # An owner whose successor confirmed it longer ago may have been replaced: it asks before it reads.
-# So many of the longest pauses between two rounds: two, with their jitter. By the pause that is set,
-# not by the one that is measured: where all is slow an old answer must not live the longer for it.
+# So many of the longest pauses between two rounds: two, with their jitter. By the pause that is
+# set, not by what is measured: where all is slow an old answer must not live the longer for it.
 CONFIRMED_PAUSES: Final = 2.5
 
 FETCH: Final = "dht.fetch"
