@@ -31,7 +31,7 @@ from netstack.runtime.endpoint import Address
 HOP_S: Final = 0.6
 READ_S: Final = 1.0
 ATTEMPT_S: Final = 3.0
-PAUSE_S: Final = (0.01, 0.3)
+PAUSE_S: Final[tuple[float, ...]] = (0.01, 0.3)
 
 # In a look-up, a peer that did not answer is asked last for so long.
 SILENT_S: Final = 1.5
