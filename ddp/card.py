@@ -53,6 +53,11 @@ class Card:
             raise BadCall(f"not a card of a rank: {data!r:.200} ({error!r})") from None
 
     @property
+    def is_here(self) -> bool:
+        """Whether it is of this host, so that its process can be watched."""
+        return self.host.startswith(host_id())
+
+    @property
     def where(self) -> Where:
         """Of its segment."""
         return Where(self.pid, self.descriptor, self.host)

@@ -351,6 +351,8 @@ class NetworkFabric(Fabric):
         self._flush()
 
     def _watch_deaths(self) -> None:
+        if not self._cards[self.engine.rank].is_here:
+            return
         for rank in mates(self._cards, self.engine.rank):
             pid = self._cards[rank].pid
             descriptor = self._deaths.watch(rank, pid)
@@ -430,6 +432,8 @@ class NetworkFabric(Fabric):
             frame = leaving.popleft()
             near.send(dst, frame)
             left += 1
+            if frame.type is Type.DATA:
+                self.engine.counters["memory_bytes"] += len(frame.payload)
             self.engine.sent(len(frame.payload), self._now())
         return left > 0
 

@@ -52,15 +52,13 @@ def test_every_algorithm_is_exact_where_some_share_a_host():
 
 def test_what_stays_inside_a_host_does_not_go_over_netstack():
     """A vector of three rings of memory; between hosts it goes once each way, by the leaders."""
-    n, hosts = 800_001, "aabb"
-    with launch(4, "ways", {"n": n, "algorithm": "hierarchical"}, hosts=hosts) as ranks:
+    n = 800_001
+    with launch(4, "ways", {"n": n, "algorithm": "hierarchical"}, hosts="aabb") as ranks:
         found = ranks.results(6 * PATIENCE)
     assert {said["fabric"] for said in found} == {MIXED}
-    for rank, said in enumerate(found):
-        assert said["near"], "nothing went through memory"
-        assert all(hosts[int(dst)] == hosts[rank] for dst in said["near"])
-        assert all(hosts[int(dst)] != hosts[rank] for dst in said["far"])
-    assert sum(sum(said["far"].values()) for said in found) == 2 * 4 * n
+    # Shares of half a vector: added inside, then across by pairs, then spread inside.
+    assert [said["near"] for said in found] == pytest.approx([2 * 4 * n / 2] * 4, abs=16)
+    assert sum(said["far"] for said in found) == 2 * 4 * n
 
 
 @pytest.mark.slow

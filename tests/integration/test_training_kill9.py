@@ -168,6 +168,14 @@ def test_a_short_run_to_its_end(ranks):
     assert [c["step"] for c in every[0].of("checkpoint")] == [20]
 
 
+def test_a_short_run_with_a_parameter_server(ranks):
+    """The server has what the workers have: it is one more copy, and computes nothing."""
+    every = [ranks(name, 3, steps=12) for name in ("w1", "w2", "ps")]
+    ends = [wait(lambda r=r: r.of("finished"), "the end", every)[0] for r in every]
+    assert len({end["checksum"] for end in ends}) == 1
+    assert "ps" in {s["server"] for s in every[0].of("step")}
+
+
 async def test_the_record_in_a_real_store(ring):
     """The twin of the store in memory, which the tests of the core stand on."""
     ring.up()
