@@ -386,7 +386,8 @@ class Outgoing:
             took_s = apart_s
         if took_s < RTT_S_MIN:
             took_s = RTT_S_MIN
-        self.path_rate.sample(self.recovery.delivered - latest.delivered, took_s, latest.size)
+        delivered = self.recovery.delivered - latest.delivered
+        self.path_rate.sample(delivered, took_s, latest.size, self.rtt.minimum)
 
     def new_path(self) -> None:
         """The peer has moved: what was learnt of the way there is void (RFC 9000 §9.4)."""

@@ -6,7 +6,8 @@ and the probes that look for larger ones, are no larger than what passes in HOLD
 
     sample     bytes that arrived while a packet was under way / how long that was (as BBR's)
     faster     is believed of any sample: the path did carry that
-    slower     only of a packet of some size that took longer than HOLD_S
+    slower     only of a packet of some size that took longer than HOLD_S beyond the shortest
+               round trip: on a long way a small window is no slow link
 
 A sample is a lower bound: what has little to say measures little, and a peer that was busy looks
 like a slow link. So a small message never lowers the rate, nor does anything that came through
@@ -43,10 +44,14 @@ class PathRate:
         """Another path, of which nothing is known."""
         self.bytes_per_s = 0.0
 
-    def sample(self, delivered: int, took_s: float, size: int) -> None:
-        """`delivered` bytes arrived in the time that a packet of `size` bytes was under way."""
+    def sample(self, delivered: int, took_s: float, size: int, shortest_s: float = 0.0) -> None:
+        """`delivered` bytes arrived in the time that a packet of `size` bytes was under way.
+
+        `shortest_s` is what the quickest packet of this path took: that is the way's length.
+        """
         rate = delivered / took_s
-        if rate > self.bytes_per_s or (took_s > HOLD_S and size >= TELLING_BYTES):
+        held = took_s > HOLD_S + shortest_s and size >= TELLING_BYTES
+        if rate > self.bytes_per_s or held:
             self.bytes_per_s = rate
 
     @property

@@ -43,6 +43,15 @@ class TestRate:
         rate.sample(2_000, HOLD_S, 2_000)
         assert rate.bytes_per_s == pytest.approx(655_070_000)
 
+    def test_a_long_way_is_no_slow_link(self):
+        """Ten packets a round trip of 0.1 s tell of a window, not of what a link can do."""
+        rate = PathRate()
+        rate.sample(1_000_000, 0.1, BASE_MTU, 0.1)
+        rate.sample(10 * BASE_MTU, 0.1 + HOLD_S, BASE_MTU, 0.1)
+        assert rate.bytes_per_s == pytest.approx(10_000_000)
+        rate.sample(10 * BASE_MTU, 0.11 + HOLD_S, BASE_MTU, 0.1)
+        assert rate.bytes_per_s == pytest.approx(10 * BASE_MTU / (0.11 + HOLD_S))
+
     @pytest.mark.parametrize(("size", "believed"), [(TELLING_BYTES - 1, False), (600, True)])
     def test_a_small_message_that_was_late_says_nothing(self, size, believed):
         rate = PathRate()
