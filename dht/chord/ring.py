@@ -94,3 +94,16 @@ def padded(me: Contact, contacts: Iterable[Contact], length: int, bits: int) -> 
         last = found[-1] if found else me
         found.append(Contact((last.id + 1) & mask))
     return found
+
+
+def population(me: Contact, succ: list[Contact], bits: int) -> float:
+    """About how many members the ring of `me` has: exactly if its successor list has room left,
+    else by how densely they lie on the arc that the list covers."""
+    reals = 0
+    for contact in succ:
+        if contact.real:
+            reals += 1
+    if reals < len(succ):
+        return reals + 1.0
+    covered = (succ[-1].id - me.id) & ((1 << bits) - 1)
+    return reals * float(1 << bits) / covered

@@ -347,7 +347,7 @@ ZOO = [
     (
         bugs.never_sleeps,
         f"{RUNTIME}.busy_poll.BusyPoll._spin",
-        with_spin(spin.test_looks_again_until_its_time_is_over_and_gives_way_at_each_look),
+        with_spin(spin.test_looks_again_until_its_time_is_over_and_gives_way_at_each_idle_look),
         "assert now.yields == 4",
     ),
     (

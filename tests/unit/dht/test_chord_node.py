@@ -9,7 +9,7 @@ from rehearsal_kit import Rehearsal, contact
 
 from dht.chord.errors import BrokenNode, NotMember
 from dht.chord.lookup import HOPS_MAX, Lookup, Route
-from dht.chord.node import BACK_OFF, PROBE_CALM, ChordNode
+from dht.chord.node import BACK_OFF, LONELY_S, PROBE_CALM, PROBERS, ChordNode
 from dht.chord.options import ChordOptions
 from dht.chord.outputs import BUSY, NOTIFY, PING, STATE, Ask, Changed, State
 from dht.chord.ring import Contact
@@ -299,7 +299,7 @@ class TestProbe:
     """Rarer while all who are remembered are in this ring; never while one may be in another."""
 
     def probed(self, answer: Route | None, times: int = 20) -> ChordNode:
-        node = member(10, 99, 20, 30, 40)
+        node = member(10, 99, 20, 60, 99)
         for _ in range(times):
             node.probe(1.0)
             ask = only(node)
@@ -315,6 +315,15 @@ class TestProbe:
         assert found._probe_pause() == base_s * BACK_OFF
         found = self.probed(Route(True, (contact(10), contact(20))))
         assert found._probe_pause() == base_s * PROBE_CALM
+
+    def test_all_of_a_large_ring_together_no_oftener_than_a_few(self):
+        """Three successors within 12 of 128: some 32 members, each a quarter as often as of 8."""
+        few = member(10, 99, 20, 60, 99)
+        many = member(10, 9, 14, 18, 22)
+        assert few._probe_pause() == OPTIONS.probe_s
+        assert many._probe_pause() == OPTIONS.probe_s * 32 / PROBERS
+        many.succ = [Contact(11), Contact(12), Contact(13)]
+        assert many._probe_pause() == LONELY_S
 
     @pytest.mark.parametrize("sign", ["silence", "a stranger"])
     def test_at_the_old_pace_as_soon_as_somebody_may_be_in_another_ring(self, sign):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import random
+import statistics
 
-from dht.chord.ring import Contact, between, brief, contact_of, key_id, within
+from dht.chord.ring import Contact, between, brief, contact_of, key_id, padded, population, within
 
 SIZE = 8
 
@@ -43,3 +45,18 @@ def test_a_contact_says_who_it_is():
     assert repr(Contact(37)) == "~37"
     assert not Contact(37).real
     assert brief(1 << 159) == "80000000"
+
+
+def test_how_many_there_are_is_told_by_how_dense_the_successors_lie():
+    dice = random.Random(7)
+    for count in (2, 5, 9, 64, 1000):
+        ring = sorted(Contact(dice.randrange(2**160), f"n{i}") for i in range(count))
+        told = []
+        for i, me in enumerate(ring):
+            succ = padded(me, [*ring[i + 1 :], *ring[:i]], 8, 160)
+            told.append(population(me, succ, 160))
+        if count <= 8:
+            assert told == [count] * count  # its own list names all of them
+        else:
+            assert 0.7 * count < statistics.median(told) < 1.4 * count
+            assert min(told) > count / 5
