@@ -32,6 +32,7 @@ TESTS = Path(__file__).resolve().parents[1]
 @contextlib.contextmanager
 def caught(by: str) -> Iterator[None]:
     """What is done here must fail, at a statement that begins so."""
+    assert by, "any statement begins with nothing"
     try:
         yield
     except (Exception, BaseExceptionGroup, pytest.fail.Exception) as error:
