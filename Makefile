@@ -8,6 +8,8 @@ READY := $(VENV)/.ready
 # run what `make fast` has compiled, if it has.
 APART := $(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/integration --ignore tests/interop
 TOGETHER := RING_PURE=0 $(BIN)/python -m pytest tests/integration tests/interop
+# The same for planted bugs, which are subclasses: they need the sources.
+LIVE_ZOO := tests/zoo/test_zoo_live.py
 
 .PHONY: help setup fast cluster-up cluster-down cluster-status test test-all check bench sim zoo clean
 
@@ -48,7 +50,8 @@ sim: setup ## a hundred seeds of the deterministic simulation
 	@$(BIN)/ring sim register --seeds 100
 
 zoo: setup ## planted bugs: every one must be caught (docs/zoo.md)
-	@$(BIN)/python -m pytest -m '' tests/zoo
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m '' tests/zoo --ignore $(LIVE_ZOO)
+	@$(BIN)/python -m pytest -m '' $(LIVE_ZOO)
 
 clean: ## remove the virtual environment and all caches; .ring stays
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from cluster.errors import Usage
 
+# What a node of a service with a leader says of itself.
+_RANKS = ("leader", "follower", "candidate", "precandidate")
+
 WORDS = ("all", "leader", "followers", "one", "minority", "majority")
 
 
@@ -45,7 +48,10 @@ def _part(word: str, nodes: Sequence[NodeView], rng: random.Random) -> list[str]
         return names
     if word in ("leader", "followers"):
         leads = word == "leader"
-        found = [node.name for node in alive if (node.role == "leader") == leads]
+        led = {node.service for node in nodes if node.role in _RANKS}
+        found = [
+            node.name for node in alive if (node.role == "leader") == leads and node.service in led
+        ]
         if not found:
             raise Usage(f"there is no {word.removesuffix('s')} at the moment")
         return found

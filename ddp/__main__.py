@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from ddp.network import SERVICE
 from ddp.server import WorkerService
+from ddp.switchboard import SERVICE
 from netstack.runtime.daemon import main
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
     SEND       a piece of a message to one rank        TAKEN    the message is here whole
     HELLO      first on every link: who I am
     FENCED     your epoch is over; this is ours
+    LEFT       last on a link: I have closed the group in good order
 
 Every head carries epoch, sequence, collective, algorithm, reduction, type, root, count and two
 checksums (CRC-32C, of the head and of the payload). Where the link below seals every byte with a
@@ -57,6 +58,7 @@ class Type(IntEnum):
     TAKEN = 4
     HELLO = 5
     FENCED = 6
+    LEFT = 7
 
 
 class Frame(NamedTuple):

@@ -99,7 +99,10 @@ class Group:
 
     @property
     def counters(self) -> Counter[str]:
-        """calls, failed, sent_bytes, received_bytes, stale, …"""
+        """calls, failed, sent_bytes, received_bytes, stale, …
+
+        memory_bytes: of those sent, to ranks of one's host in a group that spans several.
+        """
         return self.fabric.counters
 
     # -- collectives

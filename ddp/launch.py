@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -55,6 +55,7 @@ class Launch:
         transport: auto, network or shared (rank.py).
         timeout_s: of the group's calls.
         quiet: errors of ranks are not printed by them.
+        hosts: on which host each rank is to think itself; without, all are on this one.
     """
 
     def __init__(
@@ -66,9 +67,12 @@ class Launch:
         transport: str = "auto",
         timeout_s: float = TIMEOUT_S,
         quiet: bool = False,
+        hosts: Sequence[str] = (),
     ) -> None:
         if not 1 <= size <= RANKS_MAX:
             raise BadCall(f"1 to {RANKS_MAX} ranks, not {size}")
+        if hosts and len(hosts) != size:
+            raise BadCall(f"{size} ranks, and {len(hosts)} of them have a host")
         self.size = size
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._children: list[subprocess.Popen[bytes]] = []
@@ -77,7 +81,7 @@ class Launch:
         self._ends: dict[int, dict[str, Any]] = {}
         home = ""
         try:
-            if transport == "network":
+            if transport == "network" or hosts:
                 self._folder = tempfile.TemporaryDirectory(prefix="ring-ddp-")
                 home = self._folder.name
                 make_identities(Path(home), size)
@@ -93,6 +97,7 @@ class Launch:
                     "target": target,
                     "arguments": arguments or {},
                     "quiet": quiet,
+                    "host": f"/{hosts[rank]}" if hosts else "",
                 }
                 self._write(rank, job)
             cards = [line["card"] for line in self._begun()]
@@ -244,7 +249,7 @@ class Launch:
 
 def make_identities(home: Path, size: int) -> None:
     """An authority for one launch, and a certificate for each rank."""
-    from ddp.network import SERVICE
+    from ddp.switchboard import SERVICE
     from security import keystore
     from security.identity import Authority
 

@@ -1,12 +1,15 @@
 """The fabric between hosts: a raw stream of netstack for each pair of ranks, encrypted.
 
-    switchboard = Switchboard(node)                  one a process: who rings is put through
+    switchboard = Switchboard(node)                  one a process: who rings is put through to us
     fabric = await NetworkFabric.open(switchboard, cards, rank, epoch, group="train")
 
 The lower rank of a pair dials and opens the stream; its first frame is HELLO: group, epoch and
 rank. So all runs over the one socket that a daemon has, and under the certificates of its
 cluster: a rank is who its certificate names. Frames leave while the stream has room, and wait
 here otherwise.
+
+Ranks that share a host with some of the others, and not with all, talk to these through memory once
+`mix` was called (neighbours.py): the same frames, of the same schedules.
 
 A rank is lost when its connection ends (silence included: `IDLE_S`), and at once when it is a
 process of this host that dies (deaths.py). Who rings with an epoch that is over is told so
@@ -24,39 +27,31 @@ from typing import Final
 import msgpack
 
 from ddp.call import Call
-from ddp.card import Card
+from ddp.card import Card, have_mates, mates, one_host
 from ddp.deaths import Deaths
 from ddp.elements import Array
 from ddp.engine import Engine
 from ddp.errors import DdpError, GroupClosed, RankLost
 from ddp.fabric import Fabric, bind
-from ddp.frames import NO_CALL, Decoder, Frame, Type
+from ddp.frames import NO_CALL, Frame, Type
+from ddp.neighbours import Neighbours
 from ddp.operation import Operation
 from ddp.schedules.hierarchical import hierarchical
 from ddp.schedules.schedule import Schedule
-from ddp.segment import host_id
+from ddp.shared import share
+from ddp.switchboard import SERVICE, Line, Switchboard
 from ddp.work import Work
-from netstack.rpc.connection import RpcConnection
 from netstack.rpc.dialler import Dialler
 from netstack.rpc.errors import RpcError
-from netstack.rpc.node import RpcNode
 from netstack.transport.config import TransportConfig
 from netstack.transport.errors import TransportError
-from netstack.transport.peer import Stream
 
-SERVICE: Final = "ddp"
-
-# Silence after which a rank of another host is held for dead; a stopped one of this host, too.
-IDLE_S: Final = 3.0
-KEEP_ALIVE_S: Final = 0.5
+# Name of one that reaches some through memory.
+MIXED: Final = "netstack + shared memory"
 
 # Bytes that a stream may hold unacknowledged before frames wait here: half of its buffer, which is
 # what `Stream.drain` waits for.
 STREAM_BYTES: Final = TransportConfig().stream_buffer // 2
-
-# How long a group that is closed waits for its last words to arrive.
-SETTLE_S: Final = 1.0
-SETTLE_LOOKS: Final = 200
 
 # Until all ranks of a new group have found one another.
 GATHER_S: Final = 15.0
@@ -64,166 +59,30 @@ GATHER_S: Final = 15.0
 # How often calls are looked through for those past their time.
 TICK_S: Final = 0.05
 
-# Callers whose group is not here yet.
-WAITING_MAX: Final = 256
-
-
-def transport_config(suite: str = "AESGCM") -> TransportConfig:
-    """Of sockets that carry groups."""
-    return TransportConfig(suite=suite, idle_timeout_s=IDLE_S, keep_alive_s=KEEP_ALIVE_S)
-
-
-class Switchboard:
-    """Puts streams through to the group and epoch that they ask for."""
-
-    def __init__(self, node: RpcNode) -> None:
-        self.node = node
-        self._fabrics: dict[str, NetworkFabric] = {}
-        self._waiting: deque[tuple[str, int, int, Line]] = deque(maxlen=WAITING_MAX)
-        self._retiring: set[asyncio.Task[None]] = set()
-        node.on_stream = self._opened
-
-    def __repr__(self) -> str:
-        return f"<Switchboard groups={sorted(self._fabrics)} waiting={len(self._waiting)}>"
-
-    def register(self, group: str, fabric: NetworkFabric) -> None:
-        """`fabric` is what this process now has of `group`; who asked before is put through."""
-        self._fabrics[group] = fabric
-        waiting, self._waiting = self._waiting, deque(maxlen=WAITING_MAX)
-        for caller in waiting:
-            self._route(*caller)
-
-    def forget(self, group: str, fabric: NetworkFabric) -> None:
-        """It is over."""
-        if self._fabrics.get(group) is fabric:
-            del self._fabrics[group]
-
-    def retire(self, line: Line, *, dialled: bool) -> None:
-        """Say the last words on a line, and end its connection if it was made for it."""
-        task = self.node.runtime.spawn(line.retire(dialled=dialled), f"retire {line!r}")
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
-
-    async def settle(self) -> None:
-        """Until the last words of all closed groups have arrived, or time is up."""
-        if self._retiring:
-            await asyncio.wait(self._retiring)
-
-    def _opened(self, connection: RpcConnection, stream: Stream) -> None:
-        line = Line(connection, stream)
-
-        def first(frame: Frame) -> None:
-            try:
-                group, epoch, rank = msgpack.unpackb(frame.payload)
-                if frame.type is not Type.HELLO or type(epoch) is not int or type(rank) is not int:
-                    raise ValueError(frame)
-            except (ValueError, TypeError, msgpack.exceptions.UnpackException):
-                stream.reset(1)
-                return
-            self._route(group, epoch, rank, line)
-
-        line.on_frame = first
-        line.on_garbage = lambda error: stream.reset(1)
-        stream.receiver = line.feed
-
-    def _route(self, group: str, epoch: int, rank: int, line: Line) -> None:
-        fabric = self._fabrics.get(group)
-        if fabric is None or epoch > fabric.engine.epoch:
-            line.hold()
-            self._waiting.append((group, epoch, rank, line))
-            if fabric is not None:
-                fabric.overtaken(epoch)
-        elif epoch < fabric.engine.epoch:
-            line.send(Frame(Type.FENCED, fabric.engine.epoch, 0, NO_CALL))
-        else:
-            fabric.accept(rank, line)
-
-
-class Line:
-    """The stream to one rank, as frames."""
-
-    def __init__(self, connection: RpcConnection, stream: Stream) -> None:
-        self.connection, self.stream = connection, stream
-        self.on_frame: Callable[[Frame], None] | None = None
-        self.on_fed: Callable[[], None] = lambda: None  # after all frames of a packet
-        self.on_garbage: Callable[[DdpError], None] = lambda error: None
-        self.on_end: Callable[[], None] = lambda: None
-        self._decoder = Decoder(sealed=True)
-        self._held: list[Frame] = []
-
-    def __repr__(self) -> str:
-        return f"<Line to {self.connection.peer_name} held={len(self._held)}>"
-
-    def hold(self) -> None:
-        """Keep what comes until there is a receiver; the peer's window bounds it."""
-        self.on_frame = None
-
-    def feed(self, data: bytes, fin: bool) -> None:
-        """Bytes have come."""
-        try:
-            for frame in self._decoder.feed(data):
-                if self.on_frame is None:
-                    self._held.append(frame)
-                else:
-                    self.on_frame(frame)
-        except DdpError as error:
-            self.on_garbage(error)
-        self.on_fed()
-        if fin:
-            self.on_end()
-
-    def use(self, on_frame: Callable[[Frame], None]) -> None:
-        """From now on to `on_frame`, beginning with what was held."""
-        self.on_frame = on_frame
-        held, self._held = self._held, []
-        for frame in held:
-            on_frame(frame)
-
-    def send(self, frame: Frame) -> None:
-        """Queue a frame; a line that is gone swallows it: its end is told elsewhere."""
-        with contextlib.suppress(TransportError):
-            self.push(frame)
-
-    def push(self, frame: Frame) -> None:
-        """Queue a frame; raises TransportError."""
-        self.stream.push(frame.head(sealed=True))
-        if frame.payload:
-            self.stream.push(frame.payload)
-
-    async def retire(self, *, dialled: bool) -> None:
-        """End the stream; then the connection, if it was dialled for it."""
-        with contextlib.suppress(TransportError):
-            self.stream.push(b"", fin=True)
-            for _ in range(SETTLE_LOOKS):
-                if not self.stream.buffered or self.connection.closed is not None:
-                    break
-                await asyncio.sleep(SETTLE_S / SETTLE_LOOKS)
-        if dialled:
-            await self.connection.close()
-
 
 def _fitted(cards: Sequence[Card]) -> Schedule | None:
     """Hierarchical on the hosts that there are; None where they tell nothing apart."""
+    if not have_mates(cards):
+        return None
     hosts: dict[str, list[int]] = {}
     for rank, card in enumerate(cards):
         hosts.setdefault(card.host, []).append(rank)
-    if not 1 < len(hosts) < len(cards):
-        return None
     return hierarchical(len(cards), list(hosts.values()))
 
 
 class NetworkFabric(Fabric):
     """One rank's end; made by `open`, on the loop of its node."""
 
-    name = "netstack"
-
     def __init__(
         self, switchboard: Switchboard, cards: list[Card], rank: int, epoch: int, group: str
     ) -> None:
         super().__init__(Engine(rank, len(cards), epoch))
         self.model = None
-        self.on_lost: Callable[[int, str], None] | None = None
-        self.on_overtaken: Callable[[int], None] | None = None
+        self.name = "netstack"
+        self._near: Neighbours | None = None  # whom we reach through memory
+        self._mixed = False  # whether any two ranks do
+        self._on_lost: Callable[[int, str], None] | None = None
+        self._parted: set[int] = set()  # ranks that have closed the group in good order
         self._switchboard = switchboard
         self._runtime = switchboard.node.runtime
         self._loop = asyncio.get_running_loop()
@@ -250,9 +109,14 @@ class NetworkFabric(Fabric):
         *,
         group: str = "ranks",
         timeout_s: float = GATHER_S,
+        on_lost: Callable[[int, str], None] | None = None,
     ) -> NetworkFabric:
-        """Find all other ranks; raises RankLost naming those not found, or Fenced."""
+        """Find all other ranks; raises RankLost naming those not found, or Fenced.
+
+        on_lost: told of each rank that is gone, though not of one that has left in good order.
+        """
         fabric = cls(switchboard, cards, rank, epoch, group)
+        fabric._on_lost = on_lost
         fabric._watch_deaths()
         switchboard.register(group, fabric)
         dials = [
@@ -355,13 +219,42 @@ class NetworkFabric(Fabric):
     ) -> Fabric:
         """See Fabric; from a thread that is not the loop's."""
         cards, rank = [self._cards[m] for m in members], list(members).index(self.engine.rank)
+        if self._mixed and len(members) > 1 and one_host(cards):
+            return share(rank, members, self.engine.epoch, exchange)
         name = f"{self._group}/{number}.{members[0]}"
         opening = NetworkFabric.open(self._switchboard, cards, rank, self.engine.epoch, group=name)
-        return asyncio.run_coroutine_threadsafe(opening, self._loop).result()
+        part = asyncio.run_coroutine_threadsafe(opening, self._loop).result()
+        if self._mixed:  # all ranks exchange places, or none does
 
-    def lose(self, rank: int, why: str) -> None:
-        """Somebody who knows better says that `rank` is dead; on the loop."""
-        self._lost(rank, why)
+            def among_members(place: bytes) -> list[bytes]:
+                found = exchange(place)
+                return [found[member] for member in members]
+
+            part.mix(among_members)
+        return part
+
+    def mix(self, exchange: Callable[[bytes], list[bytes]]) -> None:
+        """From here on talk to those of our host through memory; from a thread, on all ranks.
+
+        `exchange` gives the bytes of all ranks of this fabric. Before anybody may close it, all
+        must have come back from here. Raises RankLost.
+        """
+        rank = self.engine.rank
+        near = Neighbours(rank, self.engine.size)
+        try:
+            places = exchange(near.place)
+            near.meet({mate: places[mate] for mate in mates(self._cards, rank)})
+            asyncio.run_coroutine_threadsafe(self._use_memory(near), self._loop).result()
+        except BaseException:
+            near.close()
+            raise
+
+    async def _use_memory(self, near: Neighbours) -> None:
+        if self._closed:
+            raise self.engine.broken or GroupClosed("the group was closed")
+        self._near, self._mixed, self.name = near, have_mates(self._cards), MIXED
+        self._loop.add_reader(near.bell, self._hear)
+        self._hear()  # of those who were faster
 
     def _on_loop(self, act: Callable[[], None]) -> None:
         try:
@@ -414,7 +307,6 @@ class NetworkFabric(Fabric):
         line.stream.on_reset = lambda code: self._lost(rank, "it gave up the stream")
         line.on_garbage = self._garbage
         line.on_fed = self._flush
-        line.on_end = lambda: self._left(rank)
         line.use(lambda frame: self._received(rank, frame))
         self._check_complete()
         self._flush()
@@ -423,31 +315,49 @@ class NetworkFabric(Fabric):
         if len(self._met) == len(self._cards) - 1 or self.engine.broken is not None:
             self._complete.set()
 
-    def overtaken(self, epoch: int) -> None:
-        """Somebody is in a later epoch already."""
-        if self.on_overtaken is not None:
-            self.on_overtaken(epoch)
-
     def _received(self, rank: int, frame: Frame) -> None:
         if not self._closed:
             if frame.type is Type.HELLO:
                 self._met.add(rank)
+            elif frame.type is Type.LEFT:
+                self._left(rank)
             else:
                 self.engine.receive(rank, frame, self._now())
             self._check_complete()
+
+    def _hear(self) -> None:
+        """Somebody of our host has rung."""
+        if self._near is None or self._closed:
+            return
+        try:
+            for rank, frame in self._near.hear():
+                self._received(rank, frame)
+        except DdpError as error:
+            self._garbage(error)
+        self._near.go_on()
+        self._flush()
+
+    def _hear_last(self, rank: int) -> None:
+        """What one who is gone has left in memory came before that he went."""
+        if self._near is not None and rank in self._near and not self._closed:
+            try:
+                for frame in self._near.pull(rank):
+                    self._received(rank, frame)
+            except DdpError as error:
+                self._garbage(error)
 
     def _garbage(self, error: DdpError) -> None:
         self.engine.fail(error, self._now())
         self._flush()
 
     def _watch_deaths(self) -> None:
-        here = host_id()
-        for rank, card in enumerate(self._cards):
-            if rank == self.engine.rank or card.host != here:
-                continue
-            descriptor = self._deaths.watch(rank, card.pid)
+        if not self._cards[self.engine.rank].is_here:
+            return
+        for rank in mates(self._cards, self.engine.rank):
+            pid = self._cards[rank].pid
+            descriptor = self._deaths.watch(rank, pid)
             if descriptor is None:
-                self.engine.lost(rank, f"its process {card.pid} is gone", self._now())
+                self._lost(rank, f"its process {pid} is gone")
                 continue
             self._watched.append(descriptor)
             self._loop.add_reader(descriptor, self._someone_died)
@@ -464,18 +374,19 @@ class NetworkFabric(Fabric):
 
     def _left(self, rank: int) -> None:
         """It closed the group in good order: nothing more comes, but nobody has died."""
-        if not self._closed:
-            self.engine.lost(rank, "it has left the group", self._now())
-            self._flush()
+        self._hear_last(rank)
+        self._parted.add(rank)
+        self.engine.lost(rank, "it has left the group", self._now())
 
     def _lost(self, rank: int, why: str) -> None:
         if self._closed:
             return
+        self._hear_last(rank)
         self.engine.lost(rank, why, self._now())
         self._check_complete()
         self._flush()
-        if self.on_lost is not None:
-            self.on_lost(rank, why)
+        if self._on_lost is not None and rank not in self._parted:
+            self._on_lost(rank, why)
 
     # -- frames out
 
@@ -494,8 +405,10 @@ class NetworkFabric(Fabric):
             self._flushing = False
 
     def _leave(self, dst: int) -> bool:
-        """Push what the stream has room for; whether anything left."""
+        """Push what the way has room for; whether anything left."""
         leaving, line = self._leaving[dst], self._lines.get(dst)
+        if self._near is not None and dst in self._near:
+            return self._leave_through(self._near, dst, leaving)
         if line is None or dst in self._draining:
             return False
         left = 0
@@ -513,6 +426,17 @@ class NetworkFabric(Fabric):
             self._runtime.spawn(self._drain(dst, line), f"room to rank {dst}")
         return left > 0
 
+    def _leave_through(self, near: Neighbours, dst: int, leaving: deque[Frame]) -> bool:
+        left = 0
+        while leaving and near.ready(dst):
+            frame = leaving.popleft()
+            near.send(dst, frame)
+            left += 1
+            if frame.type is Type.DATA:
+                self.engine.counters["memory_bytes"] += len(frame.payload)
+            self.engine.sent(len(frame.payload), self._now())
+        return left > 0
+
     async def _drain(self, dst: int, line: Line) -> None:
         with contextlib.suppress(TransportError):
             await line.stream.drain()
@@ -523,6 +447,8 @@ class NetworkFabric(Fabric):
         if self._closed:
             return
         self.engine.expire(self._now())
+        if self._near is not None:
+            self._near.go_on()
         self._flush()
         self._ticker = self._loop.call_later(TICK_S, self._tick)
 
@@ -538,5 +464,8 @@ class NetworkFabric(Fabric):
         for descriptor in self._watched:
             self._loop.remove_reader(descriptor)
         self._deaths.close()
+        if self._near is not None:
+            self._loop.remove_reader(self._near.bell)
+            self._near.close()
         for rank, line in self._lines.items():
-            self._switchboard.retire(line, dialled=rank > self.engine.rank)
+            self._switchboard.retire(line, self.engine.epoch, dialled=rank > self.engine.rank)

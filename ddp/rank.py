@@ -5,8 +5,8 @@
         group = rank.join(cards, number)
 
 How the group is carried is found out from the cards: ranks of one host share memory, others use
-netstack; `transport` "network" or "shared" insists. The network runs in a thread with a loop of
-its own, since training is synchronous code.
+netstack, and where there are both, both; `transport` "network" or "shared" insists. The network
+runs in a thread with a loop of its own, since training is synchronous code.
 
 As a program (`python -m ddp.rank OUT`) this is the child of launch.py: a job on stdin, a line of
 JSON for the card, one for each event, one for the result on descriptor OUT.
@@ -25,7 +25,7 @@ from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from ddp.card import Card, share_memory
+from ddp.card import Card, have_mates, share_memory
 from ddp.engine import Engine
 from ddp.errors import BadCall
 from ddp.group import TIMEOUT_S, Group
@@ -67,10 +67,17 @@ class Rank:
     Args:
         name: in the certificate under `home`, which the network needs.
         size: ranks of the group, for which the segment is made.
+        host: a part of this host that is to count as one of its own.
     """
 
     def __init__(
-        self, name: str, size: int, *, home: Path | None = None, transport: str = "auto"
+        self,
+        name: str,
+        size: int,
+        *,
+        home: Path | None = None,
+        transport: str = "auto",
+        host: str = "",
     ) -> None:
         if transport not in TRANSPORTS:
             raise BadCall(f"no transport {transport!r}; there are {', '.join(TRANSPORTS)}")
@@ -88,7 +95,7 @@ class Rank:
             except BaseException:
                 self.close()
                 raise
-        self.card = Card.mine(name, address, self._segment)
+        self.card = Card.mine(name, address, self._segment, host)
 
     def __repr__(self) -> str:
         return f"<Rank {self.name} {self._transport}>"
@@ -119,7 +126,11 @@ class Rank:
         from ddp.network import NetworkFabric
 
         opening = NetworkFabric.open(self._switchboard, cards, rank, epoch)
-        return Group(self._thread.run(opening), timeout_s=timeout_s)
+        network = self._thread.run(opening)
+        group = Group(network, timeout_s=timeout_s)
+        if self._transport == "auto" and have_mates(cards) and usable():
+            network.mix(group.exchange)
+        return group
 
     def close(self) -> None:
         """Release socket, thread and segment. The groups' `close` comes first."""
@@ -133,7 +144,7 @@ class Rank:
             self._thread = None
 
     async def _listen(self, home: Path) -> tuple[str, int]:
-        from ddp.network import SERVICE, Switchboard, transport_config
+        from ddp.switchboard import SERVICE, Switchboard, transport_config
         from netstack.rpc.node import RpcNode
         from netstack.runtime.runtime import RealRuntime
         from security import keystore
@@ -165,7 +176,9 @@ def main(out: int) -> None:
         _tell(out, {"error": f"no {job['target']}: {error}", "kind": type(error).__name__})
         return
     home = Path(job["home"]) if job["home"] else None
-    with Rank(job["name"], job["size"], home=home, transport=job["transport"]) as rank:
+    with Rank(
+        job["name"], job["size"], home=home, transport=job["transport"], host=job["host"]
+    ) as rank:
         _tell(out, {"card": rank.card.to_wire()})
         cards = [Card.from_wire(card) for card in json.loads(sys.stdin.readline())]
         try:

@@ -455,8 +455,9 @@ def share(
     segment = Segment.make(len(members), WINDOW_BYTES)
     try:
         mine = segment.where
-        places = [_PLACE.unpack(d) for d in exchange(_PLACE.pack(mine.pid, mine.descriptor))]
-        where = [Where(places[m][0], places[m][1], mine.host) for m in members]
+        places = exchange(_PLACE.pack(mine.pid, mine.descriptor))
+        found = [_PLACE.unpack(places[m]) for m in members]
+        where = [Where(pid, descriptor, mine.host) for pid, descriptor in found]
         return SharedFabric(Engine(rank, len(members), epoch), segment, where)
     except BaseException:
         segment.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -71,3 +72,23 @@ class Work:
             self._event.set()
         while self._callbacks:
             self._callbacks.pop(0)(self)
+
+
+def outcome(work: Work) -> asyncio.Future[Any]:
+    """Its result, or its error raised, for a coroutine of the running loop."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def settle() -> None:
+        if future.done():
+            return
+        if work.error is not None:
+            future.set_exception(work.error)
+        else:
+            future.set_result(work.result())
+
+    def ended(_: Work) -> None:
+        loop.call_soon_threadsafe(settle)
+
+    work.then(ended)
+    return future

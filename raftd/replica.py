@@ -43,6 +43,7 @@ from raftd.outputs import (
     Restore,
     Send,
 )
+from raftd.reads import WaitingReads
 from raftd.sessions import UNKNOWN
 from raftd.snapshot_store import save
 from raftd.store import Store
@@ -81,6 +82,7 @@ class Replica:
         settings: see RaftSettings.
         send: (to, encoded message, bulk) -> None; may drop.
         is_dead: whether the machine of a sibling says that no process has its port.
+        is_sending: whether what may be large (`bulk`) is still on its way to a sibling.
     """
 
     def __init__(
@@ -89,11 +91,13 @@ class Replica:
         settings: RaftSettings,
         send: Callable[[str, bytes, bool], None],
         is_dead: Callable[[str], bool],
+        is_sending: Callable[[str], bool],
     ) -> None:
         self._runtime = runtime
         self._settings = settings
         self._send = send
         self._is_dead = is_dead
+        self._is_sending = is_sending
         self._now = runtime.clock.now
         self.store = Store()
         self.leases = LeaseKeeper()
@@ -126,16 +130,14 @@ class Replica:
         self._snapshotter: Executor = runtime.executor("snapshot", brief=False)
         self._snapshotting = False
         self._to_write: list[Persist] = []
+        self._to_apply: list[Apply] = []
         self._writing = False
         self._proposals: list[tuple[bytes, Answered]] = []
         self._waiters: dict[int, tuple[int, Answered]] = {}
         self._asked: dict[Request, list[Answered]] = {}  # who waits for what was proposed
-        self._new_reads: list[Callable[[Exception | None], None]] = []
-        self._reads: dict[int, list[Callable[[Exception | None], None]]] = {}
-        self._confirmed: list[tuple[int, list[Callable[[Exception | None], None]]]] = []
         # Not from 0 in every life: an answer that is owed to the last one must not fit a read of
         # this one.
-        self._token = runtime.rng.getrandbits(48)
+        self._reads = WaitingReads(runtime.rng.getrandbits(48))
         self._conditions: list[tuple[Callable[[], bool], asyncio.Future[bool]]] = []
         self._pumping = False
         self._timer: Any = None
@@ -204,7 +206,7 @@ class Replica:
 
     def read(self, ready: Callable[[Exception | None], None]) -> None:
         """Call `ready(None)` when the store may be read linearizably, or with why not."""
-        self._new_reads.append(ready)
+        self._reads.add(ready)
         self.touch()
 
     def receive(self, body: Any, source: str) -> None:
@@ -215,13 +217,25 @@ class Replica:
             self.counters["malformed"] += 1
             self._runtime.events.emit("raft.malformed", source=source, cause=str(error))
             return
+        now = self._now()
+        if type(message) is m.HeartbeatReply and self._is_sending(source):
+            self._still_on_its_way(source, now)
         try:
-            self.core.receive(message, source, self._now())
+            self.core.receive(message, source, now)
         except AssertionError as error:
             # An invariant does not hold: whatever this node did from here on would be worse.
             self._runtime.fatal(error, "raft")
             return
         self.touch()
+
+    def _still_on_its_way(self, name: str, now: float) -> None:
+        """A follower has not answered what the transport still carries: that it will deliver.
+
+        Sent again it would only keep the link from what comes after it.
+        """
+        leading = self.core.leading
+        if leading is not None and name in leading.progress:
+            leading.progress[name].advanced_at = now
 
     def touch(self) -> None:
         """Something happened: run the core at the end of this turn of the loop."""
@@ -271,20 +285,24 @@ class Replica:
         core = self.core
         if self._proposals:
             self._propose_batch(now)
-        if self._new_reads:
-            self._token += 1
-            self._reads[self._token], self._new_reads = self._new_reads, []
-            core.read_index(self._token, now)
+        token = self._reads.ask()
+        if token is not None:
+            core.read_index(token, now)
         for output in core.take_outputs():
             _CARRY_OUT[type(output)](self, output)
         if self._to_write and not self._writing:
             self._write()
-        for condition, met in self._conditions:
-            if not met.done() and condition():
-                met.set_result(True)
+        if self._conditions:
+            self._wake_waiting()
         deadline = core.next_deadline()
         if deadline < self._timer_at:
             self._arm(deadline)
+
+    def _wake_waiting(self) -> None:
+        """Those for whom it is so, as they see it now."""
+        for condition, met in self._conditions:
+            if not met.done() and condition():
+                met.set_result(True)
 
     def _arm(self, deadline: float) -> None:
         if self._timer is not None:
@@ -398,6 +416,24 @@ class Replica:
 
     # -- the state machine
 
+    def _committed(self, output: Apply) -> None:
+        """A leader's clients wait for this; a follower's leader waits for its acknowledgement."""
+        if self.core.leading is not None:
+            self._apply_waiting()
+            self._apply(output)
+            return
+        if not self._to_apply:
+            # Behind the turn that writes, and the one that sends what follows from that.
+            self._loop.call_soon(self._loop.call_soon, self._apply_waiting)
+        self._to_apply.append(output)
+
+    def _apply_waiting(self) -> None:
+        waiting, self._to_apply = self._to_apply, []
+        for output in waiting:
+            self._apply(output)
+        if waiting and self._conditions:
+            self._wake_waiting()
+
     def _apply(self, output: Apply) -> None:
         store, waiters = self.store, self._waiters
         failpoint = self._runtime.failpoint
@@ -422,8 +458,7 @@ class Replica:
                     else:
                         lost = LeadershipLost("another leader's entry took the place")
                         self._tell(answered, None, lost)
-        if self._confirmed:
-            self._serve_confirmed()
+        self._serve_reads()
         self._maybe_snapshot()
         now = self._now()
         if now - self._progress_at >= PROGRESS_EVENT_S:
@@ -442,13 +477,14 @@ class Replica:
     def _restore(self, output: Restore) -> None:
         failpoint = self._runtime.failpoint
         failpoint("raft.before-restore")
+        self._apply_waiting()
         self.store.restore(output.data)
         self._snapshot_due = self._next_snapshot(output.meta.index)
         self._log_bytes, self._state_bytes = 0, len(output.data)
         for _, answered in list(self._waiters.values()):
             self._tell(answered, None, LeadershipLost("the state was replaced by the leader's"))
         self._waiters.clear()
-        self._serve_confirmed()
+        self._serve_reads()
         if self.on_membership is not None:
             self.on_membership()
 
@@ -505,24 +541,12 @@ class Replica:
     # -- reads
 
     def _read_ready(self, output: ReadReady) -> None:
-        index, waiting = output.index, self._reads.pop(output.token, None)
-        if waiting is None:
-            return
-        if self.store.applied_index >= index:
-            self._serve(waiting)
-        else:
-            self._confirmed.append((index, waiting))
+        self._reads.confirmed(output.token, output.index)
+        self._serve_reads()
 
-    def _serve_confirmed(self) -> None:
-        applied = self.store.applied_index
-        ready = [waiting for index, waiting in self._confirmed if index <= applied]
-        self._confirmed = [item for item in self._confirmed if item[0] > applied]
-        for waiting in ready:
-            self._serve(waiting)
-
-    def _serve(self, waiting: list[Callable[[Exception | None], None]]) -> None:
-        self.counters["reads"] += len(waiting)
-        for ready in waiting:
+    def _serve_reads(self) -> None:
+        for ready in self._reads.take_ready(self.store.applied_index):
+            self.counters["reads"] += 1
             self._tell(ready, None)
 
     def _tell(self, callback: Callable[..., None], *outcome: Any) -> None:
@@ -533,7 +557,7 @@ class Replica:
             self._runtime.events.emit("raft.callback_error", error=repr(error))
 
     def _read_failed(self, output: ReadFailed) -> None:
-        for ready in self._reads.pop(output.token, []):
+        for ready in self._reads.take_failed(output.token):
             self._tell(ready, NotLeader(self.core.leader_name))
 
     # -- roles
@@ -549,10 +573,8 @@ class Replica:
         waiters, self._waiters = self._waiters, {}
         for _, answered in waiters.values():
             self._tell(answered, None, LeadershipLost("this node no longer leads"))
-        reads, self._reads = self._reads, {}
-        for waiting in reads.values():
-            for ready in waiting:
-                self._tell(ready, NotLeader(self.core.leader_name))
+        for ready in self._reads.take_asked():
+            self._tell(ready, NotLeader(self.core.leader_name))
 
     def _lease_changed(self, lease_id: int, ttl_s: int) -> None:
         if self.core.role == LEADER:
@@ -565,7 +587,7 @@ class Replica:
 _CARRY_OUT: Final[dict[type, Callable[[Replica, Any], None]]] = {
     Send: Replica._send_out,
     Persist: lambda replica, output: replica._to_write.append(output),
-    Apply: Replica._apply,
+    Apply: Replica._committed,
     Restore: Replica._restore,
     ReadReady: Replica._read_ready,
     ReadFailed: Replica._read_failed,

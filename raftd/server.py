@@ -50,6 +50,10 @@ SERVICE = "raft"
 # A sibling whose host was away is asked so often whether it is back: about two election time-outs.
 PROBE_MAX_S = 0.5
 
+# A heartbeat waits behind no more than this of what is under way to the same sibling: on a slow
+# link a large value must not cost an election.
+QUEUE_S_MAX = 0.03
+
 # Expired leases are looked for this often while this node leads.
 LEASE_TICK_S = 0.1
 
@@ -78,9 +82,11 @@ class RaftService:
         self._runtime = runtime
         settings = RaftSettings.of(config)
         me = config.node(runtime.node)
-        transport = TransportConfig(suite=config.suite, probe_max_s=PROBE_MAX_S)
+        transport = TransportConfig(
+            suite=config.suite, probe_max_s=PROBE_MAX_S, queue_s_max=QUEUE_S_MAX
+        )
         self.node = RpcNode(runtime, identity, service=SERVICE, config=transport)
-        self.replica = Replica(runtime, settings, self._send, self._is_dead)
+        self.replica = Replica(runtime, settings, self._send, self._is_dead, self._is_sending)
         self.replica.on_membership = self._members_changed
         self._addresses = {n.name: n.address for n in config.of_service(SERVICE)}
         self._offer()
@@ -113,6 +119,10 @@ class RaftService:
     def _is_dead(self, name: str) -> bool:
         address = self._addresses.get(name)
         return address is not None and self.node.host.refuses(address)
+
+    def _is_sending(self, name: str) -> bool:
+        link = self.node._links.get(name)
+        return link is not None and link.bulk_under_way
 
     def _sibling(self, body: Any, connection: RpcConnection) -> None:
         self.replica.receive(body, connection.peer_name)

@@ -3,7 +3,7 @@
 Load comes from h2load (a C program that costs etcd's side of the machine little), which speaks
 gRPC over cleartext HTTP/2 with a prepared message: the same put and the same range, N
 connections, each sending its next request when the last is answered. So etcd is measured with a
-better client than ours is.
+better client than ours is; and then with one like ours, in Python (etcd_client.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import math
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -141,6 +142,17 @@ class EtcdCluster:
         if len(latencies) < len(rows) * 0.99 or not latencies:
             raise RuntimeError(f"etcd failed {len(rows) - len(latencies)} of {len(rows)} requests")
         return Load(len(latencies), seconds, latencies)
+
+    def load_from_python(self, operation: str, clients: int, seconds: float) -> Load:
+        """The same, by a Python program with grpcio (etcd_client.py)."""
+        port = str(CLIENT_PORT + self._leader())
+        command = [sys.executable, "-m", "cluster.bench.etcd_client"]
+        answer = subprocess.run(
+            [*command, port, operation, str(clients), str(seconds)],
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        return Load(*json.loads(answer.stdout))
 
 
 def put_message(key: bytes, value: bytes) -> bytes:

@@ -2,8 +2,9 @@
 
 Our nodes run as `ring up` starts them, in a temporary home, with their disks synced. The clients
 are N loops over one connection in one Python process, which shares the two cores with the nodes.
-The peer is Debian's etcd under the same number of closed loops (see etcd_peer.py), whose load
-generator repeats one request: always the same key, where ours are drawn from 10,000.
+The peer is Debian's etcd under the same number of closed loops, by two kinds of client: h2load, in
+C, which repeats one prepared request (etcd_peer.py), and a Python program that does what ours does,
+with grpcio (etcd_client.py).
 
 Failover is the time from kill -9 of the leader to the next acknowledged write, by one client that
 tries all the time; the killed node is started again before the next trial.
@@ -25,15 +26,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cluster.bench import etcd_peer
+from cluster.bench import etcd_client, etcd_peer
 from cluster.bench.closed_loop import closed_loop
 from cluster.bench.harness import Failed, Load, Report, Row, compare
 from cluster.control import Control
 from raftd.client import RaftClient
 
 CLIENTS = (1, 16, 64, 256)
-VALUE = b"v" * 256
-KEYS = 10_000
+KEYS, VALUE = etcd_client.KEYS, etcd_client.VALUE
+PYTHON = "etcd, from Python"
 ROUNDS = 3
 TRIALS = 20
 ETCD_TRIALS = 7
@@ -49,8 +50,8 @@ FAILOVER_MEDIAN_MS, FAILOVER_WORST_MS = 300.0, 1000.0
 class Rival:
     """etcd's part in a run: what goes wrong with it ends its figures, and not ours."""
 
-    def __init__(self, *, wanted: bool) -> None:
-        self.missing = etcd_peer.missing()
+    def __init__(self, missing: str, *, wanted: bool) -> None:
+        self.missing = missing
         self.failed = ""
         self.takes_part = wanted and not self.missing
 
@@ -68,22 +69,30 @@ class Rival:
 def run(*, peers: bool, seconds: float = 3.0) -> Report:
     """Take all rounds, ours and etcd's in turn, both clusters up all the time."""
     report = Report("raft")
-    rival = Rival(wanted=peers)
+    rival = Rival(etcd_peer.missing(), wanted=peers)
+    python = Rival(etcd_peer.missing() or etcd_client.missing(), wanted=peers)
     bar, peer = (BAR_RATIO, "etcd") if peers else (None, "-")
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(Ours())
         etcd = rival.figures(lambda: stack.enter_context(etcd_peer.EtcdCluster()))
+        python.failed = rival.failed
         for operation in ("put", "get"):
             for clients in CLIENTS:
                 mine: list[Load] = []
                 theirs: list[Load] = []
+                alike: list[Load] = []
                 for _ in range(ROUNDS):
                     mine.append(ours.load(operation, clients, seconds))
                     taken = rival.figures(_etcd_load, etcd, operation, clients, seconds)
                     theirs += [taken] if taken is not None else []
+                    taken = python.figures(_python_load, etcd, operation, clients, seconds)
+                    alike += [taken] if taken is not None else []
                 case = f"{operation}, {clients} clients"
                 told = (rival.missing, rival.failed)
                 report.rows += compare(case, mine, peer, theirs or None, bar, *told)
+                if peers:
+                    told = (python.missing, python.failed)
+                    report.rows += compare(case, mine, PYTHON, alike or None, bar, *told)
         report.rows.append(Row("under load", "worst", "elections", ours.elections(), bar=0))
     report.rows += _failover_rows(rival)
     return report
@@ -197,6 +206,10 @@ def _etcd_load(etcd: etcd_peer.EtcdCluster, operation: str, clients: int, second
         message = etcd_peer.put_message(b"key-5000", VALUE)
         return etcd.load("Put", message, clients, seconds)
     return etcd.load("Range", etcd_peer.range_message(b"key-5000"), clients, seconds)
+
+
+def _python_load(etcd: etcd_peer.EtcdCluster, operation: str, clients: int, seconds: float) -> Load:
+    return etcd.load_from_python(operation, clients, seconds)
 
 
 def _etcd_failovers(trials: int) -> list[float]:

@@ -33,6 +33,9 @@ from netstack.runtime.policy import LinkPolicy
 # Between two attempts to replace a node that cannot be trusted.
 REPLACE_AGAIN_S: Final = 1.0
 
+# Between two attempts to begin what has to wait for its turn.
+BEGIN_AGAIN_S: Final = 0.5
+
 # What befalls a whole node, which then is no other fault's; and what costs the cluster a copy.
 _WHOLE: Final = (PROCESS, PAUSE, FILES, MEMBERS)
 _COPY: Final = (FILES, MEMBERS)
@@ -41,6 +44,10 @@ _LINKS: Final = ("loss", "burst", "delay", "duplicate", "reorder", "corrupt", "r
 _DISK: Final = ("full", "slow-disk", "eio", "torn", "lie")
 _CLOCK: Final = ("jump", "drift")
 _ROT: Final = {"bitflip": "flip", "truncate": "truncate", "wipe": "wipe"}
+
+
+class NotNow(Refused):
+    """Whom it could befall is harmed enough at the moment."""
 
 
 @dataclass(slots=True)
@@ -92,6 +99,8 @@ class Injector:
         rng: decides what the plan leaves open: which node is "one", which edges "halves" cuts.
         now: seconds since the run began.
         say: told of each beginning and end, a line each.
+        patience_s: what costs the cluster a copy waits so long for the copies that were lost before
+            to be replaced. Of three nodes one may be lost at a time, and a slow machine takes long.
     """
 
     def __init__(
@@ -100,8 +109,11 @@ class Injector:
         rng: random.Random,
         now: Callable[[], float],
         say: Callable[[str], None] = lambda line: None,
+        *,
+        patience_s: float = 0.0,
     ) -> None:
         self._system = system
+        self._patience_s = patience_s
         self._rng = rng
         self._now = now
         self._say = say
@@ -123,8 +135,31 @@ class Injector:
         await asyncio.sleep(max(0.0, episode.at - self._now()))
         record = Record(episode.fault, episode.target, [], dict(episode.values), self._now())
         self.records.append(record)
+        until = episode.until
+        if FAULTS_BY_NAME[episode.fault].needs in _COPY and self._patience_s:
+            until += await self._begin_in_turn(record)
+        else:
+            await self._try_to_begin(record)
+        if record.end is not None:
+            return
+        self._say(f"{self._now():7.2f}  {record.fault} {', '.join(record.nodes)}")
+        await asyncio.sleep(max(0.0, until - self._now()))
         async with self._changing:
-            record.begin = self._now()
+            await self._finish(record)
+
+    async def _begin_in_turn(self, record: Record) -> float:
+        """Begin, as soon as it may within the patience; how long that took."""
+        wanted = self._now()
+        while await self._try_to_begin(record):
+            if self._healed or self._now() - wanted >= self._patience_s:
+                break
+            await asyncio.sleep(BEGIN_AGAIN_S)
+        return self._now() - wanted
+
+    async def _try_to_begin(self, record: Record) -> bool:
+        """Whether it was not begun, and might be a little later."""
+        async with self._changing:
+            record.begin, record.end, record.evidence = self._now(), None, ""
             try:
                 if self._healed:
                     raise Refused("by then all had been healed")
@@ -135,12 +170,8 @@ class Injector:
             except (Refused, RingError, ValueError) as error:
                 record.evidence = f"not begun: {error}"
                 await self._give_up(record)
-        if record.end is not None:
-            return
-        self._say(f"{self._now():7.2f}  {record.fault} {', '.join(record.nodes)}")
-        await asyncio.sleep(max(0.0, episode.until - self._now()))
-        async with self._changing:
-            await self._finish(record)
+                return isinstance(error, NotNow)
+        return False
 
     async def _finish(self, record: Record) -> None:
         if record not in self._active:
@@ -234,7 +265,7 @@ class Injector:
         if hold:
             record.nodes = [name for name in record.nodes if views[name].state == "running"]
         if not record.nodes:
-            raise Refused("no node is left that it could befall")
+            raise NotNow("no node is left that it could befall")
         leaders = [v for v in views.values() if v.role == "leader" and v.state == "running"]
         record.leader = max(leaders, key=lambda view: view.term).name if leaders else ""
 
@@ -300,7 +331,7 @@ class Injector:
         bearable = (len(self._system.nodes) - 1) // 2 - len(lost | set(self._broken))
         record.nodes = record.nodes[: max(0, bearable)]
         if not record.nodes:
-            raise Refused("as many copies as can be spared are lost already")
+            raise NotNow("as many copies as can be spared are lost already")
 
     async def _dismiss(self, record: Record) -> None:
         """All in one decision. One that nobody heard of may yet be taken, so all join again."""
@@ -411,7 +442,11 @@ class Injector:
     async def _end_rot(self, record: Record, name: str) -> str:
         if record.fault == "bitflip":
             # It must notice by itself; then it is replaced, as an operator would.
-            told = await self._system.revive(name)
+            try:
+                told = await self._system.revive(name)
+            except (Refused, RingError):
+                self._join_again([name])  # whatever it would have come to: it is damaged
+                raise
             if told == "running":
                 raise NoEffect(f"{name} did not need what was damaged: {record.seen[name]}")
             self._join_again([name])

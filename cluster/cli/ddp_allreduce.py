@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,6 +48,8 @@ Blocking = Annotated[int, Option("-z", "--blocking", min=0, max=3, help=_BLOCKIN
 Ranks = Annotated[int, Option("--ranks", "-P", help="Ranks, each a process.")]
 Algorithm = Annotated[str, Option("--algorithm", "-A", help="A name, or auto, or all.")]
 Transport = Annotated[str, Option(help="auto (shared memory on one host), shared, network.")]
+_HOSTS = "As if the ranks lived on so many hosts: memory inside each, netstack between them."
+Hosts = Annotated[int, Option("--hosts", min=1, help=_HOSTS)]
 Trace = Annotated[str, Option(help="Write a chrome trace of all ranks here.")]
 Live = Annotated[bool, Option("--live", help="On the cluster's ddp workers.")]
 Json = Annotated[bool, Option("--json", help="Print JSON on stdout.")]
@@ -62,7 +65,7 @@ HEAD = "# %10s  %12s  %8s  %6s  %6s  %7s  %6s  %6s  %6s  %7s  %6s  %6s  %6s  %6s
 
 BOTH = ("out_of_place", "in_place")
 
-Runner = Callable[[int, dict[str, Any], str, float], list[dict[str, Any]]]
+Runner = Callable[[dict[str, Any]], list[dict[str, Any]]]
 
 
 def size_of(text: str) -> int:
@@ -116,6 +119,7 @@ def allreduce(
     ranks: Ranks = 2,
     algorithm: Algorithm = "auto",
     transport: Transport = "auto",
+    hosts: Hosts = 1,
     trace: Trace = "",
     live: Live = False,
     json: Json = False,
@@ -126,11 +130,13 @@ def allreduce(
     settings = {"sizes": sizes(begin, end, step, factor), "cycles": cycles, "unalign": unalign}
     settings |= {"iterations": iterations, "warmup": warmup, "aggregate": aggregate}
     settings["check"] = bool(check)
-    run = _on_workers if live else _in_processes
+    if hosts > 1 and (live or transport != "auto"):
+        raise Usage("--hosts is for ranks that are started here, and find out who is where")
+    if hosts > ranks:
+        raise Usage(f"{ranks} ranks do not live on {hosts} hosts")
+    run = _on_workers if live else partial(_in_processes, ranks, transport, timeout, hosts)
     try:
-        found, dumps = _measure(
-            run, _cases(dtype, op), algorithm, settings, ranks, transport, timeout, average
-        )
+        found, dumps = _measure(run, _cases(dtype, op), algorithm, settings, average)
     except DdpError as error:
         raise RanksFailed(str(error)) from None
     step_text = f"{size_of(step)}(bytes)" if step else f"{factor}(factor)"
@@ -156,9 +162,6 @@ def _measure(
     cases: list[tuple[str, str]],
     algorithm: str,
     settings: dict[str, Any],
-    ranks: int,
-    transport: str,
-    timeout: float,
     average: int,
 ) -> tuple[dict[str, Any], list[Any]]:
     """The report, and the flight recorders of all ranks; raises DdpError."""
@@ -171,7 +174,7 @@ def _measure(
     for name in list(ALLREDUCE) if algorithm == "all" else [algorithm]:
         for type_, reduction in cases:
             how = {"dtype": type_, "op": reduction, "algorithm": name}
-            found = run(ranks, settings | how, transport, timeout)
+            found = run(settings | how)
             dumps += [rank["recorder"] for rank in found]
             merged = perf_rows(found, AVERAGES[average])
             rows += [_as_nccl(row, type_, reduction) for row in merged]
@@ -202,19 +205,24 @@ def _cases(dtype: str, op: str) -> list[tuple[str, str]]:
 
 
 def _in_processes(
-    ranks: int, arguments: dict[str, Any], transport: str, timeout: float
+    ranks: int, transport: str, timeout: float, hosts: int, arguments: dict[str, Any]
 ) -> list[dict[str, Any]]:
     from ddp.client import Launch
 
+    where = [str(rank * hosts // ranks) for rank in range(ranks)] if hosts > 1 else ()
     with Launch(
-        ranks, "ddp.perf:measure", arguments, transport=transport, timeout_s=timeout, quiet=True
+        ranks,
+        "ddp.perf:measure",
+        arguments,
+        transport=transport,
+        timeout_s=timeout,
+        quiet=True,
+        hosts=where,
     ) as launch:
         return launch.results()
 
 
-def _on_workers(
-    ranks: int, arguments: dict[str, Any], transport: str, timeout: float
-) -> list[dict[str, Any]]:
+def _on_workers(arguments: dict[str, Any]) -> list[dict[str, Any]]:
     from cluster import topology
     from ddp.client import run_on_workers
 

@@ -27,6 +27,9 @@ FigureOption = Annotated[
     Path | None, typer.Option("--figure", help="Draw it there (.svg or .png; needs matplotlib).")
 ]
 
+# Name of the process that is a parameter server.
+SERVER = "ps"
+
 # Deaths of one rank after which it is not started again.
 RESTARTS_MAX = 20
 
@@ -34,7 +37,9 @@ RESTARTS_MAX = 20
 def train(
     model: Annotated[str, typer.Argument(help="mlp | transformer")] = "mlp",
     data: Annotated[str, typer.Option(help="digits (mlp) | topics (transformer)")] = "",
-    parallel: Annotated[str, typer.Option(help="dp=2,pp=2,tp=2")] = "dp=1",
+    parallel: Annotated[
+        str, typer.Option(help="dp=2,pp=2,tp=2 · ps=3: three workers, a parameter server.")
+    ] = "dp=1",
     steps: Annotated[int, typer.Option(help="Of the optimizer.")] = 200,
     batch: Annotated[int, typer.Option(help="Samples a step, of all ranks together.")] = 64,
     width: Annotated[int, typer.Option(help="Units a layer.")] = 64,
@@ -46,7 +51,7 @@ def train(
     micros: Annotated[int, typer.Option(help="Micro-batches of a pipeline.")] = 1,
     schedule: Annotated[str, typer.Option(help="gpipe | 1f1b")] = "1f1b",
     elastic: Annotated[
-        bool, typer.Option("--elastic", help="dp ranks that may be killed.")
+        bool, typer.Option("--elastic", help="dp ranks that may be killed, as those of ps= may.")
     ] = False,
     run: Annotated[str, typer.Option(help="Name of an elastic run; one of before goes on.")] = "",
     figure: FigureOption = None,
@@ -59,8 +64,8 @@ def train(
         "depth": depth, "optimizer": optimizer, "rate": rate, "seed": seed, "dtype": dtype,
     }  # fmt: skip
     began = time.monotonic()
-    if elastic:
-        events = _elastic(job, _replicas(parallel), run or f"run{os.getpid()}")
+    if elastic or parallel.startswith("ps="):
+        events = _elastic(job, _names(parallel), run or f"run{os.getpid()}")
     else:
         events = _divided(job, parallel, micros, schedule)
     losses, accuracies, end = _watch(events, steps)
@@ -217,25 +222,31 @@ def _divided(
 # -- elastic
 
 
-def _replicas(parallel: str) -> int:
-    name, _, number = parallel.partition("=")
-    if name != "dp" or not number.isdecimal() or not 1 <= int(number) <= 8:
-        raise Usage(f"an elastic run has replicas only, dp=1 to dp=8, not {parallel!r}")
-    return int(number)
+def _names(parallel: str) -> list[str]:
+    """Of the processes: w1, w2, …; and ps, a parameter server, which computes nothing."""
+    kind, _, number = parallel.partition("=")
+    if kind not in ("dp", "ps") or not number.isdecimal() or not 1 <= int(number) <= 8:
+        raise Usage(
+            f"an elastic run is dp=1 to dp=8, or ps=1 to ps=8 with a server, not {parallel!r}"
+        )
+    workers = [f"w{i + 1}" for i in range(int(number))]
+    return [*workers, SERVER] if kind == "ps" else workers
 
 
-def _elastic(job: dict[str, Any], ranks: int, run: str) -> Iterator[dict[str, Any]]:
+def _elastic(job: dict[str, Any], names: list[str], run: str) -> Iterator[dict[str, Any]]:
     """All that the ranks say; those that die are started again; ends when all have finished."""
     home = topology.home()
     topology.load(home)
     if not (home / "run").exists():
         raise NotRunning("an elastic run keeps its record in raftd; do: ring up")
-    names = [f"w{i + 1}" for i in range(ranks)]
     command = [sys.executable, "-m", "ddp.training", "worker", "--job", json_module.dumps(job)]
-    command += ["--config", str(home / "cluster.toml"), "--run", run, "--founders", str(ranks)]
+    command += ["--config", str(home / "cluster.toml"), "--run", run]
+    command += ["--founders", str(len(names))]
     finished: set[str] = set()
     render.say(f"run {run}; the same name later goes on from its checkpoints")
-    with Children({name: [*command, "--name", name] for name in names}) as children:
+    roles = {name: ["--role", "server"] if name == SERVER else [] for name in names}
+    commands = {name: [*command, "--name", name, *roles[name]] for name in names}
+    with Children(commands) as children:
         for name, event in children.events(RESTARTS_MAX):
             yield event | {"rank": name}
             if event["kind"] == "finished":

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ddp.membership import ROLES, WORKER
 from ddp.training.errors import TrainingError
 from ddp.training.schedule import SCHEDULES
 
@@ -48,6 +49,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--run", required=True, help="of the whole: ranks of one name train together"
     )
     worker.add_argument("--founders", type=int, default=1)
+    worker.add_argument("--role", choices=ROLES, default=WORKER, help="a server only adds")
     worker.add_argument(
         "--silence", type=float, default=None, help="seconds until one counts as dead"
     )
@@ -80,6 +82,7 @@ def _worker(options: argparse.Namespace) -> None:
             options.run,
             options.name,
             options.founders,
+            options.role,
             options.silence,
             say,
         )

@@ -5,12 +5,9 @@
        ▲                                                                ▲                        │
        └──── the others went on without us: fenced ────┐                └── step committed ──────┘
 
-One record decides, and it is replicated (raftd), changed by compare-and-swap only:
-
-    epoch        goes up whenever the members change; every message bears it
-    members      name, life, address; in the order of their ranks; the first adds up the gradients
-    step         the next one to be done: all below are committed
-    decided_in   the epoch in which the last of them was
+One record decides, and it is replicated (raftd), changed by compare-and-swap only: epoch, step,
+members, decided_in (membership.py). The members are in the order of their ranks: those that compute
+first, then a parameter server, if there is one.
 
 A step: all members compute their part and get the sum of all; who has it votes; when all have
 voted, the first swaps `step` for `step + 1`. Only then does anybody change a parameter. So
@@ -28,6 +25,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
+from ddp.membership import Member, Record
 from ddp.training.errors import TrainingError
 
 OUTSIDE, HEALING, COMPUTING, VOTED, OVER = "outside", "healing", "computing", "voted", "over"
@@ -36,60 +34,10 @@ OUTSIDE, HEALING, COMPUTING, VOTED, OVER = "outside", "healing", "computing", "v
 FOUNDING_S: Final = 30.0
 # What our parameters are worth while they are nobody's.
 NOTHING: Final = -1
+# Lives that were put out and are remembered: news of those that live may be older than the record.
+PAST_MAX: Final = 1000
 # Votes that came before the record's news of their epoch: one a member, of a few epochs.
 EARLY_VOTES_MAX: Final = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One life of one rank.
-
-    healed: it has the parameters of the record's step.
-    process: by which those of its host hear of its death (mourning.py); empty: they do not.
-    """
-
-    name: str
-    life: str
-    host: str = ""
-    port: int = 0
-    healed: bool = False
-    process: str = ""
-
-    def __str__(self) -> str:
-        return self.name
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is replicated. See above."""
-
-    epoch: int
-    step: int
-    members: tuple[Member, ...]
-    decided_in: int = 0
-
-    def __repr__(self) -> str:
-        names = " ".join(m.name if m.healed else f"({m.name})" for m in self.members)
-        return f"<Record epoch={self.epoch} step={self.step} [{names}]>"
-
-    def rank(self, life: str) -> int | None:
-        """The place of a life among the members."""
-        return next((i for i, member in enumerate(self.members) if member.life == life), None)
-
-    def committed(self, joiners: Iterable[Member]) -> Record:
-        """This step done by all members, and newcomers let in on the occasion."""
-        healed = tuple(replace(member, healed=True) for member in self.members)
-        done = Record(self.epoch, self.step + 1, healed, decided_in=self.epoch)
-        return done.changed((), joiners) if (joiners := list(joiners)) else done
-
-    def changed(self, gone: Iterable[str], joiners: Iterable[Member]) -> Record:
-        """The next epoch: without the lives in `gone`, with newcomers, the same step."""
-        lives = set(gone)
-        left = [member for member in self.members if member.life not in lives]
-        coming = [replace(member, healed=False) for member in joiners]
-        names = {member.name for member in coming}  # a new life of a name ends the old one
-        stay = [member for member in left if member.name not in names]
-        return Record(self.epoch + 1, self.step, (*stay, *coming), self.decided_in)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +132,12 @@ class Elastic:
         self.applied = 0  # steps that our parameters have; all begin with those of the seed
         self._boot = me.life
         self._lives = 0
-        self._joiners: dict[str, Member] = {}
+        self._alive: dict[str, Member] = {}
+        self._past: dict[str, None] = {}  # lives that were members; they do not come back
         self._suspects: set[str] = set()
         self._votes: dict[tuple[int, int], set[str]] = {}
         self._proposing = False
+        self._over = 0  # the epoch whose group has ended before it
         self._founding_ends: float | None = now + FOUNDING_S
         self._outputs: list[Output] = []
         self._be_born()
@@ -213,18 +163,25 @@ class Elastic:
             self.founders = 1
             self._decide()
 
-    def on_joiners(self, joiners: Iterable[Member]) -> None:
-        """All that want in, as the replicated store has them."""
-        self._joiners = {member.life: member for member in joiners}
+    def on_alive(self, alive: Iterable[Member]) -> None:
+        """All that live, as the replicated store has them: who is no member wants in."""
+        self._alive = {member.life: member for member in alive}
         self._decide()
+
+    def on_given_up(self) -> None:
+        """We are not among them any more: our lease has ended; or we were in and out unawares."""
+        if self.phase == OUTSIDE:
+            self._be_born()
+        else:
+            self._outputs.append(Ask(self.me))
 
     def on_record(self, record: Record | None) -> None:
         """The record as it is, or as it was at some time: what is older than ours is ignored."""
-        if record is None or (self.record is not None and _age(record) < _age(self.record)):
+        if record is None or (self.record is not None and record.age < self.record.age):
             self._decide()
             return
         before, self.record = self.record, record
-        if before is None or _age(record) > _age(before):
+        if before is None or record.age > before.age:
             self._follow(before, record)
         self._decide()
 
@@ -276,11 +233,26 @@ class Elastic:
             self._suspects.discard(self.me.life)
             self._decide()
 
+    def on_answer(self, life: str) -> None:
+        """It lives, whatever was thought of it."""
+        self._suspects.discard(life)
+
+    def on_over(self, epoch: int) -> None:
+        """The group of this epoch is over although nobody is known to have died."""
+        if self.record is not None and epoch == self.record.epoch:
+            self._over = epoch
+            self._decide()
+
     # -- what follows from the record
 
     def _follow(self, before: Record | None, record: Record) -> None:
+        for member in before.members if before is not None else ():
+            if record.rank(member.life) is None:
+                self._past[member.life] = None
+        while len(self._past) > PAST_MAX:
+            del self._past[next(iter(self._past))]
         self._suspects = {life for life in self._suspects if record.rank(life) is not None}
-        self._votes = {key: v for key, v in self._votes.items() if key >= _age(record)}
+        self._votes = {key: v for key, v in self._votes.items() if key >= record.age}
         if self.phase == VOTED and before is not None:
             self._settle(before, record)
         elif self.phase == COMPUTING and before is not None:
@@ -288,8 +260,6 @@ class Elastic:
         if record.rank(self.me.life) is None:
             if self.phase != OUTSIDE:
                 self._fence(record)
-            elif self.me.life not in self._joiners:
-                self._outputs.append(Ask(self.me))  # we were let in and put out unawares
             return
         self._founding_ends = None
         if self._mine(record).healed and self.applied == record.step:
@@ -343,18 +313,20 @@ class Elastic:
             return
         record = self.record
         if record is None:
-            if len(self._joiners) >= self.founders and self.me.life in self._joiners:
-                by_name = sorted(self._joiners.values(), key=lambda member: member.name)
-                self._propose(Record(1, 0, tuple(replace(m, healed=True) for m in by_name)))
+            if len(self._alive) >= self.founders and self.me.life in self._alive:
+                found = sorted(self._alive.values(), key=lambda member: member.place)
+                self._propose(Record(1, 0, tuple(replace(m, healed=True) for m in found)))
             return
-        joiners = [m for m in self._joiners.values() if record.rank(m.life) is None]
-        joiners.sort(key=lambda member: member.name)
+        joiners = [m for m in self._alive.values() if record.rank(m.life) is None]
+        joiners = [member for member in joiners if member.life not in self._past]
+        joiners.sort(key=lambda member: member.place)
         # Who asks under the name of a member is its next life: the one that we know is dead.
         reborn = {member.name for member in joiners}
         gone = self._suspects | {m.life for m in record.members if m.name in reborn}
+        gone = self._certain(record, gone)
         if record.rank(self.me.life) is None:
             self._from_outside(record, joiners, gone)
-        elif gone - {self.me.life}:
+        elif gone - {self.me.life} or self._over == record.epoch:
             self._propose(record.changed(gone, joiners))
         elif record.members[0].life != self.me.life:
             return
@@ -364,8 +336,15 @@ class Elastic:
             member.life for member in record.members
         }:
             self._propose(record.committed(joiners))
-        elif joiners and self.phase == OVER:
+        elif joiners and (self.phase == OVER or not record.workers):
             self._propose(record.changed((), joiners))
+
+    def _certain(self, record: Record, gone: set[str]) -> set[str]:
+        """Silence is no proof. Where it would leave nobody with the parameters, those that have
+        them are gone only once they are not among the living, either (their leases end without
+        them): or a busy moment would cost steps that are committed."""
+        having = {member.life for member in record.members if member.healed}
+        return gone if having - gone else gone - (having & self._alive.keys())
 
     def _roll_back(self, record: Record) -> None:
         """Nobody has the committed parameters any more, and ours are from a checkpoint.
@@ -379,7 +358,7 @@ class Elastic:
 
     def _from_outside(self, record: Record, joiners: list[Member], gone: set[str]) -> None:
         """Only where nobody is left inside do those outside begin anew, from a checkpoint."""
-        asked = self.me.life in self._joiners
+        asked = self.me.life in self._alive
         if asked and gone >= {member.life for member in record.members}:
             self._propose(record.changed(gone, joiners))
 
@@ -398,7 +377,3 @@ class Elastic:
             return
         if self.applied != self.record.step or self.record.rank(self.me.life) is None:
             raise TrainingError(f"{self!r} is {self.phase} in {self.record!r}")
-
-
-def _age(record: Record) -> tuple[int, int]:
-    return record.epoch, record.step

@@ -122,6 +122,10 @@ class Learner:
         parts = [np.zeros_like(p.data) if p.grad is None else p.grad for p in self.parameters]
         return np.concatenate([part.reshape(-1) for part in parts] + [loss.data.reshape(1)])
 
+    def nothing(self) -> Array:
+        """A part that adds nothing: of a rank that computes none."""
+        return np.zeros(self.model.size + 1, self.job.dtype)
+
     def apply(self, total: Array) -> float:
         """Change the parameters by the sum of all parts; returns the loss of the whole batch."""
         for parameter, part in zip(self.parameters, self._cut(total), strict=True):

@@ -15,21 +15,23 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from ddp.card import Card
+from ddp.membership import Member
 from ddp.own_identity import own_identity
-from ddp.training.elastic import Member
+from ddp.records import RaftRecords
+from ddp.switchboard import SERVICE, transport_config
 from ddp.training.errors import TrainingError
 from ddp.training.job import Job
-from ddp.training.mourning import Mourning, process_here
-from ddp.training.replicated import RaftRecords
-from ddp.training.worker import SERVICE, SILENCE_S, Worker
+from ddp.training.worker import SILENCE_S, Worker
 from netstack.rpc.node import RpcNode
 from netstack.runtime.config import ClusterConfig, ConfigError
 from netstack.runtime.runtime import RealRuntime
-from netstack.transport.config import TransportConfig
 from raftd.client import RaftClient
 from security.errors import KeystoreError
 
 HOST = "127.0.0.1"
+# The loop must not wait 5 ms for its turn when the model or a sum is busy.
+SWITCH_S = 0.0005
 
 
 async def run_worker(
@@ -38,13 +40,16 @@ async def run_worker(
     run: str,
     name: str,
     founders: int,
+    role: str,
     silence_s: float | None,
     emit: Callable[..., None],
 ) -> None:
     """Train until told to end; raises TrainingError for a cluster that cannot be used."""
+    sys.setswitchinterval(SWITCH_S)
+    own = f"{run}-{name}"
     try:
         cluster = ClusterConfig.load(config)
-        identity = own_identity(cluster.home, f"{run}-{name}", SERVICE)
+        identity = own_identity(cluster.home, own, SERVICE)
     except (ConfigError, KeystoreError) as error:
         raise TrainingError(str(error)) from None
     runtime = RealRuntime(name, cluster.home / "training" / run / name)
@@ -56,30 +61,29 @@ async def run_worker(
         ended.set()
 
     runtime.on_fatal = fail
-    settings = TransportConfig(suite=cluster.suite)
+    settings = transport_config(cluster.suite)
     node = RpcNode(runtime, identity, service=SERVICE, config=settings)
     await node.start((HOST, 0))
     client = RaftClient(node, {n.name: n.address for n in cluster.of_service("raft")})
-    me = Member(name, f"{name}/{os.getpid()}", *node.host.address, process=process_here())
-    store = RaftRecords(client, run)
+    group, card = f"run-{run}", Card.mine(own, node.host.address, None)
+    me = Member(name, f"{name}/{os.getpid()}", card, healed=False, role=role)
     worker = Worker(
         runtime,
         node,
-        store,
+        RaftRecords(runtime, client, group),
+        group,
         job,
         me,
         emit,
         founders=founders,
         silence_s=silence_s or SILENCE_S,
-        mourning=Mourning(),
     )
-    emit("started", name=name, pid=os.getpid(), port=me.port)
+    emit("started", name=name, pid=os.getpid(), port=node.host.address[1])
     await worker.start()
     async with _closing_of_stdin(ended):
         await ended.wait()
     runtime.on_fatal = None
     await worker.stop()
-    client.close()
     await node.close()
     runtime.close()
     if failures:

@@ -1,15 +1,17 @@
 """One rank of an elastic run: elastic.py's core on sockets, a disk, and a model to train.
 
-    record, requests   ──► core ──► Heal      state of a member, by stream, checksum and all
-    silence of a peer  ──►      ──► Compute   gradients in a thread; parts to the first, sum back
+    record, the living ──► core ──► Heal      state of a member, by stream, checksum and all
+    silence of a peer  ──►      ──► Compute   gradients in a thread; their sum by the epoch's group
     votes              ──►      ──► Vote, Propose, Apply, Drop, Fence, Finish
 
-The first member is the parameter server of its epoch: it adds the parts in the order of ranks, so
-the sum has the same bits whoever was late. If it dies, the next epoch has another first.
+Each epoch has a group of its own (epoch_group.py), formed as soon as the record says so, healed or
+not. Its sums are made in the order of ranks, so they have the same bits whoever was late: by a
+parameter server, if one is a member, or else by shards of all. If the server dies, the next epoch
+goes on without it; if it comes back, it heals like everybody, and serves again.
 
 Every call names its epoch, and who is called answers for a life: what comes from an epoch that is
 over, or to a life that has ended, is refused, not used. A member is lost when its process has
-ended, which the kernel tells those of its host (`watch`), or when it has not answered for
+ended, which the kernel tells the group of those of its host, or when it has not answered for
 `silence_s`; whoever notices says so, by name, and proposes to go on without it.
 
 All use of the model is in one executor, one job behind the other: a snapshot is taken between
@@ -21,20 +23,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeVar
 
-import numpy as np
-
+from ddp.elements import Array
+from ddp.epoch_group import EpochGroup
+from ddp.errors import DdpError, GroupClosed, RankLost
+from ddp.membership import SERVER, Member, Record
+from ddp.records import RaftRecords
+from ddp.schedules.catalogue import IN_RANK_ORDER
+from ddp.switchboard import SERVICE, Switchboard
 from ddp.training import elastic as e
-from ddp.training.autograd import Array
 from ddp.training.checkpoint import Checkpoints, Snapshot
-from ddp.training.elastic import Elastic, Member, Record
+from ddp.training.elastic import Elastic
 from ddp.training.errors import BadCheckpoint, PeerLost
 from ddp.training.job import Job, Learner
-from ddp.training.mourning import Mourning
-from ddp.training.replicated import RecordStore, decode_record, encode_record
+from ddp.work import outcome
 from netstack.rpc.client import RpcClient
 from netstack.rpc.errors import Failed, RpcError
 from netstack.rpc.node import RpcNode
@@ -44,34 +48,24 @@ from netstack.runtime.runtime import Runtime
 
 T = TypeVar("T")
 
-SERVICE: Final = "ddp"
 # How often a member asks each other whether it lives.
 BEAT_S: Final = 0.03
 # No answer for so long, and it counts as dead. On a machine that is not overloaded an answer takes
 # a millisecond; an error costs the one that was wrongly put out a heal, and no step.
 SILENCE_S: Final = 0.15
-# Of the gradients, in one message: well below the largest that rpc carries.
+# Of a state, in one message: well below the largest that rpc carries.
 CHUNK_BYTES: Final = 4 << 20
 # A sum waits for its slowest member; the dead are known by their silence, long before.
 SUM_S: Final = 120.0
 RETRY_S: Final = 0.02
 # Lives whose end is remembered, so that it is told once.
 LIVES_MAX: Final = 1000
+# The sum where a server is a member: the last rank, which adds what the others send it.
+SERVED: Final = "dedicated-server"
 # Steps from one checkpoint to the next.
 CHECKPOINT_EVERY: Final = 20
 
 Emit = Callable[..., None]
-
-
-@message
-class Part:
-    """One member's part of one chunk of a sum."""
-
-    epoch: int
-    step: int
-    chunk: int
-    life: str
-    data: bytes
 
 
 @message
@@ -91,38 +85,32 @@ class Wanted:
     step: int
 
 
-@dataclass(slots=True)
-class Sum:
-    """Parts of one chunk, until all are there."""
-
-    parts: dict[str, bytes] = field(default_factory=dict)
-    total: asyncio.Future[bytes] = field(default_factory=asyncio.Future)
-
-
 class Worker:
     """See above.
 
     Args:
-        node: started; its address is `me`'s.
+        node: started; its address is that of `me`'s card.
+        run: name of the group; ranks of one name train together.
         emit: told of everything that a person may want to see, as `emit(kind, **fields)`.
-        mourning: tells of deaths on this host; None: silence has to.
     """
 
     def __init__(
         self,
         runtime: Runtime,
         node: RpcNode,
-        store: RecordStore,
+        store: RaftRecords,
+        run: str,
         job: Job,
         me: Member,
         emit: Emit,
         *,
         founders: int,
         silence_s: float = SILENCE_S,
-        mourning: Mourning | None = None,
     ) -> None:
         self.runtime, self.node, self.store, self.job, self.emit = runtime, node, store, job, emit
-        self.silence_s, self.mourning = silence_s, mourning
+        self.silence_s = silence_s
+        self.switchboard = Switchboard(node)
+        self.epochs = EpochGroup(self.switchboard, run, self._gone, self._over, timeout_s=SUM_S)
         now = runtime.clock.now()
         self.core = Elastic(me, steps=job.steps, founders=founders, now=now)
         self.learner = Learner(job)
@@ -130,7 +118,6 @@ class Worker:
         self.finished = asyncio.Event()
         self._executor = runtime.executor("model", brief=False)
         self._clients: dict[tuple[str, int], RpcClient] = {}
-        self._sums: dict[tuple[int, int, int], Sum] = {}
         self._held: tuple[int, int, Array] | None = None
         self._changed = asyncio.Condition()
         self._epoch_tasks: list[asyncio.Task[Any]] = []
@@ -138,7 +125,6 @@ class Worker:
         self._inside = False  # whether we were a member when we last looked
         self._reported: dict[str, None] = {}  # lives whose loss was told, the oldest first
         for name, handler, request in (
-            ("train.sum", self._on_part, Part),
             ("train.vote", self._on_vote, Ballot),
             ("train.record", self._on_told, bytes),
             ("train.beat", self._on_beat, None),
@@ -153,20 +139,25 @@ class Worker:
 
     async def start(self) -> None:
         """Follow the record from now on; all else follows from that."""
-        self.runtime.spawn(self.store.follow(self._news), "record")
+        self.store.start(self._news, self._given_up)
         self.runtime.spawn(self._keep_time(), "deadlines")
         self._obey()
 
     async def stop(self) -> None:
-        """End all that is under way."""
+        """End all that is under way, in good order."""
+        self.epochs.end(GroupClosed(f"{self.core.me.name} was stopped"))
+        await self.switchboard.settle()
+        await self.store.leave()
         await self.runtime.cancel_tasks()
-        if self.mourning is not None:
-            self.mourning.close()
         self._executor.close()
 
-    def _news(self, record: Record | None, asked: list[Member]) -> None:
-        self.core.on_joiners(asked)
+    def _news(self, record: Record | None, alive: dict[str, Member]) -> None:
+        self.core.on_alive(alive.values())
         self.core.on_record(record)
+        self._obey()
+
+    def _given_up(self) -> None:
+        self.core.on_given_up()
         self._obey()
 
     async def _keep_time(self) -> None:
@@ -180,7 +171,7 @@ class Worker:
         for output in self.core.take_outputs():
             match output:
                 case e.Ask(member):
-                    self.runtime.spawn(self.store.ask(member), "ask")
+                    self.store.appear(member)
                 case e.Propose(before, after):
                     self.runtime.spawn(self._propose(before, after), "propose")
                 case e.Heal(epoch, step, source):
@@ -201,6 +192,9 @@ class Worker:
                     self._end_epoch()
                     self.runtime.spawn(self._finish(step), "finish")
         self.core.check()
+        present = self.core.record
+        if present is not None and present.epoch != self.epochs.epoch:
+            self.epochs.begin(present, present.rank(self.core.me.life))
         self._watch_members()
         self.runtime.spawn(self._wake(), "wake")
 
@@ -213,14 +207,10 @@ class Worker:
         self._epoch_tasks = [self.runtime.spawn(work, "step")]
 
     def _end_epoch(self) -> None:
-        """Nothing that belongs to an earlier step goes on; whoever waits for its sum is told."""
+        """Nothing that belongs to an earlier step goes on."""
         for task in self._epoch_tasks:
             task.cancel()
         self._epoch_tasks = []
-        for key in [key for key in self._sums if key[:2] < self._position()]:
-            total = self._sums.pop(key).total
-            if not total.done():
-                total.cancel()
 
     # -- the record
 
@@ -233,7 +223,7 @@ class Worker:
         self._obey()
         for member in found.members if found is not None else ():
             if found is not None and member.life != self.core.me.life:
-                self.runtime.spawn(self._tell(member, encode_record(found)), "tell")
+                self.runtime.spawn(self._tell(member, found.encode()), "tell")
 
     async def _tell(self, member: Member, record: bytes) -> None:
         """What the store has now; the watch would tell it too, if its node lives."""
@@ -242,67 +232,33 @@ class Worker:
 
     async def _on_told(self, record: bytes, call: Call) -> None:
         """RPC: this is the record, as I have read it."""
-        self.core.on_record(decode_record(record))
+        self.core.on_record(Record.decode(record))
         self._obey()
 
     # -- a step
 
     async def _compute(self, record: Record, rank: int) -> None:
-        step, size = record.step, len(record.members)
-        part = await self._on_model(lambda: self.learner.gradient(step, rank, size))
-        data, first = part.tobytes(), record.members[0]
-        chunks = range(0, len(data), CHUNK_BYTES)
+        step, workers = record.step, len(record.workers)
+        if not workers:
+            return  # a server alone has nothing to add
+        served = len(record.members) > workers
+        if self.core.me.role == SERVER:
+            part = self.learner.nothing()
+        else:
+            part = await self._on_model(lambda: self.learner.gradient(step, rank, workers))
         try:
-            sums = await asyncio.gather(
-                *(
-                    self._sum(record, number, data[at : at + CHUNK_BYTES])
-                    for number, at in enumerate(chunks)
-                )
+            group = await self.epochs.ready()
+            await outcome(
+                group.start("allreduce", part, algorithm=SERVED if served else IN_RANK_ORDER)
             )
-        except Failed:
-            return  # the first has seen a later record; so shall we
-        except RpcError as error:
-            self._lost(record, first, f"the sum of step {step}: {error}")
+        except DdpError as error:
+            if isinstance(error, RankLost):  # whose loss the group tells, unless it has moved on
+                await asyncio.sleep(4 * self.silence_s)
+            self._over(record, error)
             return
-        total = np.frombuffer(b"".join(sums), part.dtype)
-        self._held = (record.epoch, step, total)
+        self._held = (record.epoch, step, part)
         self.core.on_sum(record.epoch, step)
         self._obey()
-
-    async def _sum(self, record: Record, chunk: int, data: bytes) -> bytes:
-        life, first = self.core.me.life, record.members[0]
-        part = Part(record.epoch, record.step, chunk, life, data)
-        if first.life == life:
-            return await self._meet(part, record)
-        total: bytes = await self._client(first).call("train.sum", part, timeout_s=SUM_S)
-        return total
-
-    async def _on_part(self, part: Part, call: Call) -> bytes:
-        """RPC: here is my part; the answer is the sum of all."""
-        await self._until(lambda: self._position() >= (part.epoch, part.step))
-        record = self.core.record
-        if record is None or (record.epoch, record.step) != (part.epoch, part.step):
-            raise Failed("stale", f"epoch {part.epoch} step {part.step} is not {record!r}")
-        if record.members[0].life != self.core.me.life or record.rank(part.life) is None:
-            raise Failed("stale", f"{part.life} and {self.core.me.life} do not meet in {record!r}")
-        return await self._meet(part, record)
-
-    async def _meet(self, part: Part, record: Record) -> bytes:
-        key = (part.epoch, part.step, part.chunk)
-        meeting = self._sums.setdefault(key, Sum())
-        meeting.parts[part.life] = part.data
-        if len(meeting.parts) == len(record.members) and not meeting.total.done():
-            dtype = self.job.dtype
-            total = np.zeros(len(part.data) // np.dtype(dtype).itemsize, dtype)
-            for member in record.members:  # in the order of ranks, whoever came first
-                total += np.frombuffer(meeting.parts[member.life], dtype)
-            meeting.total.set_result(total.tobytes())
-        try:
-            return await asyncio.shield(meeting.total)
-        except asyncio.CancelledError:
-            if meeting.total.cancelled():
-                raise Failed("stale", f"epoch {part.epoch} is over") from None
-            raise
 
     async def _vote(self, ballot: Ballot, to: Member) -> None:
         while True:
@@ -323,7 +279,8 @@ class Worker:
         total, self._held = self._held[2], None
         record = self.core.record
         assert record is not None
-        members, first = len(record.members), record.members[0].name
+        members, last = len(record.members), record.members[-1]
+        who = {"first": record.members[0].name, "server": last.name if last.role == SERVER else ""}
 
         def change() -> tuple[float, int, Snapshot | None]:
             loss = self.learner.apply(total)
@@ -337,8 +294,8 @@ class Worker:
 
         async def report() -> None:
             loss, checksum, kept = await changed
-            figures = {"loss": loss, "checksum": checksum, "members": members, "first": first}
-            self.emit("step", step=step, epoch=epoch, **figures)
+            figures = {"loss": loss, "checksum": checksum, "members": members}
+            self.emit("step", step=step, epoch=epoch, **figures, **who)
             if kept is not None:
                 self.emit("checkpoint", step=step + 1)
 
@@ -416,16 +373,12 @@ class Worker:
         for life in [life for life in self._beats if life not in wanted]:
             name, asking = self._beats.pop(life)
             asking.cancel()
-            if self.mourning is not None:
-                self.mourning.forget(life)
             if record is not None and self._inside:
                 during = "a step: another member put it out"
                 self._report(life, PeerLost((name,), record.epoch - 1, during))
         for life, member in wanted.items():
             if life not in self._beats:
                 self._beats[life] = member.name, self.runtime.spawn(self._ask_after(member), "beat")
-                if self.mourning is not None:
-                    self.mourning.watch(member, partial(self._died, member))
         self._inside = record is not None and record.rank(self.core.me.life) is not None
 
     async def _ask_after(self, member: Member) -> None:
@@ -434,17 +387,26 @@ class Worker:
             cause = ""
             try:
                 life = await client.call("train.beat", None, timeout_s=self.silence_s)
-                if life != member.life:
+                if life == member.life:
+                    self.core.on_answer(life)
+                else:
                     cause = f"another life answers there: {life}"
             except RpcError as error:
                 cause = str(error)
             if cause and (record := self.core.record) is not None:
-                self._lost(record, member, cause)
+                self._lost(record, member, f"step {record.step}: {cause}")
             await asyncio.sleep(BEAT_S)
 
-    def _died(self, member: Member) -> None:
-        if (record := self.core.record) is not None and record.rank(member.life) is not None:
-            self._lost(record, member, f"step {record.step}: its process ended")
+    def _gone(self, formed: Record, member: Member, why: str) -> None:
+        """The group of an epoch has lost a member."""
+        record = self.core.record
+        if record is not None and record.epoch == formed.epoch:
+            self._lost(record, member, f"step {record.step}: {why}")
+
+    def _over(self, formed: Record, error: DdpError) -> None:
+        """The group of an epoch is over, whoever lives."""
+        self.core.on_over(formed.epoch)
+        self._obey()
 
     async def _on_beat(self, body: Any, call: Call) -> str:
         """RPC: do you live, and which life is it?"""
@@ -475,7 +437,8 @@ class Worker:
             await self._changed.wait_for(true)
 
     def _client(self, member: Member) -> RpcClient:
-        address = (member.host, member.port)
+        address = member.card.address
+        assert address is not None, f"{member} has no address"
         client = self._clients.get(address)
         if client is None:
             client = self._clients[address] = self.node.client(address, SERVICE)

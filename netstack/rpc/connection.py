@@ -165,6 +165,12 @@ class RpcConnection:
         lane = self._lane
         return lane is not None and self.closed is None and lane.buffered > CONGESTED_BYTES
 
+    @property
+    def bulk_under_way(self) -> bool:
+        """Whether the peer has not acknowledged all that was sent with `bulk=True`."""
+        bulk = self._bulk
+        return bulk is not None and self.closed is None and bulk.buffered > 0
+
     async def drain(self) -> None:
         """Wait until the lane has room again, or is gone."""
         if self._lane is not None:

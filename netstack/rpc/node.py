@@ -188,6 +188,11 @@ class Link:
         connection = self.connection
         return connection is not None and connection.notify(message, bulk=bulk)
 
+    @property
+    def bulk_under_way(self) -> bool:
+        """Whether what was sent with `bulk=True` is still on its way: it need not be sent again."""
+        return self.connection is not None and self.connection.bulk_under_way
+
     async def call(self, method: str, body: Any, timeout_s: float) -> Any:
         """A request to the sibling over the shared connection; Unavailable when it is down."""
         if self.connection is None:

@@ -22,9 +22,10 @@ Done = Callable[[Any, BaseException | None], None]
 
 Work = tuple[Callable[[], Any], Done]
 
-# A call that blocks the loop longer than this was slow. Less says little of the disk: a process
-# that has its turn on the processor meanwhile takes a millisecond or two as well.
+# A call that blocks the loop longer than this was slow; but one alone that is below TURN_S says
+# little of the disk: another process may have had its turn on the processor meanwhile.
 BRIEF_S: Final = 0.003
+TURN_S: Final = 0.01
 
 # After a slow call, this many times its duration without another on the loop.
 ABSTINENCE: Final = 100
@@ -53,12 +54,13 @@ class ThreadExecutor:
         self._busy = False
         self._here: Work | None = None  # about to be made on the loop
         self._here_after = 0.0
+        self._slow = False  # the last call that was made on the loop
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._run, name=name, daemon=True)
+        self._worker.start()
 
     def __repr__(self) -> str:
-        return f"<ThreadExecutor {self._thread.name} waiting={len(self._waiting)}>"
+        return f"<ThreadExecutor {self._worker.name} waiting={len(self._waiting)}>"
 
     def submit(self, function: Callable[[], Any], done: Done) -> None:
         """See Executor."""
@@ -74,7 +76,7 @@ class ThreadExecutor:
         self._here = None
         self._waiting.clear()
         self._queue.put(None)
-        self._thread.join()
+        self._worker.join()
 
     def _begin(self) -> None:
         self._busy = True
@@ -104,7 +106,11 @@ class ThreadExecutor:
     def _finish(
         self, done: Done, result: Any, failure: BaseException | None, blocked_s: float
     ) -> None:
-        pause_s = PAUSE_S if blocked_s < BRIEF_S else ABSTINENCE * blocked_s
+        pause_s = PAUSE_S
+        if blocked_s:
+            before, self._slow = self._slow, blocked_s >= BRIEF_S
+            if self._slow and (before or blocked_s >= TURN_S):
+                pause_s = ABSTINENCE * blocked_s
         self._here_after = max(self._here_after, time.perf_counter() + pause_s)
         self._busy = False
         if self._waiting:

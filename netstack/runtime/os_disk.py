@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
+
+# A call that writes more makes the kernel cache it in folios of up to 2 MiB, and each small write
+# into one of these, and each sync of it, looks at all its blocks: 12 and 10 µs instead of 2 and 1.
+PIECE_BYTES: Final = 64 * 1024
 
 
 class OsStorage:
@@ -33,9 +38,10 @@ class OsStorage:
 
     def pwrite(self, handle: int, offset: int, data: bytes) -> None:
         """All of `data`, however many calls the kernel needs."""
-        written = os.pwrite(handle, data, offset)
+        written = os.pwrite(handle, data[:PIECE_BYTES], offset)
         while written < len(data):
-            written += os.pwrite(handle, data[written:], offset + written)
+            piece = data[written : written + PIECE_BYTES]
+            written += os.pwrite(handle, piece, offset + written)
 
     def truncate(self, handle: int, size: int) -> None:
         """Cut or extend with zeros."""

@@ -48,6 +48,11 @@ class TransportConfig:
         Datagram size at which path-MTU discovery stops.
     congestion
         The controller, as in controllers.py.
+    queue_s_max
+        How long the path's queues may be made by this connection, as far as its rate is known. A
+        controller that looks for loss fills them to the brim, and all that leaves later waits: on a
+        link of 100 kB/s with 64 KiB of queue for 0.65 s. Who has heartbeats to send may want less
+        than their time-out; none of a fast path's rate is lost by it.
     pacing
         Whether packets are spread over the round trip. A router's short queue is grateful; between
         processes of one machine there is none, and bursts cost less.
@@ -72,6 +77,7 @@ class TransportConfig:
     max_streams: int = 1024
     max_mtu: int = MAX_DATAGRAM
     congestion: str = "newreno"
+    queue_s_max: float = float("inf")
     pacing: bool = False
     ecn: bool = True
     timer: str = "rfc6298"
@@ -84,5 +90,7 @@ class TransportConfig:
             known = ", ".join(ESTIMATORS)
             raise ValueError(f"no timer {self.timer!r}; there are {known}")
         controller(self.congestion)
+        if not self.queue_s_max > 0:
+            raise ValueError("queue_s_max must be more than 0; infinity: as the controller likes")
         if self.keep_alive_s and self.keep_alive_s >= self.idle_timeout_s:
             raise ValueError("keep_alive_s must be below idle_timeout_s, or it comes too late")

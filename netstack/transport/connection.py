@@ -44,7 +44,7 @@ from netstack.transport.events import (
 )
 from netstack.transport.handshake import Initiator, Responder
 from netstack.transport.outgoing import Outgoing
-from netstack.transport.packet import DATA, HEADER, OVERHEAD, PHASE_BIT, Malformed
+from netstack.transport.packet import DATA, HEADER, HEADER_SIZE, OVERHEAD, PHASE_BIT, Malformed
 from netstack.transport.parser import parse_frames
 from netstack.transport.stream_set import StreamSet
 from netstack.transport.streams import COPIED_MAX
@@ -82,7 +82,6 @@ class Connection:
         self.mtu, self.rtt = self.outgoing.mtu, self.outgoing.rtt
         self.recovery = self.outgoing.recovery
         self.send_datagram = self.outgoing.send_datagram
-        self.on_ack = self.outgoing.on_ack
         self.new_token: bytes | None = None  # a responder gives it to its peer once OPEN
         self.received_packets = 0
         self._handshake: Initiator | Responder | None = handshake
@@ -181,9 +180,7 @@ class Connection:
             raise Malformed("a DATA packet is too short")
         flags, _, number = HEADER.unpack_from(data)
         sealed = data if len(data) <= COPIED_MAX else memoryview(data)
-        payload = session.open(
-            number, flags & PHASE_BIT, data[: HEADER.size], sealed[HEADER.size :]
-        )
+        payload = session.open(number, flags & PHASE_BIT, data[:HEADER_SIZE], sealed[HEADER_SIZE:])
         if self.outgoing.trace is not None:
             self.outgoing.trace.received(number, payload, len(data))
         self.received_packets += 1
@@ -229,6 +226,16 @@ class Connection:
         self._end(NobodyThere("the peer's process is gone: nobody listens at its address"))
 
     # -- frames, called by the parser
+
+    def on_ack(
+        self,
+        ranges: list[tuple[int, int]],
+        delay_s: float,
+        counts: tuple[int, int] | None,
+        now: float,
+    ) -> None:
+        """The peer has these packets; see Outgoing."""
+        self.outgoing.on_ack(ranges, delay_s, counts, now)
 
     def on_datagram(self, data: bytes) -> None:
         """An unreliable datagram."""

@@ -22,13 +22,18 @@ class StreamOpened:
     stream_id: int
 
 
-@dataclass(slots=True)
 class StreamData:
     """Bytes in order; `fin` on the last. Call `consume` when the application has taken them."""
 
-    stream_id: int
-    parts: list[bytes]  # as packets brought them
-    fin: bool
+    __slots__ = ("fin", "parts", "stream_id")
+
+    def __init__(self, stream_id: int, parts: list[bytes], fin: bool) -> None:
+        self.stream_id = stream_id
+        self.parts = parts  # as packets brought them
+        self.fin = fin
+
+    def __repr__(self) -> str:
+        return f"StreamData({self.stream_id}, {self.data!r}, fin={self.fin})"
 
     @property
     def data(self) -> bytes:

@@ -24,9 +24,22 @@ from typing import Final
 
 from netstack.transport.ranges import RangeSet
 
-PADDING, PING, ACK, STREAM, STREAM_FIN, RESET_STREAM, STOP = range(7)
-MAX_DATA, MAX_STREAM, MAX_STREAMS, DATAGRAM, CLOSE, NEW_TOKEN, ACK_ECN = range(7, 14)
-CHALLENGE, ANSWER = 14, 15
+PADDING: Final = 0
+PING: Final = 1
+ACK: Final = 2
+STREAM: Final = 3
+STREAM_FIN: Final = 4
+RESET_STREAM: Final = 5
+STOP: Final = 6
+MAX_DATA: Final = 7
+MAX_STREAM: Final = 8
+MAX_STREAMS: Final = 9
+DATAGRAM: Final = 10
+CLOSE: Final = 11
+NEW_TOKEN: Final = 12
+ACK_ECN: Final = 13
+CHALLENGE: Final = 14
+ANSWER: Final = 15
 
 STREAM_HEAD: Final = struct.Struct(">BIQI")
 ACK_HEAD: Final = struct.Struct(">BIH")
@@ -43,6 +56,9 @@ SECRET: Final = struct.Struct(">B8s")
 BLOB_HEAD: Final = struct.Struct(">BH")
 CLOSE_HEAD: Final = struct.Struct(">BIH")
 
+STREAM_HEAD_SIZE: Final = STREAM_HEAD.size
+ACK_ONE_ECN_SIZE: Final = ACK_ONE_ECN.size
+
 # An acknowledgement names at most this many ranges; older gaps are the sender's time-out's
 # business.
 ACK_RANGES_MAX: Final = 32
@@ -53,8 +69,8 @@ def encode_ack(received: RangeSet, delay_s: float, counts: tuple[int, int] | Non
     delay_us = min(int(delay_s * 1e6), 0xFFFFFFFF)
     if (only := received.only) is not None:  # nearly always
         if counts is None:
-            return ACK_ONE.pack(ACK, delay_us, 1, *only)
-        return ACK_ONE_ECN.pack(ACK_ECN, delay_us, 1, *only, *counts)
+            return ACK_ONE.pack(ACK, delay_us, 1, only[0], only[1])
+        return ACK_ONE_ECN.pack(ACK_ECN, delay_us, 1, only[0], only[1], counts[0], counts[1])
     ranges = received.descending(ACK_RANGES_MAX)
     kind = ACK if counts is None else ACK_ECN
     parts = [ACK_HEAD.pack(kind, delay_us, len(ranges))]

@@ -8,6 +8,9 @@ A search tries sizes upwards along a ladder of what links really have, then halv
 the largest that arrived and the smallest that did not. A size has failed when PROBES_MAX probes
 of it were lost. It starts when there is something to gain: once a packet was filled to the
 current size.
+
+What a path carries it need not carry in time: `next_probe` and `fit` are told how many bytes may be
+sent in one packet (path_rate.py), and let larger ones be until that grows.
 """
 
 from __future__ import annotations
@@ -74,19 +77,36 @@ class MtuDiscovery:
         self._failed = self.maximum + 1
         self._probes_lost = 0
 
-    def next_probe(self) -> int:
-        """The size of a probe to send now, or 0."""
+    def next_probe(self, limit: float = float("inf")) -> int:
+        """The size of a probe to send now, no larger than `limit`, or 0."""
         if not self.searching or self.probing:
             return 0
+        size = self._next_size()
+        if size <= limit:
+            self.probing = size
+            return size
+        return 0
+
+    def _next_size(self) -> int:
+        """The size that the search would try next, or 0."""
         for size in LADDER:
             if self.current < size < self._failed:
-                self.probing = size
                 return size
         middle = (self.current + min(self._failed, self.maximum + 1)) // 2
-        if middle - self.current < STEP_MIN:
-            return 0
-        self.probing = middle
-        return middle
+        return middle if middle - self.current >= STEP_MIN else 0
+
+    def fit(self, limit: float, size: int) -> int:
+        """How large packets should be that were of `size`, if `limit` bytes pass in time.
+
+        A rate that wavers must not change the size with each packet: one that has been taken may
+        be over the limit by as much again.
+        """
+        if self.current <= limit:
+            return self.current
+        for step in reversed(LADDER):
+            if step < self.current and step <= limit:
+                return max(step, size) if size <= min(2 * limit, self.current) else step
+        return BASE_MTU
 
     def probe_arrived(self, size: int, now: float) -> bool:
         """A probe was acknowledged; True if the MTU has grown."""

@@ -21,6 +21,7 @@ from netstack.transport.errors import ProtocolViolation, TransportError
 from netstack.transport.mtu import MtuDiscovery
 from netstack.transport.pacing import Pacer
 from netstack.transport.packet import DATA, HEADER, OVERHEAD
+from netstack.transport.path_rate import PathRate
 from netstack.transport.qlog import Trace
 from netstack.transport.recovery import PACKET_THRESHOLD, Recovery, SentPacket
 from netstack.transport.rtt import ESTIMATORS
@@ -37,7 +38,16 @@ BURST_BYTES_MAX: Final = 512 * 1024
 # Unreliable datagrams that wait for room in the window; older ones give way to newer.
 DATAGRAMS_WAITING_MAX: Final = 256
 
-STREAM_OVERHEAD: Final = f.STREAM_HEAD.size
+# However slow the path: so many packets may be under way, or each would wait for a delayed
+# acknowledgement.
+CAPPED_PACKETS_MIN: Final = 4
+
+STREAM_OVERHEAD: Final = f.STREAM_HEAD_SIZE
+
+NEVER: Final = float("inf")
+
+# No answer is quicker than this; a division by zero would be.
+RTT_S_MIN: Final = 1e-6
 
 PING_FRAME: Final = (f.PING, b"\x01")
 
@@ -47,9 +57,11 @@ class Outgoing:
 
     def __init__(self, config: TransportConfig, acks: AckState, now: float) -> None:
         self.mtu = MtuDiscovery(config.max_mtu)
+        self.size = self.mtu.current  # of full packets: what passes, and passes in time
+        self.path_rate = PathRate()
         self.rtt = ESTIMATORS[config.timer](config.initial_rtt_s)
         self._controller = controller(config.congestion)
-        congestion = self._controller(self.mtu.current, self.rtt)
+        congestion = self._controller(self.size, self.rtt)
         self.recovery = Recovery(self.rtt, congestion, config.max_ack_delay_s, config.probe_max_s)
         self.ecn = EcnPath(wanted=config.ecn)
         self.control: deque[tuple[int, bytes]] = deque()
@@ -61,6 +73,9 @@ class Outgoing:
         self.next_number = 0
         self.paced_until: float | None = None
         self._acks = acks
+        self._max_ack_delay_s = config.max_ack_delay_s
+        self._queue_s_max = config.queue_s_max
+        self._capped = False  # whether that, not the controller, bounds what is in flight
         self._datagrams: deque[bytes] = deque()
         self._pacer = Pacer(BASE_MTU) if config.pacing or congestion.needs_pacing else None
         self._probe_wanted = False
@@ -73,7 +88,7 @@ class Outgoing:
     @property
     def burst(self) -> int:
         """Packets built in one go at the most; after so many there may be more."""
-        return min(BURST_PACKETS_MAX, BURST_BYTES_MAX // self.mtu.current)
+        return min(BURST_PACKETS_MAX, BURST_BYTES_MAX // self.size)
 
     # -- what waits
 
@@ -110,12 +125,13 @@ class Outgoing:
     def packets(self, now: float) -> list[bytes]:
         """Packets that should leave now, in order."""
         out: list[bytes] = []
+        self._fit()
         if self._has_something(now):
             session, recovery, acks = self.session, self.recovery, self._acks
             assert session is not None
             if session.rekey_due(now) and recovery.largest_acked >= session.phase_began:
                 session.rekey(now)
-            window = recovery.congestion.cwnd - recovery.bytes_in_flight
+            window = self._window() - recovery.bytes_in_flight
             self._budget = window if self._pacer is None else self._paced(self._pacer, window, now)
             burst = self.burst
             while len(out) < burst:
@@ -129,14 +145,33 @@ class Outgoing:
                     break
             if self._pacer is not None:
                 self._pause(self._pacer, window, now)
-        if self.mtu.searching and (size := self.mtu.next_probe()):
+        if self.mtu.searching and (size := self.mtu.next_probe(self.path_rate.packet_bytes_max)):
             out.append(self._build_mtu_probe(size, now))
         return out
+
+    def _fit(self) -> None:
+        """Let packets be as large as the path carries, and carries in time."""
+        size, limit = self.mtu.current, self.path_rate.packet_bytes_max
+        if size > limit:
+            size = self.mtu.fit(limit, self.size)
+        if size != self.size:
+            self.size = size
+            self.recovery.congestion.on_mtu(size)
+
+    def _window(self) -> int:
+        """Bytes that may be in flight."""
+        cwnd = self.recovery.congestion.cwnd
+        if self._queue_s_max == NEVER or not self.rtt.samples:
+            return cwnd
+        waits_s = 2 * self.rtt.minimum + self._queue_s_max
+        most = max(self.path_rate.bytes_per_s * waits_s, CAPPED_PACKETS_MIN * self.size)
+        self._capped = most < cwnd
+        return int(most) if self._capped else cwnd
 
     def _paced(self, pacer: Pacer, window: int, now: float) -> float:
         """How much of the window may leave now."""
         rate = self.recovery.congestion.pacing_rate
-        self._allowed = min(window, pacer.allowance(now, rate, self.mtu.current))
+        self._allowed = min(window, pacer.allowance(now, rate, self.size))
         return self._allowed
 
     def _pause(self, pacer: Pacer, window: int, now: float) -> None:
@@ -145,14 +180,14 @@ class Outgoing:
         pacer.sent(int(spent))
         waits = self._budget <= 0 and window > spent and self._has_something(now)
         rate = self.recovery.congestion.pacing_rate
-        self.paced_until = pacer.next_at(rate, self.mtu.current) if waits else None
+        self.paced_until = pacer.next_at(rate, self.size) if waits else None
 
     def _build_packet(self, now: float) -> bytes | None:
         """One DATA packet with as much as fits and may be sent; None if nothing may."""
         sendable, acks = self.streams.sendable, self._acks
         parts: list[bytes | memoryview] = []
         frames: list[Any] = []
-        room = self.mtu.current - OVERHEAD
+        room = (self._size_for_datagram() if self._datagrams else self.size) - OVERHEAD
         if acks.owed:
             ack = acks.frame(now)
             parts.append(ack)
@@ -162,7 +197,7 @@ class Outgoing:
                 room = self._add_control(parts, frames, room)
             if sendable:
                 room = self._add_streams(parts, frames, room, now)
-        elif sendable:
+        elif sendable and not self._capped:
             self.recovery.window_is_full()
         if not frames:
             if self._probe_wanted:
@@ -183,6 +218,11 @@ class Outgoing:
             self.recovery.sent((SentPacket(number, now, len(packet), frames, 0),))
         return packet
 
+    def _size_for_datagram(self) -> int:
+        """Of a packet for the next datagram: it cannot be cut, only let through or not."""
+        wanted = OVERHEAD + f.BLOB_HEAD.size + len(self._datagrams[0])
+        return max(self.size, min(wanted, self.mtu.current))
+
     def _add_train(self, out: list[bytes], now: float) -> bool:
         """The case that speed depends on: one stream with much to say, and nothing else to send.
 
@@ -194,7 +234,7 @@ class Outgoing:
             return False
         if self.control or self._datagrams or self._probe_wanted:
             return False
-        size = self.mtu.current
+        size = self.size
         room = size - OVERHEAD - STREAM_OVERHEAD
         count = min(-(-int(self._budget) // size), self.burst - len(out))
         stream, credit = next(iter(self.streams.sendable.values())), self.streams.send_credit
@@ -309,10 +349,13 @@ class Outgoing:
         newest = ranges[0][1] > recovery.largest_acked
         # An older acknowledgement has older counts.
         path = self.ecn if newest and self.ecn.codepoint else None
-        for packet in recovery.acknowledge(ranges, delay_s, now, path, counts):
+        acknowledged = recovery.acknowledge(ranges, delay_s, now, path, counts)
+        if acknowledged:
+            held_s = delay_s if acknowledged[-1].number == ranges[0][1] else 0.0
+            self._measure(acknowledged, held_s, now)
+        for packet in acknowledged:
             if packet.probe_size:
-                if self.mtu.probe_arrived(packet.probe_size, now):
-                    recovery.congestion.on_mtu(self.mtu.current)
+                self.mtu.probe_arrived(packet.probe_size, now)
                 continue
             if packet.size > BASE_MTU:
                 self.mtu.large_arrived()
@@ -332,11 +375,26 @@ class Outgoing:
         if self.trace is not None:
             self.trace.metrics(recovery)
 
+    def _measure(self, acknowledged: list[SentPacket], held_s: float, now: float) -> None:
+        """What these tell of the path's rate; the peer held its answer back for `held_s`."""
+        latest = acknowledged[-1]
+        most_s = self._max_ack_delay_s
+        took_s = now - latest.delivered_at - (held_s if held_s < most_s else most_s)
+        # Acknowledgements that come in a burst do not make the path faster.
+        apart_s = latest.sent_at - acknowledged[0].sent_at
+        if took_s < apart_s:
+            took_s = apart_s
+        if took_s < RTT_S_MIN:
+            took_s = RTT_S_MIN
+        self.path_rate.sample(self.recovery.delivered - latest.delivered, took_s, latest.size)
+
     def new_path(self) -> None:
         """The peer has moved: what was learnt of the way there is void (RFC 9000 §9.4)."""
         self.mtu.restart()
         self.rtt.restart()
-        self.recovery.congestion = self._controller(self.mtu.current, self.rtt)
+        self.path_rate.restart()
+        self.size = self.mtu.current
+        self.recovery.congestion = self._controller(self.size, self.rtt)
 
     def on_deadline(self, now: float) -> None:
         """Look for what is lost or overdue."""
@@ -356,8 +414,7 @@ class Outgoing:
 
     def _probe(self, overdue: SentPacket, now: float) -> None:
         """An answer is overdue: ask again, with the oldest frames, whatever the window says."""
-        if self.mtu.timed_out(self.recovery.timeouts, now):
-            self.recovery.congestion.on_mtu(self.mtu.current)
+        self.mtu.timed_out(self.recovery.timeouts, now)
         frames, overdue.frames = overdue.frames, []
         self._requeue(frames)
         self._probe_wanted = True
@@ -370,8 +427,7 @@ class Outgoing:
             if packet.probe_size:
                 self.mtu.probe_lost(packet.probe_size, now)
                 continue
-            if self.mtu.lost(packet.size, now):
-                self.recovery.congestion.on_mtu(self.mtu.current)
+            self.mtu.lost(packet.size, now)
             self._requeue(packet.frames)
 
     def _requeue(self, frames: list[Any]) -> None:

@@ -19,7 +19,13 @@ import struct
 from typing import Final
 
 DATA: Final = 0x40
-INITIAL_XX, INITIAL_IK, RETRY, RESPONSE, FINAL, REFUSED, RESET = range(1, 8)
+INITIAL_XX: Final = 1
+INITIAL_IK: Final = 2
+RETRY: Final = 3
+RESPONSE: Final = 4
+FINAL: Final = 5
+REFUSED: Final = 6
+RESET: Final = 7
 
 PHASE_BIT: Final = 0x01
 
@@ -27,12 +33,13 @@ HEADER: Final = struct.Struct(">BQQ")  # DATA
 SHORT: Final = struct.Struct(">BQ")  # all others begin so
 LENGTH: Final = struct.Struct(">H")
 
+HEADER_SIZE: Final = HEADER.size
 ID_BYTES: Final = 8
 TAG_BYTES: Final = 16
 RESET_TOKEN_BYTES: Final = 16
 
 # What DATA costs around its frames.
-OVERHEAD: Final = HEADER.size + TAG_BYTES
+OVERHEAD: Final = HEADER_SIZE + TAG_BYTES
 
 
 class Malformed(ValueError):
@@ -82,7 +89,7 @@ def destination_id(data: bytes) -> int:
 
 def number(data: bytes) -> int:
     """The number of a DATA packet; raises Malformed."""
-    if len(data) < HEADER.size:
+    if len(data) < HEADER_SIZE:
         raise Malformed("too short for a DATA packet")
     value: int = HEADER.unpack_from(data)[2]
     return value

@@ -7,7 +7,7 @@ not the network's: ProtocolViolation, and the connection ends.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from netstack.transport import frames as f
 from netstack.transport.errors import ProtocolViolation
@@ -15,25 +15,29 @@ from netstack.transport.errors import ProtocolViolation
 if TYPE_CHECKING:
     from netstack.transport.connection import Connection
 
+COUNT_AT: Final = 5  # in an ACK
+ONE_RANGE: Final = b"\0\1"
+
 
 def parse_frames(connection: Connection, data: bytes, now: float) -> bool:
     """Dispatch every frame; returns whether the packet asks for an acknowledgement."""
     offset, end = 0, len(data)
     eliciting = False
-    on_stream = connection.streams.on_stream
+    streams = connection.streams
     try:
         while offset < end:
             kind = data[offset]
             if kind == f.STREAM or kind == f.STREAM_FIN:
                 _, stream_id, position, length = f.STREAM_HEAD.unpack_from(data, offset)
-                begin = offset + f.STREAM_HEAD.size
+                begin = offset + f.STREAM_HEAD_SIZE
                 offset = begin + length
                 if offset > end:
                     raise ProtocolViolation("a frame is cut short")
-                on_stream(stream_id, position, data[begin:offset], kind == f.STREAM_FIN)
+                fin = kind == f.STREAM_FIN
+                streams.on_stream(stream_id, position, data[begin:offset], fin)
                 eliciting = True
             elif kind == f.ACK or kind == f.ACK_ECN:
-                offset = _ack(connection, data, offset, now)
+                offset = _ack(connection, kind, data, offset, now)
             elif kind == f.PADDING:
                 # A run of zeros; whatever follows it is a frame again.
                 rest = data[offset:].lstrip(b"\0")
@@ -53,14 +57,14 @@ def _slice(data: bytes, offset: int, length: int) -> bytes:
     return body
 
 
-def _ack(connection: Connection, data: bytes, offset: int, now: float) -> int:
-    kind, delay_us, count = f.ACK_HEAD.unpack_from(data, offset)
-    if count == 1 and kind == f.ACK_ECN:  # nearly always
-        _, _, _, first, last, ect0, ce = f.ACK_ONE_ECN.unpack_from(data, offset)
+def _ack(connection: Connection, kind: int, data: bytes, offset: int, now: float) -> int:
+    if kind == f.ACK_ECN and data.startswith(ONE_RANGE, offset + COUNT_AT):  # nearly always
+        _, delay_us, _, first, last, ect0, ce = f.ACK_ONE_ECN.unpack_from(data, offset)
         if first > last:
             raise ProtocolViolation("acknowledgement ranges out of order")
         connection.on_ack([(first, last)], delay_us / 1e6, (ect0, ce), now)
-        return offset + f.ACK_ONE_ECN.size
+        return offset + f.ACK_ONE_ECN_SIZE
+    _, delay_us, count = f.ACK_HEAD.unpack_from(data, offset)
     offset += f.ACK_HEAD.size
     ranges = []
     below = 1 << 64

@@ -170,6 +170,7 @@ class Stream:
         self._reset_told = False
         self._receiver: Callable[[bytes, bool], None] | None = None
         self._connection = peer.connection
+        self._loop = asyncio.get_running_loop()
         self._arrived: deque[bytes] = deque()
         self._ended = False
         self._error: TransportError | None = None
@@ -233,7 +234,7 @@ class Stream:
             if self._error is not None:
                 raise self._error
             if self._writer is None or self._writer.done():
-                self._writer = asyncio.get_running_loop().create_future()
+                self._writer = self._loop.create_future()
             self.peer.wait_for_room(self)
             await asyncio.shield(self._writer)
 
@@ -244,7 +245,7 @@ class Stream:
                 return b""
             if self._error is not None:
                 raise self._error
-            self._reader = asyncio.get_running_loop().create_future()
+            self._reader = self._loop.create_future()
             await self._reader
         data = self._arrived.popleft()
         if len(data) > most:

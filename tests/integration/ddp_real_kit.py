@@ -54,6 +54,17 @@ def parts(group):
     return [row.fabric.name, *sums]
 
 
+def ways(group, n, algorithm):
+    """How a group that spans hosts carries a sum: bytes through memory, and over netstack."""
+    before = dict(group.counters)
+    data = np.ones(n, np.float32)
+    group.allreduce(data, algorithm=algorithm)
+    assert (data == group.size).all()
+    sent = group.counters["sent_bytes"] - before["sent_bytes"]
+    near = group.counters["memory_bytes"] - before.get("memory_bytes", 0)
+    return {"fabric": group.fabric.name, "near": near, "far": sent - near}
+
+
 def counts(group, to):
     """A generator: it says as it goes."""
     for i in range(to):

@@ -29,6 +29,8 @@ def test_the_same_of_etcd():
         for operation in ("put", "get"):
             load = raft._etcd_load(etcd, operation, 4, 0.3)
             assert load.operations == len(load.latencies_s) > 4
+            load = etcd.load_from_python(operation, 4, 0.3)
+            assert load.operations == len(load.latencies_s) > 4
     (failover_s,) = raft._etcd_failovers(1)
     assert 0 < failover_s < 60
 
@@ -71,6 +73,9 @@ class FakeEtcd(Fake):
     def load(self, method, message, clients, seconds):
         return super().load(method, clients, seconds)
 
+    def load_from_python(self, operation, clients, seconds):
+        return load_of(250.0)
+
 
 @pytest.fixture
 def run(monkeypatch):
@@ -97,6 +102,8 @@ def test_rows_hold_medians_and_their_ratios_to_etcd(run):
             assert (row.ours, row.theirs, row.ratio, row.bar) == (1000, 500, 2.0, 1.0)
             row = rows[f"{operation}, {clients} clients", "p99", "etcd"]
             assert (row.ours, row.theirs, row.ratio) == (1.0, 2.0, 2.0)
+            row = rows[f"{operation}, {clients} clients", "rate", "etcd, from Python"]
+            assert (row.ours, row.theirs, row.ratio, row.bar) == (1000, 250, 4.0, 1.0)
     row = rows["failover", "median", "etcd"]
     assert (row.ours, row.theirs, row.ratio) == (200, 1000, 5.0)
     assert report.holds
@@ -108,7 +115,7 @@ def test_the_json_has_one_shape(run):
     assert told["bench"] == "raft"
     keys = {"case", "metric", "unit", "ours", "peer", "theirs", "ratio", "bar", "holds", "note"}
     assert all(set(row) == keys for row in told["rows"])
-    assert len(told["rows"]) == 2 * len(raft.CLIENTS) * 3 + 1 + 4
+    assert len(told["rows"]) == 2 * len(raft.CLIENTS) * 2 * 3 + 1 + 4
 
 
 @pytest.mark.parametrize(

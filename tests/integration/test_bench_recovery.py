@@ -41,8 +41,8 @@ def test_the_error_is_that_of_the_last_survivor_and_the_step_is_of_these_alone()
         lost("w1", "w2", 100.1),
         lost("w1", "w2", 100.15),  # again, of another epoch
         step("w1", 8, 100.3, members=2),
-        lost("w3", "w1", 100.35),
-        lost("w3", "w2", 100.4),
+        lost("ps", "w1", 100.35),
+        lost("ps", "w2", 100.4),
     ]
     error, took = after_death(iter(said), "w2", KILLED)
     assert (error, took) == (pytest.approx(0.4), pytest.approx(0.3))
@@ -52,6 +52,15 @@ def test_the_dead_are_not_asked():
     said = [lost("w2", "w2", 100.1), lost("w1", "w2", 100.2), step("w1", 8, 100.3, members=2)]
     with pytest.raises(NothingCame):
         after_death(iter(said), "w2", KILLED)
+
+
+@pytest.mark.parametrize(
+    ("who", "victim"), [("a worker", "w1"), ("the first", "w2"), ("the parameter server", "ps")]
+)
+def test_each_kind_of_death_has_its_victim(who, victim):
+    """By who is who at the time: the first is another after each death of the first."""
+    _, event = step("w1", 7, 100.0, first="w2", server="ps")
+    assert recovery.victim_of(who, event) == victim
 
 
 @pytest.mark.parametrize("what", BARS_MS)
@@ -72,6 +81,6 @@ def test_imports_have_no_bar():
 def test_every_kind_of_death_gives_a_time(monkeypatch):
     monkeypatch.setattr(recovery, "TRIALS", 1)
     report = recovery.run(peers=False)
-    assert len(report.rows) == 2 * (2 * 4 + 1)
+    assert len(report.rows) == 2 * (3 * 4 + 1)
     assert all(0 < row.ours < 90_000 for row in report.rows)
     assert {row.bar for row in report.rows if row.metric == "worst"} == {*BARS_MS.values(), None}

@@ -12,6 +12,7 @@ from ring_kit import PATIENCE
 from ddp.launch import Launch, LaunchFailed
 
 TRANSPORTS = {"shared": "shared memory", "network": "netstack"}
+MIXED = "netstack + shared memory"
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def importable(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{here}:{here.parent.parent}")
 
 
-def launch(size, target, arguments=None, transport="auto"):
+def launch(size, target, arguments=None, transport="auto", hosts=()):
     return Launch(
         size,
         f"ddp_real_kit:{target}",
@@ -29,6 +30,7 @@ def launch(size, target, arguments=None, transport="auto"):
         transport=transport,
         timeout_s=PATIENCE,
         quiet=True,
+        hosts=hosts,
     )
 
 
@@ -38,6 +40,39 @@ def test_every_algorithm_is_exact_between_processes(transport):
         for found in ranks.results(6 * PATIENCE):
             assert found["fabric"] == TRANSPORTS[transport]
             assert not any(found["wrong"].values()), found["wrong"]
+
+
+def test_every_algorithm_is_exact_where_some_share_a_host():
+    """The same schedules: through memory inside a host, over netstack between hosts."""
+    with launch(3, "all_algorithms", {"n": 40_001}, hosts="aba") as ranks:
+        for found in ranks.results(6 * PATIENCE):
+            assert found["fabric"] == MIXED
+            assert not any(found["wrong"].values()), found["wrong"]
+
+
+def test_what_stays_inside_a_host_does_not_go_over_netstack():
+    """A vector of three rings of memory; between hosts it goes once each way, by the leaders."""
+    n = 800_001
+    with launch(4, "ways", {"n": n, "algorithm": "hierarchical"}, hosts="aabb") as ranks:
+        found = ranks.results(6 * PATIENCE)
+    assert {said["fabric"] for said in found} == {MIXED}
+    # Shares of half a vector: added inside, then across by pairs, then spread inside.
+    assert [said["near"] for said in found] == pytest.approx([2 * 4 * n / 2] * 4, abs=16)
+    assert sum(said["far"] for said in found) == 2 * 4 * n
+
+
+@pytest.mark.slow
+def test_the_other_collectives_where_some_share_a_host():
+    with launch(3, "other_collectives", hosts="abb") as ranks:
+        assert ranks.results(6 * PATIENCE) == [True] * 3
+
+
+def test_a_group_that_spans_hosts_is_split():
+    """Rows are inside hosts: they share memory. Columns are not."""
+    with launch(4, "parts", hosts="aabb") as ranks:
+        found = ranks.results(6 * PATIENCE)
+    assert [name for name, *_ in found] == ["shared memory"] * 4
+    assert [sums for _, *sums in found] == [[3, 4, 10], [3, 6, 10], [7, 4, 10], [7, 6, 10]]
 
 
 @pytest.mark.slow
@@ -77,8 +112,12 @@ def test_ranks_of_one_host_find_by_themselves_that_they_share_memory():
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("target", ["mismatch", "mixed_mismatch"])
-def test_different_calls_are_named_on_all_ranks(target, transport):
-    with launch(3, target, transport=transport) as ranks:
+@pytest.mark.parametrize("hosts", ["", "abb"])
+def test_different_calls_are_named_on_all_ranks(target, transport, hosts):
+    if hosts and transport == "shared":
+        pytest.skip("between hosts no memory is shared")
+    how = "auto" if hosts else transport
+    with launch(3, target, transport=how, hosts=hosts) as ranks:
         for kind, text in ranks.results(6 * PATIENCE):
             assert kind == "Mismatch", text
             assert text.count(" called ") == 2
@@ -103,6 +142,19 @@ def test_after_kill_9_all_others_name_the_dead_and_nobody_has_a_wrong_number(tra
     for told in survivors:
         assert told["kind"] == "RankLost", told
         assert f"rank {victim} is gone" in told["error"]
+    assert survivors[0]["count"] == survivors[1]["count"], "one outcome for all survivors"
+
+
+@pytest.mark.parametrize("hosts", ["aab", "abb"])
+def test_after_kill_9_where_some_share_a_host(hosts):
+    """Of one's own host the kernel tells, and by silence those of the other."""
+    arguments = {"victim": 1, "algorithm": "ring", "n": 200_000}
+    with launch(3, "killed", arguments, hosts=hosts) as ranks:
+        found = ranks.outcomes(6 * PATIENCE)
+    survivors = [found[rank]["result"] for rank in (0, 2)]
+    for told in survivors:
+        assert told["kind"] == "RankLost", told
+        assert "rank 1 is gone" in told["error"]
     assert survivors[0]["count"] == survivors[1]["count"], "one outcome for all survivors"
 
 

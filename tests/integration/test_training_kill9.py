@@ -9,8 +9,11 @@ import pytest
 from elastic_run_kit import Rank, wait
 from ring_kit import PATIENCE
 
-from ddp.training.elastic import Member, Record
-from ddp.training.replicated import RaftRecords
+from ddp.card import Card
+from ddp.membership import Member, Record
+from ddp.records import RaftRecords
+from netstack.rpc.caller import caller
+from netstack.runtime.config import ClusterConfig
 from raftd.client import RaftClient
 
 pytest.importorskip("sklearn", reason="pip install 'ringleader[data]'")
@@ -47,17 +50,30 @@ def same_parameters(*ranks):
         assert len({found[step] for found in sums}) == 1, f"step {step}: {[f[step] for f in sums]}"
 
 
-def after_the_fence(rank):
-    """What it has done since it last was put out: nothing, until it was healed."""
+def healed_before_it_stepped(rank):
+    """Since it last was put out, it has taken a step; and was healed before, once or more often:
+    an epoch that begins while it heals makes it heal again."""
     kinds = [s["kind"] for s in rank.update() if s["kind"] in ("step", "fenced", "healed")]
-    while kinds.count("fenced") > 1:
-        del kinds[: kinds.index("fenced") + 1]
-    return kinds[kinds.index("fenced") :] if "fenced" in kinds else []
+    if "fenced" not in kinds:
+        return False
+    since = kinds[len(kinds) - kinds[::-1].index("fenced") :]
+    if "step" not in since:
+        return False
+    before = since[: since.index("step")]
+    assert before, "it has stepped without being healed"
+    return set(before) == {"healed"}
 
 
 def steps_are_whole(rank):
-    steps = rank.steps()
-    assert steps == list(range(steps[0], steps[0] + len(steps)))
+    """One behind the other; who was put out by mistake goes on from where it was healed."""
+    following = None
+    for said in rank.update():
+        if said["kind"] == "healed":
+            assert said["step"] >= (following or 0), f"{rank.name} went back: {said}"
+            following = said["step"]
+        elif said["kind"] == "step":
+            assert said["step"] == (following or 0), f"{rank.name} had done {following}: {said}"
+            following = said["step"] + 1
 
 
 def survives(name, alive, ranks):
@@ -83,7 +99,7 @@ def survives(name, alive, ranks):
 
 @pytest.mark.slow
 def test_whoever_is_killed_training_goes_on_bit_equal(ring, ranks):
-    """A member; then the first, which is the parameter server; then the leader of raftd."""
+    """A member; then the first, which commits; then the leader of raftd."""
     alive = {name: ranks(name) for name in ("w1", "w2", "w3")}
     every = list(alive.values())
     wait(lambda: all(len(r.steps()) > 5 for r in every), "steps", every)
@@ -98,6 +114,22 @@ def test_whoever_is_killed_training_goes_on_bit_equal(ring, ranks):
 
 
 @pytest.mark.slow
+def test_the_parameter_server_is_killed_and_the_workers_go_on(ranks):
+    """A process of its own, which computes nothing; without it the workers add for themselves."""
+    alive = {name: ranks(name) for name in ("w1", "w2", "ps")}
+    every = list(alive.values())
+    wait(lambda: all(len(r.steps()) > 5 for r in every), "steps", every)
+    assert {s["server"] for r in every for s in r.of("step")} == {"ps"}
+    survives("ps", alive, ranks)
+    assert {s["server"] for s in alive["w1"].of("step") if s["members"] == 2} == {""}
+    wait(lambda: alive["w1"].of("step")[-1]["server"] == "ps", "its service", every)
+    survives("w1", alive, ranks)
+    wait(lambda: alive["w1"].of("step")[-1]["server"] == "ps", "its service", every)
+    for rank in alive.values():
+        steps_are_whole(rank)
+
+
+@pytest.mark.slow
 def test_who_was_stopped_is_fenced_and_comes_back(ranks):
     first, second, third = (ranks(name) for name in ("w1", "w2", "w3"))
     every = [first, second, third]
@@ -107,7 +139,7 @@ def test_who_was_stopped_is_fenced_and_comes_back(ranks):
     at = second.steps()[-1]
     wait(lambda: second.steps()[-1] > at + 3, "more steps", every)
     first.signal(signal.SIGCONT)
-    wait(lambda: after_the_fence(first)[1:3] == ["healed", "step"], "healing, and a step", every)
+    wait(lambda: healed_before_it_stepped(first), "healing, and a step", every)
     wait(lambda: first.of("step")[-1]["members"] == 3, "all three", every)
     same_parameters(*every)
 
@@ -136,30 +168,63 @@ def test_a_short_run_to_its_end(ranks):
     assert [c["step"] for c in every[0].of("checkpoint")] == [20]
 
 
+def test_a_short_run_with_a_parameter_server(ranks):
+    """The server has what the workers have: it is one more copy, and computes nothing."""
+    every = [ranks(name, 3, steps=12) for name in ("w1", "w2", "ps")]
+    ends = [wait(lambda r=r: r.of("finished"), "the end", every)[0] for r in every]
+    assert len({end["checksum"] for end in ends}) == 1
+    assert "ps" in {s["server"] for s in every[0].of("step")}
+
+
 async def test_the_record_in_a_real_store(ring):
     """The twin of the store in memory, which the tests of the core stand on."""
     ring.up()
-    async with RaftClient.connect(ring.home / "cluster.toml") as client:
-        records = RaftRecords(client, "job")
-        me, other = Member("w1", "w1.1", "127.0.0.1", 7), Member("w2", "w2.1", healed=True)
-        assert await records.read() is None
-        await records.ask(me)
-        await records.ask(other)
-        first = Record(1, 0, (me,))
-        await records.swap(None, first)
-        await records.swap(None, Record(9, 9, ()))  # too late: it is there
-        assert await records.read() == first
-        await records.swap(Record(1, 0, ()), Record(9, 9, ()))  # from what it is not
-        assert await records.read() == first
-        seen = asyncio.Queue()
-        task = asyncio.create_task(records.follow(lambda *news: seen.put_nowait(news)))
-        second = Record(2, 1, (me, other), decided_in=1)
-        try:
+    async with caller(ClusterConfig.load(ring.home / "cluster.toml"), "cli") as node:
+        nodes = ClusterConfig.load(ring.home / "cluster.toml").of_service("raft")
+        addresses = {n.name: n.address for n in nodes}
+
+        def records():
+            return RaftRecords(node.runtime, RaftClient(node, addresses), "job")
+
+        def member(name, life, **more):
+            return Member(name, life, Card(name, "host", 7, ("127.0.0.1", 7)), **more)
+
+        ours, theirs = records(), records()
+        me, other = member("w1", "w1.1"), member("w2", "w2.1", healed=False)
+        assert await ours.read() is None
+        seen, given_up = asyncio.Queue(), asyncio.Queue()
+        ours.start(lambda *news: seen.put_nowait(news), lambda: given_up.put_nowait("ours"))
+        theirs.start(lambda *news: None, lambda: given_up.put_nowait("theirs"))
+
+        async def until(record, *alive):
+            wanted = {m.name: m for m in alive}
             async with asyncio.timeout(PATIENCE):
-                while await seen.get() != (first, [other]):
-                    pass
-                await records.swap(first, second)
-                while await seen.get() != (second, []):
-                    pass
-        finally:
-            task.cancel()
+                while (news := await seen.get()) != (record, wanted):
+                    print("passed over", news)
+
+        ours.appear(me)
+        await until(None, me)
+        theirs.appear(other)
+        await until(None, me, other)
+        first = Record(1, 0, (me,))
+        assert await ours.swap(None, first)
+        assert not await ours.swap(None, Record(9, 9, ()))  # too late: it is there
+        assert not await ours.swap(Record(1, 0, ()), Record(9, 9, ()))  # from what it is not
+        assert await ours.read() == first
+        second = Record(2, 1, (me, other), decided_in=1)
+        assert await ours.swap(first, second)
+        await until(second, me, other)
+        # Who is put out is taken off the living with it, and told; he comes back as somebody else.
+        third = second.changed([other.life], [])
+        assert await ours.swap(second, third)
+        await until(third, me)
+        assert await asyncio.wait_for(given_up.get(), PATIENCE) == "theirs"
+        again = member("w2", "w2.2", healed=False)
+        theirs.appear(again)
+        await until(third, me, again)
+        # A swap that puts out a life does not touch the next one under its name.
+        assert not await theirs.swap(second, third)
+        await theirs.leave()
+        await until(third, me)
+        await ours.leave()
+        assert given_up.empty()

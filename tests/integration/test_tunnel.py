@@ -280,7 +280,7 @@ async def _until_it_stalls(writer):
     while sent < 60_000_000:
         writer.write(piece)
         try:
-            await asyncio.wait_for(writer.drain(), 0.5)
+            await asyncio.wait_for(writer.drain(), 2)
         except TimeoutError:
             return sent + len(piece)
         sent += len(piece)

@@ -16,8 +16,9 @@ from ddp.call import Call
 from ddp.card import Card
 from ddp.errors import Fenced, RankLate, RankLost
 from ddp.frames import Type
-from ddp.network import STREAM_BYTES, NetworkFabric, Switchboard, transport_config
+from ddp.network import STREAM_BYTES, NetworkFabric
 from ddp.schedules.catalogue import ALLREDUCE, schedule_of
+from ddp.switchboard import Switchboard, transport_config
 from netstack.rpc.node import RpcNode
 from netstack.runtime.policy import LinkPolicy
 from netstack.runtime.simulation.world import EPOCH, World
@@ -223,6 +224,35 @@ def test_a_silent_rank_is_named_by_all_others_and_the_next_epoch_goes_on_without
         zombie = ranks.on(2, ranks.call(fabrics[2], "ring", np.ones(1000, np.float32)))
         assert isinstance(await zombie, RankLost | Fenced)
         assert (vectors[0] == 2).all()
+
+    ranks.run(scenario())
+
+
+def test_who_leaves_in_good_order_is_not_given_up_for_dead():
+    """A member that has heard of the next epoch closes the group of this one, and its connection
+    ends: whoever has not heard yet must not take it off the list of the living."""
+    ranks = Ranks(3, 6, delay_s=0.001)
+    told = []
+
+    async def scenario():
+        await ranks.begin()
+        opening = [
+            ranks.on(
+                r,
+                NetworkFabric.open(
+                    ranks.boards[r], ranks.cards, r, 1, on_lost=lambda *lost: told.append(lost)
+                ),
+            )
+            for r in range(3)
+        ]
+        fabrics = await asyncio.gather(*opening)
+        fabrics[0].close()  # it has dialled both others
+        await asyncio.sleep(5.0)
+        assert told == []
+        assert all("has left the group" in str(fabrics[r].engine.broken) for r in (1, 2))
+        ranks.world.pause("r2")
+        await asyncio.sleep(5.0)
+        assert [rank for rank, _ in told] == [2]
 
     ranks.run(scenario())
 

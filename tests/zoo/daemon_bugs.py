@@ -8,9 +8,8 @@ it, the scenario and the plan of faults under which it must, and the budget of s
 from __future__ import annotations
 
 import contextlib
-import itertools
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -18,8 +17,26 @@ from unittest import mock
 import daemon_store_bugs as store_bugs
 import raft_core_bugs as core_bugs
 import transport_bugs
+from daemon_plans import (
+    DAMAGE,
+    ISOLATION,
+    LAST_DEATH,
+    LONELY_LEADERS,
+    LOSS,
+    LOST_DISKS,
+    LOST_QUORUM,
+    NEW_LEADERS,
+    PAUSES,
+    POWER_CUTS,
+    SECONDS,
+    SLOW_DISKS,
+    SPLITS,
+    SPLITS_AND_DEATHS,
+    UNSYNCED,
+    together,
+)
 
-from cluster.chaos.plan import Episode, Plan
+from cluster.chaos.plan import Plan
 from cluster.chaos.simulate import SimulatedRun, simulate
 from cluster.chaos.system import Refused
 from cluster.verify.verdict import Verdict
@@ -67,6 +84,20 @@ class Bug:
     def name(self) -> str:
         """Of the class."""
         return str(self.by.__name__)
+
+    @property
+    def campaign(self) -> tuple[str, Plan, int | None, dict[str, Any]]:
+        """All that a run without the bug depends on, but its seed."""
+        return self.scenario, self.plan, self.nodes, dict(self.settings)
+
+
+def campaigns(bugs: Sequence[Bug]) -> list[Bug]:
+    """One bug of each campaign."""
+    found: list[Bug] = []
+    for bug in bugs:
+        if all(bug.campaign != other.campaign for other in found):
+            found.append(bug)
+    return found
 
 
 @contextlib.contextmanager
@@ -180,50 +211,6 @@ class StumblesNowAndThen(Replica):
 
 
 # -- how each is found
-
-
-def again(
-    fault: str, target: str, every_s: float, lasts_s: float, first_s: float = 1.0, **values: Any
-) -> Plan:
-    """The same fault over and over."""
-    times = [first_s + every_s * k for k in range(int((SECONDS - 2) / every_s))]
-    return [Episode(fault, target, values, t, t + lasts_s) for t in times]
-
-
-def together(*plans: Plan) -> Plan:
-    """All of it."""
-    return sorted(itertools.chain(*plans), key=lambda episode: episode.at)
-
-
-SECONDS = 14.0
-POWER_CUTS = again("kill", "all", 1.0, 0.3)
-NEW_LEADERS = again("kill", "leader", 0.8, 0.6)
-ISOLATION = again("isolate", "all", 1.1, 0.7, grudge="isolate")
-LOST_DISKS = again("wipe", "one", 3.0, 0.6)
-SLOW_DISKS = [Episode("slow-disk", "all", {"slow_s": 0.2}, 0.5, SECONDS - 1)]
-LONELY_LEADERS = again("loss", "leader", 0.8, 0.5, loss=1.0)
-LOSS = [Episode("loss", "all", {"loss": 0.3}, 0.5, SECONDS - 1)]
-PAUSES = again("pause", "leader", 1.3, 0.9)
-# Some leave in the moment in which all lose sight of one another; and the leader dies then.
-SPLITS = together(
-    again("halves", "all", 1.9, 0.9, grudge="halves"),
-    again("leave", "followers", 1.9, 0.3, first_s=1.02),
-)
-SPLITS_AND_DEATHS = together(SPLITS, again("kill", "leader", 1.9, 0.1, first_s=1.08))
-# n3 lags, n2 loses a part of its log, and n1, which has all of it, is not there.
-DAMAGE = [
-    *(Episode("loss", "n3", {"loss": 1.0}, t, t + 1.2) for t in (1.0, 5.0, 9.0)),
-    *(Episode("bitflip", "n2", {}, t + 1.0, t + 1.3) for t in (1.0, 5.0, 9.0)),
-    *(Episode("kill", "n1", {}, t + 1.1, t + 3.0) for t in (1.0, 5.0, 9.0)),
-]
-
-# n3 lags, the disk of n1 is slow; then n1 loses its power, and n2, which has all of it, is away.
-UNSYNCED = together(
-    [Episode("loss", "n3", {"loss": 1.0}, t, t + 1.3) for t in (1.0, 4.5, 8.0)],
-    [Episode("slow-disk", "n1", {"slow_s": 0.6}, t + 0.1, t + 1.2) for t in (1.0, 4.5, 8.0)],
-    [Episode("kill", "n1", {}, t + 1.0, t + 1.35) for t in (1.0, 4.5, 8.0)],
-    [Episode("kill", "n2", {}, t + 1.05, t + 2.6) for t in (1.0, 4.5, 8.0)],
-)
 
 # The check that must say so, by the beginning of its name (cluster/verify, chaos/judge.py):
 # no other counts, however red the rest may be.
@@ -343,9 +330,9 @@ ZOO = (
         "raftd.replica.Raft",
         core_bugs.WaitsForTheCommitOfAChange,
         WELL_AGAIN,
-        SPLITS,
+        SPLITS_AND_DEATHS,
         nodes=5,
-        seeds=6,
+        seeds=12,
     ),
     Bug(
         "reads",
@@ -449,8 +436,9 @@ ZOO = (
         "raftd.replica.Store",
         store_bugs.ForgetsAKeyInItsSnapshot,
         EQUAL_STORES,
-        together(LOST_DISKS, NEW_LEADERS),
-        seeds=12,
+        together(LOST_DISKS, NEW_LEADERS, LAST_DEATH),
+        settings={"snapshot_every": 1},
+        seeds=3,
     ),
     Bug(
         "snapshots",
@@ -560,8 +548,8 @@ ZOO = (
         "cluster.chaos.raft_client._told",
         store_bugs.silence_refuses(Refused),
         LINEARIZABLE,
-        NEW_LEADERS,
-        seeds=12,
+        LOST_QUORUM,
+        seeds=3,
     ),
     Bug(
         "service",
@@ -597,7 +585,7 @@ ZOO = (
         "netstack.transport.stream_set.ReceiveStream",
         store_bugs.TakesWhatComesForTheNext,
         NO_CODE_FAILS,
-        LOSS,
-        seeds=24,
+        together(LOST_DISKS, LOSS),
+        seeds=12,
     ),
 )

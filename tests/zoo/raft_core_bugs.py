@@ -293,8 +293,20 @@ class CountsItselfWhenRemoved(Leader):
 
 
 class WaitsForTheCommitOfAChange(Raft):
+    commit = 0  # while it starts
+
+    def __init__(self, *given, **named):
+        super().__init__(*given, **named)
+        super()._note_memberships(self.log.slice(self.log.snapshot_index + 1, self.commit))
+
     def _note_memberships(self, entries):
         super()._note_memberships([entry for entry in entries if entry.index <= self.commit])
+
+    def advance_commit(self, index):
+        known = self.commit
+        super().advance_commit(index)
+        if index > known:
+            super()._note_memberships(self.log.slice(known + 1, index))
 
 
 class KeepsAnOverwrittenConfiguration(Raft):

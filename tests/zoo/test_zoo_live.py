@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from daemon_bugs import SECONDS, ZOO, shows
+from daemon_bugs import ZOO, campaigns, shows
+from daemon_plans import SECONDS
 
 from cluster.chaos import raft_live
 from cluster.chaos.judge import WENT_ON
@@ -53,7 +54,7 @@ def test_the_bug_is_found_on_real_processes_too(bug, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("bug", LIVE, ids=lambda bug: bug.name)
+@pytest.mark.parametrize("bug", campaigns(LIVE), ids=lambda bug: bug.name)
 def test_the_original_comes_through_the_same(bug, tmp_path):
     """All is valid but, perhaps, one thing: where a majority is taken away every two seconds, no
     silence can be long enough to tell whether it went on in between."""

@@ -39,11 +39,11 @@ parallel = unit("test_training_parallel")
 checkpoints = unit("test_training_checkpoints")
 stale = unit("test_training_stale")
 
-SEEDS = 40
+SEEDS = 100
 
 
 def campaign(kind, seed):
-    world = elastics.Elastics(seed, kind=kind)
+    world = elastics.Elastics(seed, kind=kind, steps=40)
     for turn in range(1500):
         world.step()
         if turn % 25 == 0 and world.dice.random() < 0.5:

@@ -22,7 +22,7 @@ from netstack.transport.rtt import RttEstimator
 STARTUP, DRAIN, PROBE_BW, PROBE_RTT = "startup", "drain", "probe bandwidth", "probe round trip"
 
 HIGH_GAIN: Final = 2.885  # 2 / ln 2: the smallest that doubles the rate each round trip
-CYCLE: Final = (1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+CYCLE: Final[tuple[float, ...]] = (1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 WINDOW_GAIN: Final = 2.0
 BANDWIDTH_ROUNDS: Final = 10
 FULL_ROUNDS: Final = 3

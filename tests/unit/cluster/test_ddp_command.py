@@ -30,6 +30,15 @@ def test_sizes_are_those_of_nccl_tests():
             sizes(*wrong)
 
 
+def test_ranks_of_pretended_hosts_share_memory_inside_each():
+    arguments = ["-b", "4K", "-n", "1", "-P", "4", "-A", "hierarchical", "--hosts", "2", "--json"]
+    report = json.loads(run("allreduce", *arguments).stdout)
+    assert report["fabric"] == "netstack + shared memory"
+    assert report["out_of_bounds"] == 0
+    for wrong in (["-P", "2", "--hosts", "3"], ["--hosts", "2", "--transport", "network"]):
+        assert isinstance(run("allreduce", *wrong).exception, Usage)
+
+
 def test_the_table_of_costs_is_measured_and_equal_to_the_formulas():
     done = run("table", "--ranks", "5", "--elements", "100", "--json")
     rows = {row["algorithm"]: row for row in json.loads(done.stdout)["rows"]}

@@ -65,6 +65,17 @@ def test_a_service_prefix_keeps_to_its_service():
     assert len(pick("raft:majority", MIXED)) == 2
 
 
+def test_a_follower_is_who_could_follow():
+    """Not the peers of a service in which nobody leads."""
+    assert pick("followers", MIXED) == ["n1", "n3"]
+    leaderless = [NodeView("d1", "dht", "peer", True), *cluster(2, leader="")]
+    assert pick("followers", leaderless) == ["n1", "n2"]
+    starting = [NodeView("n4", "raft", "-", True), *leaderless]
+    assert pick("followers", starting) == ["n4", "n1", "n2"]
+    with pytest.raises(Usage, match="there is no follower at the moment"):
+        pick("followers", [NodeView("d1", "dht", "peer", True)])
+
+
 @pytest.mark.parametrize(
     ("size", "minority", "majority"),
     [(1, 1, 1), (2, 1, 2), (3, 1, 2), (4, 1, 3), (5, 2, 3), (7, 3, 4)],

@@ -55,6 +55,8 @@ def test_an_elastic_run_wants_a_cluster_and_replicas_only(ring, monkeypatch, tmp
     monkeypatch.setenv("RING_HOME", str(tmp_path / "none"))
     ring("ddp", "train", "--elastic", "--parallel", "dp=2").refused(6, "ring up")
     ring("ddp", "train", "--elastic", "--parallel", "pp=2").refused(2, "dp=1 to dp=8")
+    ring("ddp", "train", "--parallel", "ps=2").refused(6, "ring up")
+    ring("ddp", "train", "--parallel", "ps=0").refused(2, "ps=1 to ps=8 with a server")
 
 
 def test_bubble(ring):

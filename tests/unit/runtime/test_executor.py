@@ -318,6 +318,26 @@ class TestWhereACallIsMade:
             disk.close()
 
     @scene
+    async def test_in_the_thread_after_the_second_that_may_have_been_but_a_turn(self, loop, watch):
+        disk = ThreadExecutor("x")
+        for place in ("loop", "loop", "thread"):
+            assert await where(disk, watch, 2 * BRIEF_S) == place
+            watch.now += 2 * PAUSE_S
+        watch.now += 2 * ABSTINENCE * BRIEF_S
+        for place in ("loop", "thread"):  # it was slow before: one more is enough
+            assert await where(disk, watch, 2 * BRIEF_S) == place
+            watch.now += 2 * PAUSE_S
+        disk.close()
+
+    @scene
+    async def test_one_brief_call_makes_up_for_a_slow_one(self, loop, watch):
+        disk = ThreadExecutor("x")
+        for blocked_s in (2 * BRIEF_S, 1e-4, 2 * BRIEF_S, 1e-4, 1e-4):
+            assert await where(disk, watch, blocked_s) == "loop"
+            watch.now += 2 * PAUSE_S
+        disk.close()
+
+    @scene
     async def test_after_what_the_caller_has_queued(self, loop, watch):
         disk, order = ThreadExecutor("x"), []
         disk.submit(lambda: order.append("call"), lambda *_: None)
@@ -429,20 +449,28 @@ class TestBusyPoll:
         assert "asleep" in repr(BusyPoll(loop, 0.5))
         assert loop.run() == 0
 
-    def test_looks_again_until_its_time_is_over_and_gives_way_at_each_look(self, now):
+    def test_looks_again_until_its_time_is_over_and_gives_way_at_each_idle_look(self, now):
         loop = Later()
         poll = BusyPoll(loop, 0.5)
         poll.stir()
-        for _ in range(4):
+        for _ in range(5):
             assert loop.run() == 1
-            now.s += 0.1
-        assert now.yields == 4
+            now.s += 0.09
+        assert now.yields == 4  # what came first is not kept waiting
         assert "spinning" in repr(poll)
         now.s += 0.11
         assert loop.run() == 1
         assert loop.run() == 0
         assert "asleep" in repr(poll)
         assert now.yields == 4
+
+    def test_gives_way_to_nobody_before_what_has_just_come_is_done(self, now):
+        loop = Later()
+        poll = BusyPoll(loop, 0.5)
+        for yields in (0, 1, 2):
+            poll.stir()
+            assert [loop.run(), now.yields] == [1, yields]
+            assert [loop.run(), now.yields] == [1, yields + 1]
 
     def test_counts_from_the_last_work(self, now):
         loop = Later()

@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import random
 
+from ddp.card import Card
+from ddp.membership import SERVER, WORKER, Member
 from ddp.training import elastic as e
-from ddp.training.elastic import Elastic, Member
+from ddp.training.elastic import Elastic
+
+
+def member(name, life=None, *, healed=True, role=WORKER):
+    return Member(name, life or f"{name}.1", Card(name, "host", 1), healed, role)
 
 
 class Store:
-    """The replicated record and the requests to be let in, in memory; also the fake for raftd."""
+    """The replicated record and the living, in memory; also the fake for raftd."""
 
     def __init__(self):
         self.record = None
         self.history = []
-        self.asked = {}
+        self.alive = {}
 
-    def ask(self, member):
-        self.asked[member.name] = member
+    def appear(self, member):
+        self.alive[member.name] = member
 
     def swap(self, before, after):
         if self.record != before:
             return False
         self.record = after
         self.history.append(after)
-        let_in = {m.life for m in after.members}
-        self.asked = {n: m for n, m in self.asked.items() if m.life not in let_in}
+        for gone in before.members if before else ():
+            if after.rank(gone.life) is None:
+                self.end(gone)
         return True
+
+    def end(self, member):
+        if self.alive.get(member.name, member).life == member.life:
+            self.alive.pop(member.name, None)
 
 
 class Process:
@@ -34,7 +45,9 @@ class Process:
 
     def __init__(self, world, name, boot, checkpoint):
         self.world = world
-        me = Member(name, f"{name}/{boot}")
+        role = SERVER if name.startswith("ps") else WORKER
+        me = member(name, f"{name}/{boot}", healed=False, role=role)
+        self.shown = None  # who we are among the living, once that is so
         self.core = world.kind(me, steps=world.steps, founders=world.founders, now=world.now)
         self.parameters = ()
         self.checkpoint = checkpoint
@@ -51,7 +64,14 @@ class Process:
         self.core.check()
 
     def _ask(self, out):
-        self.world.later(lambda: self.world.store.ask(out.member))
+        self.shown = None
+
+        def appear():
+            if self.alive and self.core.me == out.member:
+                self.world.store.appear(out.member)
+                self.shown = out.member
+
+        self.world.later(appear)
 
     def _propose(self, out):
         def swap():
@@ -89,6 +109,8 @@ class Process:
     def _compute(self, out):
         self.sum = None
         self.computing = out.record
+        if not out.record.workers:
+            return  # a server alone has nothing to add
         self.world.meet(self, out.record)
 
     def summed(self, record):
@@ -133,9 +155,10 @@ class Process:
 class Elastics:
     """The world. `step` does one thing that could happen next, chosen by the dice."""
 
-    def __init__(self, seed, *, names=("w1", "w2", "w3"), steps=12, kind=Elastic):
+    def __init__(self, seed, *, names=("w1", "w2", "w3"), steps=12, kind=Elastic, busy=False):
         self.dice = random.Random(seed)
         self.kind, self.steps, self.founders = kind, steps, len(names)
+        self.busy = busy  # who lives may not answer in time
         self.store = Store()
         self.processes = {}
         self.now = 0.0
@@ -152,7 +175,12 @@ class Elastics:
         self.processes[name] = Process(self, name, self.boots, self.checkpoint)
 
     def kill(self, name):
-        self.processes.pop(name, None)
+        self.lease_ends(self.processes.pop(name, None))
+
+    def lease_ends(self, process):
+        """Of who is dead or asleep, some time."""
+        if process is not None and (shown := process.shown) is not None:
+            self.later(lambda: self.silent(shown.life) and self.store.end(shown))
 
     def process(self, life):
         for process in self.processes.values():
@@ -212,12 +240,26 @@ class Elastics:
         if self.store.history and self.dice.random() < 0.3:
             record = self.dice.choice(self.store.history)
         process.core.on_record(record)
-        process.core.on_joiners(self.store.asked.values())
+        process.core.on_alive(self.living())
+        if process.shown is not None and process.shown not in self.store.alive.values():
+            process.shown = None
+            process.core.on_given_up()
+
+    def living(self):
+        """As they are; seldom, as somebody sees them who is late: with one who was put out."""
+        alive = list(self.store.alive.values())
+        if self.dice.random() < 0.03 and len(self.store.history) > 1:
+            late = self.dice.choice(self.store.history[-3:]).members
+            names = {m.name for m in alive}
+            alive += [m for m in late if m.name not in names]
+        return alive
 
     def suspect(self, process):
         record = process.core.record
         if record is not None:
             silent = [m.life for m in record.members if self.silent(m.life)]
+            if self.busy and self.dice.random() < 0.1:
+                silent += [m.life for m in record.members if self.dice.random() < 0.5]
             process.core.on_lost(record.epoch, silent)
 
     def silent(self, life):
@@ -239,6 +281,7 @@ class Elastics:
                     self.kill(name)
                 else:
                     process.paused = True
+                    self.lease_ends(process)
 
     def has_all(self, process):
         record = self.store.record

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from ddp.local import run_local
+from ddp.schedules.catalogue import IN_RANK_ORDER
 from ddp.training.data import CONTEXT, load, topics
 from ddp.training.errors import BadCheckpoint, TrainingError
 from ddp.training.grid import Grid
 from ddp.training.job import Job, Learner
 from ddp.training.run import train_rank
+from ddp.training.worker import SERVED
 
 sklearn = pytest.mark.skipif(
     not __import__("importlib.util").util.find_spec("sklearn"),
@@ -40,6 +42,30 @@ def run(job, grid, micros=1):
 
 def of(lines, kind):
     return [event for event in lines if event["kind"] == kind]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_a_parameter_server_makes_the_bits_that_the_workers_make_without_it(workers):
+    """Whoever adds, it is added in the order of ranks; so the server may die, and nobody sees it in
+    the loss."""
+
+    def train(size):
+        def rank(group):
+            learner, served = Learner(WORDS), size > workers
+            for step in range(3):
+                if group.rank < workers:
+                    part = learner.gradient(step, group.rank, workers)
+                else:
+                    part = learner.nothing()
+                group.allreduce(part, algorithm=SERVED if served else IN_RANK_ORDER)
+                learner.apply(part)
+            return learner.checksum()
+
+        return run_local(size, rank)
+
+    served, alone = train(workers + 1), train(workers)
+    assert set(served) == set(alone)
+    assert len(set(served)) == 1
 
 
 def test_topics_are_text_and_the_byte_behind_each():

@@ -211,6 +211,7 @@ def leave_in_one_turn(packets):
 def leave_in_one_turn_by_size(packets):
     connection = pair_of(max_mtu=BIG_MTU, congestion="sliding:1000").client.connection
     connection.mtu.current = BIG_MTU  # as if it had been found
+    connection.outgoing.path_rate.bytes_per_s = float("inf")
     room = BIG_MTU - OVERHEAD - STREAM_OVERHEAD
     connection.write(connection.streams.open(), bytes(packets * room))
     return len(connection.datagrams_to_send(1.0)) == packets
@@ -530,6 +531,11 @@ NO_LIMITS = {
     "streams.COPIED_MAX": "how a packet is copied, not whether",
     "peer.UNCUT_MAX": "how a write is queued, not whether",
     "packet.ID_BYTES": "a field of the wire",
+    "path_rate.HOLD_S": "test_path_rate.py has both sides of it",
+    "path_rate.TELLING_BYTES": "the same",
+    "outgoing.CAPPED_PACKETS_MIN": "the same",
+    "TransportConfig.queue_s_max": "the same",
+    "outgoing.RTT_S_MIN": "a divisor that is not zero",
     "qlog_file.BUFFER_BYTES": "how often a file is written to",
     "qlog_file.FLUSH_S": "the same; integration/test_qlog_real.py kills the writer",
     "bbr.BANDWIDTH_ROUNDS": "test_congestion.py plays the model's rounds",

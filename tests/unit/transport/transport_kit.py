@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import random
 
+from netstack.runtime.policy import LinkPolicy, LinkShaper
 from netstack.transport.config import TransportConfig
 from netstack.transport.connection import Connection
 from netstack.transport.events import Handshaken, StreamData, StreamOpened, TokenReceived
@@ -71,6 +72,7 @@ class Pair:
         self.carried: list[tuple[float, str, bytes]] = []  # (when, from, what) that left
         self.reads = True  # whether applications take what arrives
         self.filter = None  # (source, data) -> bool: whether to carry
+        self.links: dict[str, LinkShaper] = {}  # of the direction from that side
         self._queue: list = []
         self._count = 0
         initiator = Initiator(
@@ -114,9 +116,19 @@ class Pair:
                 damaged = bytearray(data)
                 damaged[self.rng.randrange(len(damaged))] ^= 1 << self.rng.randrange(8)
                 copy = bytes(damaged)
-            self._count += 1
             arrives = self.now + self.delay + self.rng.random() * self.jitter
-            heapq.heappush(self._queue, (arrives, self._count, source, copy))
+            passed = [(0.0, copy)]
+            if source in self.links:
+                shaped = self.links[source].shape(copy, self.now)
+                passed = [(at - self.now, data) for at, data in shaped]
+            for later, data in passed:
+                self._count += 1
+                heapq.heappush(self._queue, (arrives + later, self._count, source, data))
+
+    def slow_down(self, source: str, rate: float, queue_bytes: int = 64 * 1024) -> None:
+        """What `source` sends passes at so many bytes a second from now on; 0: as it comes."""
+        policy = LinkPolicy(rate_bytes_s=rate, queue_bytes=queue_bytes)
+        self.links[source] = LinkShaper(policy, self.rng)
 
     def deliver(self, source: str, data: bytes) -> None:
         side = self.server if source == "client" else self.client

@@ -14,12 +14,12 @@ from cluster.chaos.system import NoEffect, Refused
 from cluster.errors import NotInTime
 
 
-def inject(system, *plan, seed=1, heal=True, meanwhile=()):
+def inject(system, *plan, seed=1, heal=True, meanwhile=(), patience_s=0.0):
     """Carry a plan out and heal; the injector afterwards. `meanwhile`: what goes on beside it."""
 
     async def scenario():
         loop = asyncio.get_running_loop()
-        injector = Injector(system, random.Random(seed), loop.time)
+        injector = Injector(system, random.Random(seed), loop.time, patience_s=patience_s)
         await asyncio.gather(injector.run(list(plan)), *meanwhile)
         if heal:
             await injector.heal()
@@ -466,3 +466,63 @@ def test_who_left_is_a_copy_less_for_whoever_wants_to_harm_a_disk():
     plan = [episode("leave", "n1", 1.0, 5.0), episode("wipe", "n2", 2.0, 3.0)]
     records = inject(system, *plan).records
     assert [record.took_effect for record in records] == [True, None]
+
+
+def test_who_does_not_come_to_a_decision_over_a_flipped_bit_is_replaced_too():
+    """On a machine so busy that it refuses, is started again, and refuses, until nobody waits."""
+
+    class Dazed(FakeSystem):
+        async def revive(self, node):
+            if ("damage", node, "flip") in self.deeds and ("replace", node) not in self.deeds:
+                raise NotInTime(f"waited 30 s for {node}, in vain")
+            return await super().revive(node)
+
+    system = Dazed(3)
+    (record,) = inject(system, episode("bitflip", "n2")).records
+    assert record.evidence == "could not be ended: waited 30 s for n2, in vain"
+    assert ("replace", "n2") in system.deeds
+    assert set(system.states.values()) == {"running"}
+
+
+def test_what_costs_a_copy_waits_until_another_may_be_lost():
+    """Where a machine is slow to replace who lost his files, nobody else would ever leave."""
+    plan = [episode("wipe", "n2", 1.0, 3.2), episode("leave", "n1", 2.0, 5.0)]
+    wiped, left = inject(FakeSystem(3), *plan).records
+    assert (wiped.took_effect, left.took_effect) == (True, None)
+    wiped, left = inject(FakeSystem(3), *plan, patience_s=10.0).records
+    assert (wiped.took_effect, left.took_effect) == (True, True)
+    # It begins when its turn comes, and lasts as long as it would have.
+    assert 3.2 <= left.begin < 4.3
+    assert left.end == pytest.approx(left.begin + 3.0)
+
+
+@pytest.mark.parametrize(("patience_s", "began"), [(3.0, False), (5.0, True)])
+def test_it_waits_for_so_long_and_then_says_what_it_has_waited_for(patience_s, began):
+    plan = [episode("leave", "n2", 1.0, 6.0), episode("wipe", "n1", 2.0, 3.0)]
+    _, wiped = inject(FakeSystem(3), *plan, patience_s=patience_s).records
+    assert wiped.took_effect is (True if began else None)
+    if not began:
+        assert wiped.evidence == "not begun: as many copies as can be spared are lost already"
+        assert wiped.end == pytest.approx(5.0, abs=0.6)
+
+
+def test_other_faults_do_not_wait_or_they_would_all_come_at_once():
+    plan = [episode("kill", "all", 1.0, 5.0), episode("pause", "one", 2.0, 3.0)]
+    _, paused = inject(FakeSystem(3), *plan, patience_s=10.0).records
+    assert (paused.took_effect, paused.end) == (None, 2.0)
+
+
+def test_who_still_waits_when_all_is_healed_is_not_begun():
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        injector = Injector(FakeSystem(3), random.Random(1), loop.time, patience_s=60.0)
+        plan = [episode("leave", "n2", 1.0, 30.0), episode("wipe", "n1", 2.0, 3.0)]
+        running = asyncio.create_task(injector.run(plan))
+        await asyncio.sleep(4.0)
+        await injector.heal()
+        running.cancel()
+        return injector.records[1]
+
+    wiped = in_virtual_time(scenario())
+    assert wiped.took_effect is None
+    assert "as many copies as can be spared" in wiped.evidence
