@@ -47,7 +47,7 @@ from dht.results import (
     Stored,
     Unsure,
 )
-from dht.seeker import ATTEMPT_S, LONGEST_PAUSE_S, PAUSE_S, READ_S, Seeker
+from dht.seeker import ATTEMPT_S, PAUSE_S, READ_S, Seeker
 from netstack.rpc.errors import (
     BadRequest,
     DeadlineExceeded,
@@ -233,7 +233,7 @@ class DhtClient(Seeker):
         write: it may have been done when no answer came. again: then it is asked for once more.
         """
         target, deadline = key_id(key), self._now() + timeout_s
-        pause_s, maybe = PAUSE_S, ""
+        pause_s, maybe = PAUSE_S[0], ""
         attempt_s = ATTEMPT_S if write else READ_S
         hint: Contact | None = None
         why: object = "no owner was reached in time"
@@ -268,7 +268,7 @@ class DhtClient(Seeker):
                         break
             if hint is None:
                 await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                pause_s = min(2 * pause_s, PAUSE_S[1])
         if maybe:
             raise OutcomeUnknown(f"it may have been written: {maybe}")
         raise (Unsure if unsure else NotReached)(str(why))

@@ -31,8 +31,7 @@ from netstack.runtime.endpoint import Address
 HOP_S: Final = 0.6
 READ_S: Final = 1.0
 ATTEMPT_S: Final = 3.0
-PAUSE_S: Final = 0.01
-LONGEST_PAUSE_S: Final = 0.3
+PAUSE_S: Final[tuple[float, ...]] = (0.01, 0.3)
 
 # In a look-up, a peer that did not answer is asked last for so long.
 SILENT_S: Final = 1.5
@@ -121,7 +120,7 @@ class Seeker:
         """
         began, deadline = self._now(), self._now() + timeout_s
         timeouts: list[Contact] = []
-        pause_s = PAUSE_S
+        pause_s = PAUSE_S[0]
         while True:
             for entrance in self.entrances():
                 lookup = Lookup(
@@ -140,7 +139,7 @@ class Seeker:
                 if deadline - self._now() < MOMENT_S:
                     raise NotReached("no way to the owner was found in time")
             await asyncio.sleep(min(pause_s, max(0.0, deadline - self._now())))
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            pause_s = min(2 * pause_s, PAUSE_S[1])
 
     async def _follow(self, lookup: Lookup, walk: bool, deadline: float) -> None:
         target = wire.pack_id(lookup.target)
@@ -161,7 +160,7 @@ class Seeker:
         began, deadline = self._now(), self._now() + timeout_s
         timeouts: list[Contact] = []
         failure: object = "no way to the owner was found in time"
-        pause_s = PAUSE_S
+        pause_s = PAUSE_S[0]
         while deadline - self._now() > MOMENT_S:
             for entrance in self.entrances():
                 if (left_s := deadline - self._now()) < MOMENT_S:
@@ -178,7 +177,7 @@ class Seeker:
                     took_s = self._now() - began
                     return _path(target, answer.owner, answer.path, timeouts, took_s)
             await asyncio.sleep(min(pause_s, max(0.0, deadline - self._now())))
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            pause_s = min(2 * pause_s, PAUSE_S[1])
         raise NotReached(f"nobody found the owner in time: {failure}")
 
     async def _hand_over(self, to: Contact, question: Question) -> Answer:
