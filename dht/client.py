@@ -20,7 +20,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path as File
 from typing import Any, Final
@@ -30,7 +31,7 @@ import msgpack
 from dht.chord import wire
 from dht.chord.oracle import Ring, View, flaws, owner
 from dht.chord.ring import Contact, brief, contact_of, key_id
-from dht.config import SERVICE
+from dht.connected import connected
 from dht.results import (
     Conflict,
     Damaged,
@@ -47,7 +48,6 @@ from dht.results import (
     Unsure,
 )
 from dht.seeker import ATTEMPT_S, PAUSE_S, READ_S, Seeker
-from netstack.rpc.caller import caller
 from netstack.rpc.errors import (
     BadRequest,
     DeadlineExceeded,
@@ -57,7 +57,6 @@ from netstack.rpc.errors import (
     RpcError,
     Unavailable,
 )
-from netstack.runtime.config import ClusterConfig
 
 __all__ = [
     "Conflict",
@@ -103,17 +102,14 @@ class DhtClient(Seeker):
         return f"<DhtClient {self.ranges!r}>"
 
     @classmethod
-    @contextlib.asynccontextmanager
-    async def connect(
+    def connect(
         cls, config: File | str, *, identity: str = "cli"
-    ) -> AsyncIterator[DhtClient]:
+    ) -> AbstractAsyncContextManager[DhtClient]:
         """A client of the cluster whose file is `config`, under one of its identities.
 
         Raises ConfigError or KeystoreError. Does not wait for the cluster: the first call does.
         """
-        cluster = ClusterConfig.load(File(config))
-        async with caller(cluster, identity) as node:
-            yield cls(node, {n.name: n.address for n in cluster.of_service(SERVICE)})
+        return connected(cls, File(config), identity)
 
     # -- keys
 

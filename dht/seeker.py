@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Final
 
 from dht.chord import recursion, wire
@@ -31,7 +31,7 @@ from netstack.runtime.endpoint import Address
 HOP_S: Final = 0.6
 READ_S: Final = 1.0
 ATTEMPT_S: Final = 3.0
-PAUSE_S: Final = (0.01, 0.3)
+PAUSE_S: Final[tuple[float, ...]] = (0.01, 0.3)
 
 # In a look-up, a peer that did not answer is asked last for so long.
 SILENT_S: Final = 1.5
@@ -65,8 +65,13 @@ class Seeker:
         self, to: Contact, method: str, body: Any, timeout_s: float, *, once: bool = False
     ) -> Any:
         """One request to one process; raises RpcError."""
-        with self._heard(to):
-            return await self._client(to).call(method, body, timeout_s=timeout_s, once=once)
+        try:
+            answer = await self._client(to).call(method, body, timeout_s=timeout_s, once=once)
+        except RpcError as error:
+            self._note_silence(to, error)
+            raise
+        self._note_answer(to)
+        return answer
 
     def _client(self, to: Contact) -> RpcClient:
         client = self._clients.get(to.name)
@@ -74,17 +79,14 @@ class Seeker:
             client = self._clients[to.name] = self._node.client(to.address, SERVICE, to.name)
         return client
 
-    @contextlib.contextmanager
-    def _heard(self, of: Contact) -> Iterator[None]:
-        """Remember whether it answered."""
-        try:
-            yield
-        except RpcError as error:
-            if not isinstance(error, (Failed, BadRequest)):
-                self._silent[of.name] = self._now()
-            if isinstance(error, (DeadlineExceeded, NotListening)):
-                self._mute[of.name] = self._now()
-            raise
+    def _note_silence(self, of: Contact, error: RpcError) -> None:
+        """Remember that it did not answer, if that is what the error means."""
+        if not isinstance(error, (Failed, BadRequest)):
+            self._silent[of.name] = self._now()
+        if isinstance(error, (DeadlineExceeded, NotListening)):
+            self._mute[of.name] = self._now()
+
+    def _note_answer(self, of: Contact) -> None:
         if self._silent:
             self._silent.pop(of.name, None)
             self._mute.pop(of.name, None)
@@ -182,14 +184,21 @@ class Seeker:
         """`to` says over and over that it is at it, and once what it has found; raises RpcError."""
         limit_s = min(self._hop_s(to), question.left_s)
         body = recursion.pack_question(to, question)
-        with contextlib.suppress(TimeoutError), self._heard(to):
+        try:
             async with asyncio.timeout(question.left_s):
                 async with contextlib.aclosing(
                     self._client(to).stream(FIND, body, timeout_s=limit_s)
                 ) as items:
                     async for item in items:
                         if item is not None:
-                            return recursion.read_answer(item)
+                            answer = recursion.read_answer(item)
+                            self._note_answer(to)
+                            return answer
+        except TimeoutError:
+            pass
+        except RpcError as error:
+            self._note_silence(to, error)
+            raise
         raise DeadlineExceeded(f"{to.name} found no owner in time")
 
     # -- requests to an owner

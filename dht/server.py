@@ -9,7 +9,7 @@
                             -> [version, [who holds it], range's low]
     dht.nodes      inline   what each identifier here sees
     dht.keys       inline   [after] -> [[[key, version, size, owner?], …], more]
-    dht.fetch, store, digest, list, take, offer                  among peers (keeper.py, repair.py)
+    dht.fetch, store, digest, list, take, offer                among peers (requests.py, repair.py)
 
 A peer that starts asks some others of the cluster file. If one is a member already, it joins
 through it. If none is, they are all starting: they begin as one ring of all in the file, who know
@@ -38,8 +38,9 @@ from dht.chord.replicas import followers
 from dht.chord.ring import Contact, key_id
 from dht.chord.writer import Writer
 from dht.config import SERVICE, DhtSettings, contacts_of
+from dht.requests import Requests
 from netstack.rpc.admin import offer_admin
-from netstack.rpc.errors import BadRequest, Failed, RpcError, Unavailable, brief
+from netstack.rpc.errors import BadRequest, RpcError, Unavailable, brief
 from netstack.rpc.node import RpcNode
 from netstack.rpc.service import Call
 from netstack.runtime.config import ClusterConfig
@@ -80,6 +81,7 @@ class DhtService:
         self._turns = turns
         self.node: RpcNode
         self.keeper: Keeper
+        self.requests: Requests
         self.repair: Repair
         self.recursion: Recursion
         self.members: list[Member] = []
@@ -101,6 +103,7 @@ class DhtService:
         peers = Peers(self.node, self._local, settings.timeout_s, self._turns)
         store, writer = self._recover(settings)
         self.keeper = self.keeping(runtime, settings, peers, store, writer)
+        self.requests = Requests(runtime, self.keeper)
         self.repair = Repair(runtime, self.keeper)
         self.recursion = self.handing_on(runtime, peers, self.members)
         contacts = contacts_of(config, settings)
@@ -137,12 +140,12 @@ class DhtService:
         service.add("chord.step", self._step)
         service.add(HELLO, self._hello)
         service.add(FIND, self._find)
-        service.add("dht.get", self._get)
+        service.add("dht.get", self.requests.get)
         service.add("dht.put", self._put)
         service.add("dht.nodes", self._nodes)
         service.add("dht.keys", self._keys)
-        service.add(FETCH, lambda body, call: call.reply(self._fetch(body)), allow=peers)
-        service.add(STORE, self._store, allow=peers)
+        service.add(FETCH, self.requests.fetch, allow=peers)
+        service.add(STORE, self.requests.store, allow=peers)
         service.add(DIGEST, lambda body, call: call.reply(self.repair.digest(body)), allow=peers)
         service.add(LIST, lambda body, call: call.reply(self.repair.listing(body)), allow=peers)
         service.add(TAKE, lambda body, call: call.reply(self.repair.take(body)), allow=peers)
@@ -246,70 +249,8 @@ class DhtService:
 
     # -- records
 
-    def _get(self, body: Any, call: Call) -> None:
-        if type(body) is not list or len(body) != 2:
-            raise BadRequest("get: expected an index and a key")
-        key = wire.read_key(body[1])
-        member = self.keeper.owner_of(key_id(key), body[0])
-        if self.keeper.sure(member):
-            call.reply(self._found(member, self.keeper.read_now(member, key), True))
-        else:
-            call.task = self._runtime.spawn(self._get_with_care(member, key, call), "dht get")
-
-    async def _get_with_care(self, member: Member, key: bytes, call: Call) -> None:
-        try:
-            gathered = await self.keeper.read(member, key)
-        except RpcError as error:
-            call.fail(error)
-            return
-        if gathered.record is None and gathered.silent:
-            who = ", ".join(gathered.silent)
-            call.fail(Failed("unsure", f"not here; but {who} could not be asked"))
-        else:
-            call.reply(self._found(member, gathered.record, not gathered.silent))
-
-    def _found(self, member: Member, record: Record | None, sure: bool) -> list[Any]:
-        low = wire.pack_id((member.core.pred or member.core.me).id)
-        if record is None or not record.alive(self._runtime.clock.wall()):
-            return [None, 0, low, sure]
-        return [record.value, record.version, low, sure]
-
     async def _put(self, body: Any, call: Call) -> list[Any]:
-        if type(body) is not list or len(body) != 5:
-            raise BadRequest("put: expected five fields")
-        index, key, value, expect, ttl_s = body
-        wire.read_key(key)
-        if value is not None:
-            wire.read_value(value)
-        if expect is not None and (type(expect) is not int or expect < 0):
-            raise BadRequest(f"put: a version is 0 or more, not {brief(expect)}")
-        if type(ttl_s) not in (int, float) or not 0 <= ttl_s < 1e10:
-            raise BadRequest(f"put: no time to live: {brief(ttl_s)}")
-        member = self.keeper.owner_of(key_id(key), index)
-        record, holders = await self.keeper.write(member, key, value, expect, ttl_s)
-        return [record.version, holders, wire.pack_id((member.core.pred or member.core.me).id)]
-
-    def _fetch(self, body: Any) -> list[Any]:
-        if type(body) is not list or len(body) != 1:
-            raise BadRequest("fetch: expected a key")
-        record = self.keeper.store.get(wire.read_key(body[0]))
-        return [] if record is None else [list(record)]
-
-    def _store(self, body: Any, call: Call) -> None:
-        if type(body) is not list or len(body) != 3:
-            raise BadRequest("store: expected an owner, records, and whether it is a write")
-        owner, records = wire.read_contact(body[0]), wire.read_records(body[1])
-        if body[2] is True:
-            self.keeper.check_fence(owner, records)
-        self.keeper.check_room(records)
-
-        def kept(error: Exception | None) -> None:
-            if error is None:
-                call.reply(len(records))
-            else:
-                call.fail(error)
-
-        self.keeper.writer.submit(records, kept)
+        return await self.requests.put(body)
 
     async def _accept(self, body: Any, call: Call) -> bool:
         return await self.repair.accept(body)

@@ -34,6 +34,8 @@ RELIEF_S: Final = 0.05
 # All must be well again within this time, on a machine that keeps up.
 PEACE_S: Final = 30.0
 POLL_S: Final = 0.1
+# Between two attempts to end all faults.
+AGAIN_S: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -61,7 +63,8 @@ class Campaign:
         seed: of the dice of workers and injector.
         history: where the history goes.
         now: steady seconds, of any origin.
-        slowness: by how much this machine is slower than one that keeps up; limits grow with it.
+        slowness: by how much this machine is slower than one that keeps up, so far; limits grow
+            with it, and while they run.
         say: told of faults as they come and go.
         patience_s: see Injector.
     """
@@ -77,7 +80,7 @@ class Campaign:
         history: TextIO,
         now: Callable[[], float],
         workers: int = 6,
-        slowness: float = 1.0,
+        slowness: Callable[[], float] = lambda: 1.0,
         say: Callable[[str], None] = lambda line: None,
         patience_s: float = 0.0,
     ) -> None:
@@ -87,7 +90,7 @@ class Campaign:
         self._seconds = seconds
         self._seed = seed
         self._workers = workers
-        self._limit_s = PEACE_S * slowness
+        self._slowness = slowness
         self._clock = now
         self.began = now()  # on its clock; again when it runs
         self._scribe = Scribe(Recorder(history), self._now)
@@ -145,6 +148,11 @@ class Campaign:
             began,
         )
 
+    @property
+    def _limit_s(self) -> float:
+        """All must be well again within this time, as far as is known of the machine."""
+        return PEACE_S * self._slowness()
+
     def _shifted(self, by: float) -> Plan:
         """The plan in the run's own time: preparing took some."""
         return [type(e)(e.fault, e.target, e.values, e.at + by, e.until + by) for e in self._plan]
@@ -178,26 +186,49 @@ class Campaign:
         began = self._now()
         complaints: list[str] = ["the faults could not be ended"]
         try:
-            async with asyncio.timeout(self._limit_s):
-                await self._injector.heal()
-                while True:
-                    complaints = await self._complaints()
-                    if not complaints:
-                        break
-                    await asyncio.sleep(POLL_S)
-                before = {worker.index: worker.answered for worker in workers}
-                while True:
-                    waiting = [w.index for w in workers if w.answered == before[w.index]]
-                    complaints = [f"worker {index} is not answered" for index in waiting]
-                    if not complaints:
-                        break
-                    await asyncio.sleep(POLL_S)
+            async with asyncio.timeout(self._limit_s) as limit:
+                growing = asyncio.create_task(self._let_grow(limit))
+                try:
+                    await self._heal(complaints)
+                    while True:
+                        complaints = await self._complaints()
+                        if not complaints:
+                            break
+                        await asyncio.sleep(POLL_S)
+                    before = {worker.index: worker.answered for worker in workers}
+                    while True:
+                        waiting = [w.index for w in workers if w.answered == before[w.index]]
+                        complaints = [f"worker {index} is not answered" for index in waiting]
+                        if not complaints:
+                            break
+                        await asyncio.sleep(POLL_S)
+                finally:
+                    growing.cancel()
         except TimeoutError:
             told = "; ".join(complaints)
-            return [f"{self._limit_s:.0f} s after the end of the faults: {told}"], None
-        except (Refused, RingError) as error:
-            return [f"the faults could not be ended: {error}"], None
+            return [f"{self._now() - began:.0f} s after the end of the faults: {told}"], None
         return [], self._now() - began
+
+    async def _let_grow(self, limit: asyncio.Timeout) -> None:
+        """The machine may turn out to be slower than it was when the limit was set."""
+        loop, within_s = asyncio.get_running_loop(), self._limit_s
+        while True:
+            await asyncio.sleep(1.0)
+            more_s, within_s = self._limit_s - within_s, self._limit_s
+            due = limit.when()
+            if more_s > 0 and due is not None and loop.time() < due:
+                limit.reschedule(due + more_s)
+
+    async def _heal(self, complaints: list[str]) -> None:
+        """End all faults. A node that takes too long to start may start the next time."""
+        while True:
+            try:
+                await self._injector.heal()
+            except (Refused, RingError) as error:
+                complaints[:] = [f"the faults could not be ended: {error}"]
+            else:
+                return
+            await asyncio.sleep(AGAIN_S)
 
     async def _last_answers(self, asking: Sequence[asyncio.Task[None]]) -> list[str]:
         """Nobody asks anything new, and all is well: every request that is open gets its answer."""

@@ -442,7 +442,11 @@ class Injector:
     async def _end_rot(self, record: Record, name: str) -> str:
         if record.fault == "bitflip":
             # It must notice by itself; then it is replaced, as an operator would.
-            told = await self._system.revive(name)
+            try:
+                told = await self._system.revive(name)
+            except (Refused, RingError):
+                self._join_again([name])  # whatever it would have come to: it is damaged
+                raise
             if told == "running":
                 raise NoEffect(f"{name} did not need what was damaged: {record.seen[name]}")
             self._join_again([name])

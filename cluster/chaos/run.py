@@ -25,16 +25,13 @@ from cluster.chaos.folder import (
 )
 from cluster.chaos.plan import Plan
 from cluster.chaos.scenarios import workload_of
+from cluster.chaos.slowness import Slowness, measure_slowness
 from cluster.chaos.system import System
 from cluster.verify.linear import VALID
 from cluster.verify.verdict import Verdict
 
 # What the search for an order may take.
 LIMIT_S: Final = 120.0
-# A timer that is this late shows a machine that keeps up; limits grow with what is later.
-LATE_S: Final = 0.05
-PROBES: Final = 20
-
 # What costs a copy waits so long for its turn. Replacing a node whose files are gone takes seconds,
 # on a busy machine twenty; without, one kind of fault could keep the other from ever coming.
 PATIENCE_S: Final = 30.0
@@ -70,10 +67,9 @@ async def run_live(
     workload = workload_of(wanted.scenario, wanted.seed)
     try:
         await system.start()
-        slowness = await measure_slowness()
-        if slowness > 1:
-            say(f"this machine is busy: all limits are {slowness:.1f} times as long")
-        slowness *= system.patience
+        slowness = Slowness(await measure_slowness())
+        if slowness() > 1:
+            say(f"this machine is busy: all limits are {slowness():.1f} times as long")
         described = Described(
             wanted.scenario,
             workload.model,
@@ -96,27 +92,21 @@ async def run_live(
                 history=history,
                 now=time.monotonic,
                 workers=wanted.workers,
-                slowness=slowness,
+                slowness=lambda: slowness() * system.patience,
                 say=say,
                 patience_s=PATIENCE_S,
             )
-            result = await campaign.run()
+            watching = asyncio.create_task(slowness.watch())
+            try:
+                result = await campaign.run()
+            finally:
+                watching.cancel()
     finally:
         await system.stop()
     _keep_events(folder, system)
-    record_outcome(folder, Outcome(result, slowness))
+    record_outcome(folder, Outcome(result, slowness() * system.patience))
     verdict = judge_folder(folder, limit_s=LIMIT_S)
     return Finished(folder, verdict, result, conclude(folder, verdict))
-
-
-async def measure_slowness() -> float:
-    """By how much timers are later here than on a machine that keeps up; 1 or more."""
-    loop, worst = asyncio.get_running_loop(), 0.0
-    for _ in range(PROBES):
-        due = loop.time() + 0.01
-        await asyncio.sleep(0.01)
-        worst = max(worst, loop.time() - due)
-    return max(1.0, worst / LATE_S)
 
 
 def _keep_events(folder: Path, system: System) -> None:

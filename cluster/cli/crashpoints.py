@@ -31,6 +31,8 @@ def crashpoint(
     if target == "heal" and not point:
         heal_faults("points")
         return
+    if not point:
+        raise Usage(f"{target} at which line? They are listed by: ring crashpoint")
     if point not in points:
         raise Usage(f"there is no point {point!r}; they are listed by: ring crashpoint")
     if action not in ACTIONS:

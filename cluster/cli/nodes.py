@@ -14,7 +14,11 @@ from cluster.quantities import probability
 from cluster.selectors import NodeView, resolve
 
 Target = Annotated[
-    str, typer.Argument(help="n1 | n1,n3 | leader | followers | one | minority | majority | all")
+    str,
+    typer.Argument(
+        help="n1 | n1,n3 | leader | followers | one | minority | majority | all | raft:*"
+        " | raft:one …"
+    ),
 ]
 
 

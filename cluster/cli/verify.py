@@ -21,14 +21,14 @@ def verify(
     history: Annotated[
         Path | None,
         typer.Argument(
-            help="A history (.jsonl, .edn, .log), or the folder of a run; else the newest run."
+            help="A history (.jsonl, .edn, .log, .txt) or the folder of a run; else the newest run."
         ),
     ] = None,
     model: Annotated[
         str,
         typer.Option(
-            help="register, kv, set, queue, lock, appends, counter, set-full, bank, watches,"
-            " leases, total-queue, at-most-once, ids; else by its operations."
+            help="register, strings, kv, set, queue, lock, appends, counter, set-full, bank,"
+            " watches, leases, total-queue, at-most-once, ids; else by its operations."
         ),
     ] = "",
     limit: Annotated[float, typer.Option(min=0, help="Seconds until the verdict is unknown.")] = 60,
@@ -48,7 +48,8 @@ def verify(
     except OSError as error:
         raise Usage(f"{error.filename or history} cannot be read: {error.strerror}") from None
     except (HistoryError, NoModel, ValueError) as error:
-        raise Usage(f"{history}: {error}") from None
+        told = str(error)
+        raise Usage(told if told.startswith(str(history)) else f"{history}: {told}") from None
     if not named:
         render.say(f"the newest run: {history}")
     if json:

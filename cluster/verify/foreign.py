@@ -11,13 +11,14 @@
          {"ClientId": 0, "Input": {"Op": "put", "Key": "x", "Value": "1"}, "Call": 1,
           "Output": {"Value": ""}, "Return": 5}
          times are whole numbers of any unit; without a Return nobody knows
+else     whichever of these it begins like: Porcupine's own test data is edn in a .txt
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,22 +34,48 @@ from cluster.verify.history import (
 )
 
 LOG_LINE: Final = re.compile(r"INFO\s+jepsen\.util - (\S+)\t:(\w+)\t:(\S+)\t([^\t]*)(?:\t(.*))?")
-_TOKEN: Final = re.compile(
-    r'[\s,]*(?:;[^\n]*\s*)*("(?:\\.|[^"\\])*"|[\[\](){}]|#\{|[^\s,\[\](){}"]+)'
-)
+# What is no token is taken whole, or the next one would be looked for within a comment.
+_TOKEN: Final = re.compile(r'[\s,]+|;[^\n]*|("(?:\\.|[^"\\])*"|[\[\](){}]|#\{|[^\s,;\[\](){}"]+)')
 _PAIRS: Final = {"[": "]", "(": ")", "{": "}", "#{": "}"}
 
 
 def read_history(path: Path) -> list[Operation]:
     """The operations of a file in any of the forms; raises HistoryError, or OSError."""
-    if path.suffix == ".edn":
-        return operations(_jepsen(_edn_events(path)))
-    if path.suffix == ".log":
-        return operations(_log_events(path))
+    try:
+        found = _READERS[_kind(path)](path)
+    except UnicodeDecodeError:
+        raise HistoryError(f"{path} is not text") from None
+    if not found:
+        raise HistoryError(f"{path}: there is no operation in it")
+    return found
+
+
+def _kind(path: Path) -> str:
+    """By its name; or, if that says nothing, by its first line that is no comment."""
+    if path.suffix in _READERS:
+        return path.suffix
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            text = line.strip()
+            if text and not text.startswith(";"):
+                if LOG_LINE.match(text):
+                    return ".log"
+                return ".edn" if re.match(r"[\[(#]|\{\s*(:|$)", text) else ".jsonl"
+    return ".edn"
+
+
+def _lines(path: Path) -> list[Operation]:
     events = list(read_events(path))
     if events and "ClientId" in events[0]:
         return operations(_calls_and_returns(events))
     return operations(events)
+
+
+_READERS: Final[dict[str, Callable[[Path], list[Operation]]]] = {
+    ".edn": lambda path: operations(_jepsen(_edn_events(path))),
+    ".log": lambda path: operations(_log_events(path)),
+    ".jsonl": _lines,
+}
 
 
 # -- Jepsen
@@ -142,7 +169,7 @@ def parse_edn(text: str) -> Any:
 
 
 def _forms(text: str) -> Iterator[Any]:
-    tokens = [match.group(1) for match in _TOKEN.finditer(text)]
+    tokens = [match.group(1) for match in _TOKEN.finditer(text) if match.group(1)]
     at = 0
     while at < len(tokens):
         if tokens[at].startswith("#") and tokens[at] != "#{":
@@ -192,31 +219,51 @@ def _atom(token: str) -> Any:
 
 # -- operations as Porcupine's
 
-_VERBS: Final = {
-    "put": "write",
-    "write": "write",
-    "get": "read",
-    "read": "read",
-    "append": "append",
-}
+_Told = tuple[Any, str, Any, float, float | None, Any]
+"""Who, asked what, with what; when, until when; and what the answer was."""
+
+# Of a store of strings, as Porcupine's own: what is not there is "".
+_OF_STRINGS: Final = ("put", "get", "append")
+
+# Of any other values: a register.
+_VERBS: Final = {"put": "write", "get": "read"}
 
 
 def _calls_and_returns(lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Operations with both their times, as events in the order of time; calls first."""
+    told = [_porcupine(line, number) for number, line in enumerate(lines, 1)]
+    strings = _are_of_strings(told)
+    verbs = {} if strings else _VERBS
     events: list[tuple[float, int, int, dict[str, Any]]] = []
-    for number, line in enumerate(lines):
-        process, f, asked, called, returned, output = _porcupine(line, number + 1)
+    for number, (process, op, asked, called, returned, output) in enumerate(told):
+        f = verbs.get(op, op)
         call = {"type": INVOKE, "process": process, "f": f, "key": asked.get("Key")}
-        argument = None if f == "read" else asked.get("Value")
+        reads = f in ("read", "get")
+        argument = None if reads else asked.get("Value")
         events.append((called, 0, number, call | {"value": argument}))
         if returned is not None:
-            answer = output.get("Value") if f == "read" else None
+            answer = output.get("Value") if reads else None
             events.append((returned, 1, number, call | {"type": OK, "value": answer}))
     for time, _, _, event in sorted(events, key=lambda item: item[:3]):
         yield event | {"time": time}
 
 
-def _porcupine(line: dict[str, Any], number: int) -> tuple[Any, str, Any, float, float | None, Any]:
+def _are_of_strings(told: list[_Told]) -> bool:
+    """Whether they cannot be a register's: something is appended, or "" read of what is not there.
+
+    A register that was never written to answers with nothing.
+    """
+    needed = False
+    for _, f, asked, _, returned, output in told:
+        value = output.get("Value") if f == "get" else asked.get("Value")
+        absent = f == "get" and (value is None or value == "")
+        if f not in _OF_STRINGS or not (absent or type(value) is str):
+            return False
+        needed = needed or f == "append" or (absent and returned is not None)
+    return needed
+
+
+def _porcupine(line: dict[str, Any], number: int) -> _Told:
     """Who asked for what, when; and when it returned, with what."""
     asked: Any = line.get("Input")
     called: Any = line.get("Call")
@@ -226,5 +273,4 @@ def _porcupine(line: dict[str, Any], number: int) -> tuple[Any, str, Any, float,
         raise HistoryError(f"line {number}: needs ClientId, Input.Op and Call")
     if type(returned) not in (int, float, type(None)) or not isinstance(output, dict):
         raise HistoryError(f"line {number}: Return is a time, and Output a map")
-    f = asked["Op"]
-    return line["ClientId"], _VERBS.get(f, f), asked, called, returned, output
+    return line["ClientId"], asked["Op"], asked, called, returned, output

@@ -76,6 +76,7 @@ _TRUTH: Final = _Form("true or false", _truth)
 _TOKEN: Final = _Form("a token, which is a number", _number)
 _REVISION: Final = _Form("a revision, which is a whole number", _whole)
 _AMOUNT: Final = _Form("a whole number", _whole)
+_TEXT: Final = _Form("a string", lambda v: isinstance(v, str))
 _LIST: Final = _Form("a list", lambda v: isinstance(v, tuple))
 _SWAP: Final = _Form("[old, new]", lambda v: _pair_of(v, _any, _any))
 _DONE: Final = _Form("[done or not, revision]", lambda v: _pair_of(v, _truth, _whole))
@@ -108,6 +109,11 @@ FORMS: Final[dict[str, dict[str, _Call]]] = {
         "put": _Call(ANYTHING, _REVISION),
         "delete": _Call(ANYTHING, _DONE),
         "cas": _Call(_SWAP, _DONE),
+    },
+    "strings": {
+        "get": _Call(ANYTHING, _or_null(_TEXT)),
+        "put": _Call(_TEXT, ANYTHING),
+        "append": _Call(_TEXT, ANYTHING),
     },
     "set-full": {"add": _FREE, "read": _Call(ANYTHING, _LIST)},
     "set": {"add": _FREE, "remove": _FREE, "read": _Call(ANYTHING, _LIST)},

@@ -7,6 +7,7 @@ hashable values; `part` names what an operation touches, and parts are judged ap
 history is linearizable if and only if each of its objects' is (Herlihy and Wing 1990, §3.1).
 
     register      read -> v    write v    cas (old, new) -> done or not
+    strings       put v    append v    get -> v, which is "" where nothing was put
     kv            put v -> revision    get -> (value, mod revision, version) or none    delete -> n
     set           add v    remove v    read -> all of them
     queue         enqueue v    dequeue -> v, or none if it is empty
@@ -88,6 +89,16 @@ def _register(state: Any, op: Operation) -> Any:
             return state if state != old else REFUSED
         return new if state == old else REFUSED
     raise ValueError(f"a register knows read, write and cas, not {op.f!r}")
+
+
+def _strings(state: str, op: Operation) -> Any:
+    if op.f == "get":
+        return state if (op.result or "") == state else REFUSED
+    if op.f == "put":
+        return op.value
+    if op.f == "append":
+        return state + op.value
+    raise ValueError(f"a string knows get, put and append, not {op.f!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +198,7 @@ MODELS: Final[dict[str, Model]] = {
     model.name: model
     for model in (
         Model("register", None, _register, frozenset({"read"}), {"cas": False}),
+        Model("strings", "", _strings, frozenset({"get"}), {}),
         Model("kv", _Pair(None, 0, 0), _kv, frozenset({"get"}), {"cas": False, "delete": False}),
         Model("set", frozenset(), _set, frozenset({"read"}), {}),
         Model("queue", (), _queue, frozenset(), {"dequeue": None}),

@@ -46,6 +46,9 @@ class Journal:
         self._file = file
         self._end = end
         self.syncs = 0
+        # Kept and used again it is twice as fast as `packb`, which makes one a call; one a journal,
+        # since several of one process may be written at a time.
+        self._packer = msgpack.Packer(use_bin_type=True)
 
     def __repr__(self) -> str:
         return f"<Journal {self._end} B, {self.syncs} syncs>"
@@ -74,7 +77,7 @@ class Journal:
 
     def append(self, items: Sequence[Item]) -> None:
         """Make a batch durable. Raises OSError; after ENOSPC nothing of it was kept."""
-        batch = _framed(items)
+        batch = self._framed(items)
         if self._end + len(batch) > self._file.size:
             self._grow(len(batch))
         self._file.write_at(self._end, batch)
@@ -101,10 +104,10 @@ class Journal:
             for record in records:
                 batch.append(record)
                 if len(batch) == 256:
-                    fresh.append(_framed(batch))
+                    fresh.append(self._framed(batch))
                     batch.clear()
             if batch:
-                fresh.append(_framed(batch))
+                fresh.append(self._framed(batch))
             end = fresh.size
         self._file.close()
         self._file, self._end = self._disk.open(PATH), end
@@ -113,10 +116,10 @@ class Journal:
         """Release the file."""
         self._file.close()
 
-
-def _framed(items: Sequence[Item]) -> bytes:
-    payload: bytes = msgpack.packb([[i] if isinstance(i, bytes) else list(i) for i in items])
-    return HEADER.pack(len(payload), google_crc32c.value(payload)) + payload
+    def _framed(self, items: Sequence[Item]) -> bytes:
+        fields = [[i] if isinstance(i, bytes) else list(i) for i in items]
+        payload: bytes = self._packer.pack(fields)
+        return HEADER.pack(len(payload), google_crc32c.value(payload)) + payload
 
 
 def _replay(data: bytes, items: list[Item]) -> int:

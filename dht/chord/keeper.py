@@ -26,11 +26,11 @@ from dht.chord import wire
 from dht.chord.lookup import Route
 from dht.chord.member import Member
 from dht.chord.node import ChordNode
-from dht.chord.peers import Peers
+from dht.chord.peers import Begun, Peers
 from dht.chord.records import Record, RecordStore
 from dht.chord.replicas import Span, followers
 from dht.chord.ring import Contact, key_id
-from dht.chord.writer import Writer
+from dht.chord.writer import Writer, settling
 from dht.config import DhtSettings
 from netstack.rpc.errors import Failed, Interrupted, RpcError, Unavailable
 from netstack.runtime.runtime import Runtime
@@ -39,8 +39,9 @@ from netstack.runtime.runtime import Runtime
 TOMBSTONE_S: Final = 3600.0
 
 # An owner whose successor confirmed it longer ago may have been replaced: it asks before it reads.
-# Two of the longest stabilisation rounds.
-CONFIRMED_S: Final = 2.5
+# So many of the longest pauses between two rounds: two, with their jitter. By the pause that is
+# set, not by what is measured: where all is slow an old answer must not live the longer for it.
+CONFIRMED_PAUSES: Final = 2.5
 
 FETCH: Final = "dht.fetch"
 STORE: Final = "dht.store"
@@ -105,7 +106,10 @@ class Keeper:
         """Whether what this process holds is all there is of the member's range."""
         if not self.spans[member].settled(member.core):
             return False
-        return member.alone or member.now - member.confirmed_at < CONFIRMED_S
+        if member.alone:
+            return True
+        longest_s = member.core.options.stabilise_s[1]
+        return member.now - member.confirmed_at < CONFIRMED_PAUSES * longest_s
 
     # -- reads
 
@@ -188,7 +192,10 @@ class Keeper:
 
     async def spread(self, member: Member, record: Record) -> list[str]:
         """Keep the record here and at the replicas, at the same time; returns who holds it."""
-        own = asyncio.ensure_future(self._keep_here(record))
+        loop = asyncio.get_running_loop()
+        own: asyncio.Future[None] = loop.create_future()
+        # The replicas' copies leave first: a sync may hold up the loop.
+        loop.call_soon(self.writer.submit, [record], settling(own))
         try:
             holders = await self.replicate(member, record)
         finally:
@@ -196,10 +203,6 @@ class Keeper:
                 await asyncio.wait((own,))
         own.result()
         return [member.core.me.name, *holders]
-
-    async def _keep_here(self, record: Record) -> None:
-        await asyncio.sleep(0)  # the replicas' copies leave first: a sync may hold up the loop
-        await self.writer.keep([record])
 
     async def replicate(self, member: Member, record: Record) -> list[str]:
         """Have r-1 others keep it; who is silent is replaced by the next along the list."""
@@ -209,21 +212,26 @@ class Keeper:
         body = [wire.pack_contact(member.core.me), [list(record)], True]
         holders: list[str] = []
         while first:
-            answers = await asyncio.gather(*(self._store_at(to, body, member) for to in first))
-            holders += [to.name for to, ok in zip(first, answers, strict=True) if ok]
+            copies = [self.peers.begin(to, STORE, body) for to in first]
+            try:
+                holders += [c.to.name for c in copies if await self._stored(c, member)]
+            except asyncio.CancelledError:
+                for copy in copies:
+                    copy.cancel()
+                raise
             missing = wanted - len(holders)
             first, rest = rest[:missing], rest[missing:]
         return holders
 
-    async def _store_at(self, to: Contact, body: Sequence[Any], member: Member) -> bool:
+    async def _stored(self, copy: Begun, member: Member) -> bool:
         try:
-            await self.peers.call(to, STORE, body, patient=False)
+            await copy.answer()
         except Failed as error:
             if error.reason == "mine":
                 member.core.suspect(member.core.succ[0], member.now)
                 member.run()
                 raise Interrupted(
-                    f"{to.name} owns this key by now; it may be kept or not"
+                    f"{copy.to.name} owns this key by now; it may be kept or not"
                 ) from None
             return False
         except RpcError:

@@ -27,7 +27,7 @@ class ChordOptions:
         How often a remembered contact is asked where this node belongs; that is how two rings find
         out that they are two. While nothing changes, and all who are asked live and belong to this
         ring, it becomes rarer, down to one in `PROBE_CALM` times as long: who is beyond a cut is
-        missed here.
+        missed here. In a ring of more than `PROBERS` all together ask as often as so many would.
     """
 
     bits: int = BITS

@@ -2,19 +2,23 @@
 
 One connection a process serves all its identifiers. Who did not answer is not asked again for a
 moment by those who only look for a way (`patient=False`); the protocol itself always asks.
+
+    await peers.call(to, method, body)              one question, one answer
+    begun = peers.begin(to, method, body)           under way at once, if there is a connection;
+    await begun.answer()                            several at a time need no task each
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from dht.chord.ring import Contact
 from dht.config import SERVICE
 from netstack.rpc.client import RpcClient
-from netstack.rpc.errors import ConnectionLost, DeadlineExceeded, Unavailable
+from netstack.rpc.errors import DeadlineExceeded, RpcError, Unavailable
 from netstack.rpc.node import RpcNode
 
 # Silent this short a time ago: not worth waiting for again.
@@ -53,6 +57,7 @@ class Peers:
         turns: asyncio.Semaphore | None = None,
     ) -> None:
         self.timeout_s = timeout_s
+        self.now = node.runtime.clock.now
         self._node = node
         self._local = local
         self._clients: dict[str, RpcClient] = {}
@@ -72,13 +77,13 @@ class Peers:
         patient: bool = True,
     ) -> Any:
         """The answer of the process of `to`; raises RpcError."""
-        now = self._node.runtime.clock.now
+        now = self.now
         if self.here(to):
             return await self._local(method, body)
         if not patient:
-            self._refuse_silent(to)
+            self.refuse_silent(to)
         limit_s = timeout_s or self.timeout_s
-        client = await self._reach(to, limit_s)
+        client = await self.reach(to, limit_s)
         for last in (False, False, True):
             began = now()
             try:
@@ -86,39 +91,46 @@ class Peers:
             except (DeadlineExceeded, Unavailable) as error:
                 if not last and now() - began > limit_s + LATE_S:
                     continue  # this process itself was not awake: that says nothing about others
-                self._silent[to.name] = now()
+                self.unheard(to)
                 raise error
-            self._silent.pop(to.name, None)
+            self.heard(to)
             return answer
 
-    async def stream(
-        self, to: Contact, method: str, body: Any, *, limit_s: float
-    ) -> AsyncGenerator[Any, None]:
-        """The items of a stream of another process, none of which may take longer than `limit_s`.
-
-        Raises RpcError. Only for those who look for a way.
-        """
-        self._refuse_silent(to)
-        client = await self._reach(to, limit_s)
-        try:
-            async with contextlib.aclosing(client.stream(method, body, timeout_s=limit_s)) as items:
-                async for item in items:
-                    self._silent.pop(to.name, None)
-                    yield item
-        except (DeadlineExceeded, ConnectionLost, Unavailable):
-            self._silent[to.name] = self._node.runtime.clock.now()
-            raise
+    def begin(self, to: Contact, method: str, body: Any) -> Begun:
+        """Ask now; the answer is waited for later. As `call` with `patient=False`."""
+        future: asyncio.Future[Any] | None = None
+        client = self._clients.get(to.name)
+        if client is not None and not self.was_silent(to):
+            future = client.begin(method, body, self.timeout_s)
+        return Begun(self, to, method, body, future)
 
     def here(self, contact: Contact) -> bool:
         """Whether it is an identifier of this very process."""
         return contact.name == self._node.runtime.node
 
-    def _refuse_silent(self, to: Contact) -> None:
-        now = self._node.runtime.clock.now()
-        if now - self._silent.get(to.name, float("-inf")) < SILENT_S:
+    def heard(self, of: Contact) -> None:
+        """Its process has answered."""
+        if self._silent:
+            self._silent.pop(of.name, None)
+
+    def unheard(self, of: Contact) -> None:
+        """Its process did not answer in time."""
+        self._silent[of.name] = self.now()
+
+    def was_silent(self, of: Contact) -> bool:
+        """Whether its process let somebody wait in vain a moment ago."""
+        if not self._silent:
+            return False
+        silent_at = self._silent.get(of.name, float("-inf"))
+        return self.now() - silent_at < SILENT_S
+
+    def refuse_silent(self, to: Contact) -> None:
+        """Raises Unavailable for one that was silent a moment ago."""
+        if self.was_silent(to):
             raise Unavailable(f"{to.name} was silent a moment ago")
 
-    async def _reach(self, to: Contact, limit_s: float) -> RpcClient:
+    async def reach(self, to: Contact, limit_s: float) -> RpcClient:
+        """Its client, with a connection if it is there."""
         client = self._client(to)
         if not client._ready():
             await self._dial(client, limit_s)
@@ -138,3 +150,55 @@ class Peers:
                 raise Unavailable(f"{PEERS_MAX} processes are known already")
             client = self._clients[to.name] = self._node.client(to.address, SERVICE, to.name)
         return client
+
+
+class Begun:
+    """A question that is under way, or will be as soon as there is a connection."""
+
+    def __init__(
+        self,
+        peers: Peers,
+        to: Contact,
+        method: str,
+        body: Any,
+        future: asyncio.Future[Any] | None,
+    ) -> None:
+        self.to = to
+        self._peers = peers
+        self._again = (method, body)
+        self._at_once = future is not None
+        self._began = peers.now()
+        if future is None:
+            future = asyncio.ensure_future(peers.call(to, method, body, patient=False))
+            future.add_done_callback(_seen)
+        self._future = future
+
+    def __repr__(self) -> str:
+        return f"<Begun {self._again[0]} at {self.to!r}>"
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        self._future.cancel()
+
+    async def answer(self) -> Any:
+        """Raises RpcError."""
+        try:
+            answer = await self._future
+        except RpcError as error:
+            if not self._at_once or not isinstance(error, (DeadlineExceeded, Unavailable)):
+                raise
+            if self._peers.now() - self._began > self._peers.timeout_s + LATE_S:
+                # This process itself was not awake: ask once more.
+                method, body = self._again
+                return await self._peers.call(self.to, method, body, patient=False)
+            self._peers.unheard(self.to)
+            raise
+        if self._at_once:
+            self._peers.heard(self.to)
+        return answer
+
+
+def _seen(ended: asyncio.Future[Any]) -> None:
+    """Its error, if it has one, is for whoever waits; there may be nobody any more."""
+    if not ended.cancelled():
+        ended.exception()

@@ -24,7 +24,14 @@ from dht.chord.member import Member
 from dht.chord.node import MEMBER
 from dht.chord.peers import Peers
 from dht.chord.ring import Contact
-from netstack.rpc.errors import BadRequest, RpcError, Unavailable, brief
+from netstack.rpc.errors import (
+    BadRequest,
+    ConnectionLost,
+    DeadlineExceeded,
+    RpcError,
+    Unavailable,
+    brief,
+)
 from netstack.runtime.runtime import Runtime
 
 FIND: Final = "chord.find"
@@ -155,13 +162,26 @@ class Recursion:
                 member = self._members[to.vnode]
                 return await self._find(member, question) if member.core.state == MEMBER else None
             async with asyncio.timeout(question.left_s):
-                async with contextlib.aclosing(
-                    self._peers.stream(to, FIND, body, limit_s=limit_s)
-                ) as items:
+                async with contextlib.aclosing(self._stream(to, body, limit_s)) as items:
                     async for item in items:
                         if item is not None:
                             return read_answer(item)
         return None
+
+    async def _stream(
+        self, to: Contact, body: list[Any], limit_s: float
+    ) -> AsyncGenerator[Any, None]:
+        """Its items, none of which may take longer than `limit_s`; raises RpcError."""
+        self._peers.refuse_silent(to)
+        client = await self._peers.reach(to, limit_s)
+        try:
+            async with contextlib.aclosing(client.stream(FIND, body, timeout_s=limit_s)) as items:
+                async for item in items:
+                    self._peers.heard(to)
+                    yield item
+        except (DeadlineExceeded, ConnectionLost, Unavailable):
+            self._peers.unheard(to)
+            raise
 
     async def _confirmed(
         self,

@@ -61,16 +61,7 @@ class Writer:
     async def keep(self, items: Sequence[Item]) -> None:
         """The same, awaited; raises what went wrong."""
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def done(error: Exception | None) -> None:
-            if ended.done():
-                return
-            if error is None:
-                ended.set_result(None)
-            else:
-                ended.set_exception(error)
-
-        self.submit(items, done)
+        self.submit(items, settling(ended))
         await ended
 
     def close(self) -> None:
@@ -128,3 +119,17 @@ class Writer:
         self._busy = False
         if self._waiting:
             self._begin()
+
+
+def settling(future: asyncio.Future[None]) -> Done:
+    """A `done` that brings the future to its end."""
+
+    def done(error: Exception | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+    return done

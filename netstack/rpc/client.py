@@ -90,6 +90,19 @@ class RpcClient:
             if key is not None:
                 self._open_sequences.discard(key[1])
 
+    def begin(self, method: str, body: Any, timeout_s: float) -> asyncio.Future[Any] | None:
+        """A plain call that is under way when this returns (see RpcConnection.begin).
+
+        None: it cannot leave at once, for want of a connection or of room on it.
+        """
+        connection = self._connection
+        if connection is None or not connection.ready or connection.congested:
+            return None
+        future = connection.begin(method, encode(body), timeout_s)
+        self.begins()
+        future.add_done_callback(lambda _: self.ends())
+        return future
+
     def stream(
         self, method: str, body: Any = None, *, timeout_s: float = 3600.0
     ) -> AsyncGenerator[Any, None]:

@@ -197,13 +197,7 @@ class RpcConnection:
         """
         if self.congested:
             timeout_s = await self.wait_for_room(timeout_s)
-        id_, request = self._request(method, body, int(timeout_s * 1000), key)
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._pending[id_] = future
-        self._deadlines[id_] = self.now() + timeout_s
-        if self._sweeper is None:
-            self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
-        self._push(request, self._lane)
+        id_, future = self._begin(method, body, timeout_s, key)
         try:
             return await future
         except asyncio.CancelledError:
@@ -212,6 +206,36 @@ class RpcConnection:
         finally:
             self._pending.pop(id_, None)
             self._deadlines.pop(id_, None)
+
+    def begin(self, method: str, body: Any, timeout_s: float) -> asyncio.Future[Any]:
+        """The same, sent now and not waited for: several at a time need no task each.
+
+        Nobody has to look at what becomes of it. Cancelled, it is cancelled at the service too.
+        """
+        id_, future = self._begin(method, body, timeout_s, None)
+
+        def ended(future: asyncio.Future[Any]) -> None:
+            self._pending.pop(id_, None)
+            self._deadlines.pop(id_, None)
+            if future.cancelled():
+                self.send((frames.CANCEL, id_))
+            else:
+                future.exception()  # seen, whoever else looks at it
+
+        future.add_done_callback(ended)
+        return future
+
+    def _begin(
+        self, method: str, body: Any, timeout_s: float, key: tuple[Any, ...] | None
+    ) -> tuple[int, asyncio.Future[Any]]:
+        id_, request = self._request(method, body, int(timeout_s * 1000), key)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._pending[id_] = future
+        self._deadlines[id_] = self.now() + timeout_s
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        self._push(request, self._lane)
+        return id_, future
 
     def stream(self, method: str, body: Any, timeout_s: float) -> AsyncGenerator[Any, None]:
         """A server stream: its items, as they come; `timeout_s` bounds the wait for each one."""

@@ -43,8 +43,11 @@ _PLAIN: Final = frozenset((bytes, str, int, float, bool, type(None)))
 
 def encode(value: Any) -> Any:
     """The msgpack-able form of a message, or of anything made of messages."""
-    if type(value) in _PLAIN:
+    kind = type(value)
+    if kind in _PLAIN:
         return value
+    if kind is list or kind is tuple:  # most bodies are, and most of their items are plain
+        return [item if type(item) in _PLAIN else encode(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, (list, tuple)):

@@ -378,9 +378,14 @@ class Outgoing:
     def _measure(self, acknowledged: list[SentPacket], held_s: float, now: float) -> None:
         """What these tell of the path's rate; the peer held its answer back for `held_s`."""
         latest = acknowledged[-1]
-        took_s = now - latest.delivered_at - min(held_s, self._max_ack_delay_s)
+        most_s = self._max_ack_delay_s
+        took_s = now - latest.delivered_at - (held_s if held_s < most_s else most_s)
         # Acknowledgements that come in a burst do not make the path faster.
-        took_s = max(took_s, latest.sent_at - acknowledged[0].sent_at, RTT_S_MIN)
+        apart_s = latest.sent_at - acknowledged[0].sent_at
+        if took_s < apart_s:
+            took_s = apart_s
+        if took_s < RTT_S_MIN:
+            took_s = RTT_S_MIN
         self.path_rate.sample(self.recovery.delivered - latest.delivered, took_s, latest.size)
 
     def new_path(self) -> None:

@@ -32,6 +32,8 @@ POWER_CUTS = again("kill", "all", 1.0, 0.3)
 NEW_LEADERS = again("kill", "leader", 0.8, 0.6)
 ISOLATION = again("isolate", "all", 1.1, 0.7, grudge="isolate")
 LOST_DISKS = again("wipe", "one", 3.0, 0.6)
+# So late that hardly a key is written after it.
+LAST_DEATH = [Episode("kill", "leader", {}, SECONDS - 0.8, SECONDS - 0.4)]
 SLOW_DISKS = [Episode("slow-disk", "all", {"slow_s": 0.2}, 0.5, SECONDS - 1)]
 LONELY_LEADERS = again("loss", "leader", 0.8, 0.5, loss=1.0)
 LOSS = [Episode("loss", "all", {"loss": 0.3}, 0.5, SECONDS - 1)]
@@ -42,6 +44,8 @@ SPLITS = together(
     again("leave", "followers", 1.9, 0.3, first_s=1.02),
 )
 SPLITS_AND_DEATHS = together(SPLITS, again("kill", "leader", 1.9, 0.1, first_s=1.08))
+# Nobody can answer for longer than a client waits; what was asked for is done afterwards.
+LOST_QUORUM = [Episode("kill", "followers", {}, t, t + 5.0) for t in (1.0, 7.5)]
 # n3 lags, n2 loses a part of its log, and n1, which has all of it, is not there.
 DAMAGE = [
     *(Episode("loss", "n3", {"loss": 1.0}, t, t + 1.2) for t in (1.0, 5.0, 9.0)),

@@ -293,6 +293,12 @@ class CountsItselfWhenRemoved(Leader):
 
 
 class WaitsForTheCommitOfAChange(Raft):
+    commit = 0  # while it starts
+
+    def __init__(self, *given, **named):
+        super().__init__(*given, **named)
+        super()._note_memberships(self.log.slice(self.log.snapshot_index + 1, self.commit))
+
     def _note_memberships(self, entries):
         super()._note_memberships([entry for entry in entries if entry.index <= self.commit])
 

@@ -53,7 +53,7 @@ def test_the_same_faults_find_nothing_wrong_with_the_original(bug):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(HONEST_SEEDS))
 @pytest.mark.parametrize("bug", HONEST, ids=lambda bug: bug.name)
 def test_nor_do_more_seeds_of_them(bug, seed):

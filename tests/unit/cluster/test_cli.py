@@ -14,6 +14,7 @@ from cli_kit import ROOT, commands, lines_told_to_type, parse
 from cluster import topology
 from cluster.errors import Usage
 from cluster.quantities import probability, seconds
+from cluster.selectors import WORDS
 
 
 @pytest.fixture
@@ -124,10 +125,19 @@ def test_what_is_typed_wrong_is_status_2_and_names_the_word(ring, line, word):
         ("up raft=0", ["between 1 and 99"]),
         ("sim mars", ["'mars'", "there are: register"]),
         ("bench mars", ["'mars'", "raft"]),
+        ("crashpoint n1", ["n1 at which line?", "ring crashpoint"]),
+        ("crashpoint n1 mars", ["'mars'", "ring crashpoint"]),
     ],
 )
 def test_what_makes_no_sense_is_one_line_that_says_what_would(ring, line, words):
     ring(*line.split()).refused(2, *words)
+
+
+@pytest.mark.parametrize("words", ["kill", "pause", "net loss", "disk full", "clock rate"])
+def test_the_help_of_whom_a_fault_befalls_names_every_selector(ring, words):
+    told = " ".join(ring(*words.split(), "--help").out.replace("│", " ").split())
+    for word in (*WORDS, "n1,n3", "raft:*"):
+        assert word in told
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import asyncio
 import random
 from types import SimpleNamespace
 
+import pytest
+
 from dht.chord.journal import Journal
 from dht.chord.keeper import Keeper
 from dht.chord.node import ChordNode
@@ -41,11 +43,23 @@ class Peers:
     def __init__(self, seen: list[str]) -> None:
         self.seen = seen
 
-    async def call(self, to, method, body, **_):
+    def begin(self, to, method, body):
         asyncio.get_running_loop().call_soon(self.seen.append, "leaves")
+        return SimpleNamespace(to=to, answer=self._answer)
+
+    async def _answer(self):
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         return 1
+
+
+class Member(SimpleNamespace):
+    """One of the process's identifiers; hashable as the real one is."""
+
+    __hash__ = object.__hash__
+
+    def __init__(self, core: ChordNode) -> None:
+        super().__init__(core=core)
 
 
 def made(seen: list[str]) -> tuple[Keeper, SimpleNamespace]:
@@ -56,7 +70,7 @@ def made(seen: list[str]) -> tuple[Keeper, SimpleNamespace]:
     store = RecordStore(1 << 20)
     journal, _, _ = Journal.open(Disk(MemoryStorage(), lambda seconds: None))
     keeper = Keeper(runtime, settings, Peers(seen), store, Writer(runtime, journal, store))
-    return keeper, SimpleNamespace(core=core)
+    return keeper, Member(core)
 
 
 async def test_the_copies_leave_before_the_owner_s_own_sync_takes_the_loop():
@@ -67,3 +81,16 @@ async def test_the_copies_leave_before_the_owner_s_own_sync_takes_the_loop():
     followers = [c.name for c in member.core.succ[:2]]
     assert holders == ["d1", *followers]
     assert keeper.store.get(b"key") == RECORD
+
+
+@pytest.mark.parametrize("longest_s", [0.4, 1.0, 30.0])
+def test_a_successor_s_word_counts_for_two_of_the_ring_s_own_rounds(longest_s):
+    """However rare they are set to be, a calm owner answers from memory, and a replaced one soon
+    no more."""
+    keeper, member = made([])
+    member.core.options = ChordOptions(successors=4, stabilise_s=(0.1, longest_s))
+    keeper.spans[member] = SimpleNamespace(settled=lambda core: True)
+    member.alone, member.confirmed_at = False, 100.0
+    for rounds, sure in ((1.0, True), (1.9, True), (2.6, False)):
+        member.now = 100.0 + rounds * longest_s
+        assert keeper.sure(member) is sure

@@ -51,6 +51,54 @@ def test_a_hundred_calls_at_once_share_their_packets():
     in_town(scenario)
 
 
+class TestBegin:
+    """Calls that are under way at once; whoever began them has no task for each."""
+
+    def test_none_without_a_connection_that_is_ready(self):
+        async def scenario(town):
+            client = await town.caller()
+            assert client.begin("echo", b"x", 1.0) is None
+            await client.call("echo", b"x")
+            assert await client.begin("echo", b"y", 1.0) == b"y"
+
+        in_town(scenario)
+
+    def test_several_leave_in_one_turn_and_their_errors_need_no_witness(self):
+        async def scenario(town):
+            client = await town.caller()
+            await client.call("echo", 0)
+            began = town.now
+            first, failing, late = (
+                client.begin("echo", [1, (2, b"3")], 1.0),
+                client.begin("refuse", None, 1.0),
+                client.begin("slow", 5, 0.5),
+            )
+            assert client.busy
+            assert await first == [1, [2, b"3"]]
+            assert town.now - began == pytest.approx(ROUND_TRIP, abs=0.002)
+            await asyncio.sleep(1)
+            with pytest.raises(DeadlineExceeded):
+                late.result()
+            assert failing.done()
+            assert not client.busy
+            assert town.server.service.seen["cancelled"] == 1
+
+        in_town(scenario)
+
+    def test_one_that_is_cancelled_is_cancelled_at_the_service_too(self):
+        async def scenario(town):
+            client = await town.caller()
+            await client.call("echo", 0)
+            call = client.begin("slow", 5, 9.0)
+            await asyncio.sleep(ROUND_TRIP)
+            call.cancel()
+            await asyncio.sleep(ROUND_TRIP)
+            assert town.server.service.seen == {"ran": 1, "cancelled": 1}
+            assert not client.busy
+
+        in_town(scenario)
+
+
 def test_callers_that_begin_together_share_one_dial():
     async def scenario(town):
         client = await town.caller()

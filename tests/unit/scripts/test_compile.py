@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 from pathlib import Path
 
@@ -22,6 +23,18 @@ def test_each_module_has_one_twin_and_all_there_are_exist(script):
     listed = [path for group in script.GROUPS.values() for path in group]
     assert len(listed) == len(set(listed))
     assert [path for path in listed if not (script.ROOT / path).is_file()] == []
+
+
+def test_no_constant_is_a_bare_tuple_of_floats(script):
+    """mypyc takes one for not set, when it is read; `Final[tuple[float, ...]]` is read well."""
+    found = []
+    for path in script.digests():
+        for node in ast.parse((script.ROOT / path).read_text()).body:
+            bare = isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "Final"
+            items = getattr(node.value, "elts", []) if bare else []
+            if items and all(type(getattr(item, "value", 0)) is float for item in items):
+                found.append(f"{path}: {ast.unparse(node)}")
+    assert found == []
 
 
 def test_constants_of_others_count(script):

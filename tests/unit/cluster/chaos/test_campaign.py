@@ -44,14 +44,21 @@ class Writes(Plain):
         await worker.ask("write", "x", 1, write)
 
 
-def campaign(system, workload, *plan):
+def campaign(system, workload, *plan, **options):
     """What comes of it, and its history."""
     history = io.StringIO()
 
     async def scenario():
         loop = asyncio.get_running_loop()
         made = Campaign(
-            system, workload, list(plan), seconds=TROUBLE_S, seed=1, history=history, now=loop.time
+            system,
+            workload,
+            list(plan),
+            seconds=TROUBLE_S,
+            seed=1,
+            history=history,
+            now=loop.time,
+            **options,
         )
         return await made.run()
 
@@ -89,6 +96,43 @@ def test_a_worker_that_is_not_answered_when_all_is_well_is_named():
     assert result.complaints[0] == "30 s after the end of the faults: worker 1 is not answered"
 
 
+class SlowToStart(Asking):
+    """Whoever was killed is not there before the `tries`-th attempt to start it."""
+
+    def __init__(self, tries: int) -> None:
+        super().__init__(3)
+        self._tries = tries
+
+    async def revive(self, node):
+        self._tries -= 1
+        await asyncio.sleep(10.0)
+        if self._tries:
+            raise NotInTime(f"waited 10 s for {node}, in vain")
+        return await super().revive(node)
+
+
+def test_a_node_that_takes_long_to_start_is_started_again_while_there_is_time():
+    kill = Episode("kill", "n2", {}, TROUBLE_S - 1.0, TROUBLE_S + 60.0)
+    result, _ = campaign(SlowToStart(2), Writes(), kill)
+    assert result.complaints == []
+    assert 20.0 < result.peace_s < PEACE_S
+
+
+def test_a_machine_that_gets_slower_meanwhile_has_more_time():
+    """Slow at last, when all should be well again: as others that share it begin to work."""
+    kill = Episode("kill", "n2", {}, TROUBLE_S - 1.0, TROUBLE_S + 60.0)
+    late, _ = campaign(SlowToStart(5), Writes(), kill)
+    assert late.peace_s is None
+    assert "30 s after the end of the faults: the faults could not be ended" in late.complaints[0]
+
+    def slowness() -> float:
+        return 1.0 if asyncio.get_running_loop().time() < TROUBLE_S + 15.0 else 3.0
+
+    in_time, _ = campaign(SlowToStart(5), Writes(), kill, slowness=slowness)
+    assert in_time.complaints == []
+    assert 50.0 < in_time.peace_s < 3 * PEACE_S
+
+
 @pytest.mark.parametrize("error", [NotInTime("waited 30 s for n2, in vain"), Refused("n2 did not")])
 def test_what_cannot_be_healed_is_a_complaint_and_no_error(error):
     class Stuck(Asking):
@@ -100,6 +144,8 @@ def test_what_cannot_be_healed_is_a_complaint_and_no_error(error):
     system = Stuck(3)
     result, _ = campaign(system, Writes(), Episode("kill", "all", {}, 1.0, 60.0))
     assert result.peace_s is None
-    assert result.complaints == [f"the faults could not be ended: {error}"]
+    assert result.complaints == [
+        f"{PEACE_S:.0f} s after the end of the faults: the faults could not be ended: {error}"
+    ]
     # The others were not left lying.
     assert system.states == {"n1": "running", "n2": "killed", "n3": "running"}

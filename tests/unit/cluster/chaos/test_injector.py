@@ -468,6 +468,22 @@ def test_who_left_is_a_copy_less_for_whoever_wants_to_harm_a_disk():
     assert [record.took_effect for record in records] == [True, None]
 
 
+def test_who_does_not_come_to_a_decision_over_a_flipped_bit_is_replaced_too():
+    """On a machine so busy that it refuses, is started again, and refuses, until nobody waits."""
+
+    class Dazed(FakeSystem):
+        async def revive(self, node):
+            if ("damage", node, "flip") in self.deeds and ("replace", node) not in self.deeds:
+                raise NotInTime(f"waited 30 s for {node}, in vain")
+            return await super().revive(node)
+
+    system = Dazed(3)
+    (record,) = inject(system, episode("bitflip", "n2")).records
+    assert record.evidence == "could not be ended: waited 30 s for n2, in vain"
+    assert ("replace", "n2") in system.deeds
+    assert set(system.states.values()) == {"running"}
+
+
 def test_what_costs_a_copy_waits_until_another_may_be_lost():
     """Where a machine is slow to replace who lost his files, nobody else would ever leave."""
     plan = [episode("wipe", "n2", 1.0, 3.2), episode("leave", "n1", 2.0, 5.0)]

@@ -234,8 +234,9 @@ PORCUPINE = """
 """
 
 
-def test_operations_as_porcupines(given):
-    history = read_history(given("operations.jsonl", PORCUPINE))
+@pytest.mark.parametrize("one", ['"1"', "1"])
+def test_operations_as_porcupines(given, one):
+    history = read_history(given("operations.jsonl", PORCUPINE.replace('"1"', one)))
     assert [(o.process, o.f, o.outcome) for o in history] == [
         (0, "write", OK),
         (1, "read", OK),
@@ -243,6 +244,81 @@ def test_operations_as_porcupines(given):
         (1, "read", OK),
     ]
     assert judge_all(history, MODELS["register"])[0].verdict == VALID
+
+
+def test_a_register_that_was_not_written_to_answers_with_an_empty_string_too(given):
+    lines = PORCUPINE.strip().splitlines()
+    unset = (
+        lines[1].replace(":1,", ":7,", 1).replace('"x"', '"y"').replace('"Value":"1"', '"Value":""')
+    )
+    history = read_history(given("operations.jsonl", "\n".join([*lines, unset])))
+    assert model_of(history) == "strings"
+    assert {judged.verdict for judged in judge_all(history, MODELS["strings"])} == {VALID}
+
+
+STRINGS = """
+{"ClientId":0,"Input":{"Op":"get","Key":"x"},"Call":0,"Output":{"Value":""},"Return":1}
+{"ClientId":0,"Input":{"Op":"put","Key":"x","Value":"a"},"Call":2,"Output":{},"Return":9}
+{"ClientId":1,"Input":{"Op":"append","Key":"x","Value":"b"},"Call":3,"Output":{},"Return":8}
+{"ClientId":2,"Input":{"Op":"append","Key":"x","Value":"c"},"Call":4}
+{"ClientId":0,"Input":{"Op":"get","Key":"x"},"Call":10,"Output":{"Value":"%s"},"Return":11}
+{"ClientId":0,"Input":{"Op":"get","Key":"y"},"Call":12,"Output":{},"Return":13}
+"""
+
+
+@pytest.mark.parametrize(
+    ("told", "verdict"),
+    [("a", VALID), ("ab", VALID), ("ac", VALID), ("abc", VALID), ("acb", VALID), ("ba", INVALID),
+     ("b", INVALID), ("", INVALID), ("abb", INVALID)],
+)  # fmt: skip
+def test_strings_that_are_appended_to_as_porcupines_own_store(given, told, verdict):
+    """What is not there is an empty string, whether that is written out or left away."""
+    history = read_history(given("operations.jsonl", STRINGS % told))
+    assert model_of(history) == "strings"
+    assert max(j.verdict == INVALID for j in judge_all(history, MODELS["strings"])) is (
+        verdict == INVALID
+    )
+
+
+KV_TXT = """{:process 4, :type :invoke, :f :append, :key "5", :value "x"}
+{:process 1, :type :invoke, :f :get, :key "5", :value nil}
+{:process 4, :type :ok, :f :append, :key "5", :value "x"}
+{:process 1, :type :ok, :f :get, :key "5", :value "%s"}
+"""
+
+
+@pytest.mark.parametrize(("told", "verdict"), [("x", VALID), ("", VALID), ("y", INVALID)])
+@pytest.mark.parametrize("name", ["c01-ok.txt", "history.edn", "history"])
+def test_the_files_that_porcupine_itself_is_tried_with(given, name, told, verdict):
+    """Maps of edn in a .txt."""
+    history = read_history(given(name, KV_TXT % told))
+    assert [judgement.verdict for judgement in judge_all(history, MODELS["strings"])] == [verdict]
+
+
+def test_a_comment_may_end_a_file_of_edn(given):
+    assert len(read_history(given("history.edn", EDN + "; the end"))) == 4
+    assert parse_edn('["a;b" 1];c') == ["a;b", 1]
+
+
+@pytest.mark.parametrize("text", [OURS, PORCUPINE, "\n  [" + EDN + "]", EDN])
+def test_a_name_that_says_nothing_leaves_it_to_the_first_characters(given, text):
+    assert len(read_history(given("history.txt", text))) >= 3
+
+
+@pytest.mark.parametrize("name", ["none.edn", "none.jsonl", "none.log", "none.txt"])
+@pytest.mark.parametrize("text", ["", "\n\n", "; nothing\n"])
+def test_where_nothing_was_asked_there_is_no_history(given, name, text):
+    if name == "none.jsonl" and ";" in text:
+        text = "\n"
+    with pytest.raises(HistoryError, match="there is no operation in it"):
+        read_history(given(name, text))
+
+
+def test_what_is_no_text_is_told_as_such(tmp_path):
+    path = tmp_path / "history.edn"
+    path.write_bytes(b"\x00\xff")
+    with pytest.raises(HistoryError, match="is not text"):
+        read_history(path)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ def history(*rows):
 RECORDED = {
     "register": [("write", 1, None), ("cas", [1, 2], True), ("read", None, [1, 2])],
     "kv": [("put", "a", 7), ("cas", ["a", "b"], [True, 8]), ("get", None, ["b", 8, 2])],
+    "strings": [("append", "a", None), ("put", "b", None), ("get", None, "b")],
     "set-full": [("add", 1, None), ("read", None, [1])],
     "set": [("add", 1, None), ("remove", 1, None), ("read", None, [])],
     "counter": [("add", 3, None), ("read", None, 3)],

@@ -65,6 +65,8 @@ NOBODY = [
     ),
     ("watches", [("put", f"w/{i}", "1", i + 1) for i in range(20)]),
     ("set-full", numbered(20, "add")),
+    ("strings", [("append", "x", "a", None)] * 20),
+    ("strings", [("get", "x", None, "")] * 20),
     ("total-queue", numbered(20, "enqueue")),
 ]
 
@@ -81,6 +83,7 @@ SOMEBODY = [
     ("register", [*numbered(10, "write", "x"), ("cas", "x", (9, 7), True)]),
     ("register", [*numbered(10, "write", "x"), ("cas", "x", (8, 7), False)]),
     ("kv", [*[("put", "x", i, i + 1) for i in range(9)], ("get", "x", None, (8, 9, 9))]),
+    ("strings", [*[("append", "x", "a", None)] * 9, ("get", "x", None, 9 * "a")]),
     ("set", [*numbered(10, "add"), ("read", None, None, tuple(range(10)))]),
     ("queue", [*numbered(10, "enqueue"), ("dequeue", None, None, 0)]),
     (

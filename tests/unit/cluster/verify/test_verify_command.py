@@ -76,7 +76,7 @@ def test_transactions_are_known_by_their_name(ring, tmp_path):
 
 def test_a_model_can_be_named(ring, tmp_path):
     assert ring("verify", history(tmp_path, 9), "--model", "register").status == 0
-    ring("verify", history(tmp_path, 9), "--model", "tree").refused(2, "register, kv, set")
+    ring("verify", history(tmp_path, 9), "--model", "tree").refused(2, "register, strings, kv, set")
 
 
 def counted(tmp_path):
@@ -116,7 +116,9 @@ def test_a_history_of_another_model_is_a_mistake_and_no_verdict(ring, tmp_path):
 def test_what_is_no_history_is_a_mistake_that_is_told(ring, tmp_path, text, words):
     path = tmp_path / "x.jsonl"
     path.write_text(text)
-    ring("verify", str(path)).refused(2, str(path), *words)
+    done = ring("verify", str(path))
+    done.refused(2, str(path), *words)
+    assert done.err.count(str(path)) == 1
 
 
 def test_a_file_that_is_not_there_is_told(ring, tmp_path):
