@@ -29,6 +29,9 @@ from ddp.switchboard import Switchboard
 
 NONE_YET: Final = "no epoch has begun yet"
 
+# From a group that was not formed to the word that it is over: what fails at once fails again.
+PAUSE_S: Final = 0.05
+
 
 class EpochGroup:
     """See above.
@@ -45,7 +48,7 @@ class EpochGroup:
         switchboard: Switchboard,
         name: str,
         on_lost: Callable[[Record, Member, str], None],
-        on_over: Callable[[Record, DdpError], None],
+        on_over: Callable[[Record, Exception], None],
         *,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
@@ -107,9 +110,10 @@ class EpochGroup:
             )
             group = Group(network, timeout_s=self._timeout_s)
             shared = await self._share(group, cards)
-        except DdpError as error:
+        except (DdpError, OSError) as error:  # OSError: no memory, no descriptors
             self.why_not = str(error)
             self._runtime.events.emit("ddp.not_formed", epoch=record.epoch, cause=str(error))
+            await asyncio.sleep(PAUSE_S)
             self._on_over(record, error)
             return
         self.group = group if shared is None else Group(shared, timeout_s=self._timeout_s)

@@ -73,6 +73,7 @@ class RaftRecords:
     async def leave(self) -> None:
         """Give up the entry in good order."""
         self._me = self._shown = None
+        self._given_up = lambda: None  # from here on that is as it should be
         if self._lease:
             with contextlib.suppress(ClientError):
                 await self._client.lease_revoke(self._lease, timeout_s=1.0)

@@ -89,7 +89,7 @@ class WorkerService:
     def _lost(self, record: Record, member: Member, why: str) -> None:
         self.roster.evict(member)
 
-    def _over(self, record: Record, error: DdpError) -> None:
+    def _over(self, record: Record, error: Exception) -> None:
         self.roster.renew(record.epoch)
 
     # -- calls

@@ -403,7 +403,7 @@ class Worker:
         if record is not None and record.epoch == formed.epoch:
             self._lost(record, member, f"step {record.step}: {why}")
 
-    def _over(self, formed: Record, error: DdpError) -> None:
+    def _over(self, formed: Record, error: Exception) -> None:
         """The group of an epoch is over, whoever lives."""
         self.core.on_over(formed.epoch)
         self._obey()
