@@ -176,9 +176,14 @@ def main(out: int) -> None:
         _tell(out, {"error": f"no {job['target']}: {error}", "kind": type(error).__name__})
         return
     home = Path(job["home"]) if job["home"] else None
-    with Rank(
-        job["name"], job["size"], home=home, transport=job["transport"], host=job["host"]
-    ) as rank:
+    try:
+        made = Rank(
+            job["name"], job["size"], home=home, transport=job["transport"], host=job["host"]
+        )
+    except BadCall as error:
+        _tell(out, {"error": str(error), "kind": type(error).__name__})
+        return
+    with made as rank:
         _tell(out, {"card": rank.card.to_wire()})
         cards = [Card.from_wire(card) for card in json.loads(sys.stdin.readline())]
         try:

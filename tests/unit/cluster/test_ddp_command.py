@@ -123,6 +123,8 @@ def test_flags_without_a_meaning_say_so():
 def test_what_makes_no_sense_is_refused(monkeypatch):
     for arguments in (["-d", "complex64"], ["-o", "median"], ["-d", "int32", "-o", "mean"]):
         assert isinstance(run("allreduce", *arguments).exception, Usage)
+    done = run("allreduce", "--transport", "pigeons", "-b", "4K")
+    assert "no transport 'pigeons'; there are auto, network, shared" in str(done.exception)
     monkeypatch.setenv("NCCL_TESTS_MIN_BW", "1000000")
     done = run("allreduce", "-b", "4K", "-n", "1", "-P", "2")
     assert isinstance(done.exception, Unhealthy)
