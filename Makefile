@@ -37,7 +37,7 @@ test: setup ## the tests that belong to every change: minutes
 	@$(APART) && $(TOGETHER)
 
 test-all: setup ## those and the slow ones
-	@$(APART) -m '' && $(TOGETHER) -m ''
+	@$(APART) -m '' --ignore $(LIVE_ZOO) && $(TOGETHER) -m '' && $(BIN)/python -m pytest -m '' $(LIVE_ZOO)
 
 check: setup ## ruff, mypy --strict, and the house rules
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python -m pytest -q tests/test_tidy.py
