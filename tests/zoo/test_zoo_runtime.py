@@ -297,7 +297,7 @@ ZOO = [
         of_real_things(
             lambda _: endpoints.TestTheHolderOfAPort().test_is_that_of_the_same_address()
         ),
-        'assert f"pid {pid} (" in await self.taken(LOCALHOST, port)',
+        'assert f"pid {',  # of the one holder or of the other: whose socket /proc lists first
     ),
     # threads
     (
