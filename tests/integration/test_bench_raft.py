@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.bench import etcd_peer, raft
+from cluster.bench import etcd_client, etcd_peer, raft
 from cluster.bench.harness import Load
 
 
@@ -29,8 +29,9 @@ def test_the_same_of_etcd():
         for operation in ("put", "get"):
             load = raft._etcd_load(etcd, operation, 4, 0.3)
             assert load.operations == len(load.latencies_s) > 4
-            load = etcd.load_from_python(operation, 4, 0.3)
-            assert load.operations == len(load.latencies_s) > 4
+            if not etcd_client.missing():
+                load = etcd.load_from_python(operation, 4, 0.3)
+                assert load.operations == len(load.latencies_s) > 4
     (failover_s,) = raft._etcd_failovers(1)
     assert 0 < failover_s < 60
 
@@ -83,6 +84,7 @@ def run(monkeypatch):
         monkeypatch.setattr(raft, "Ours", ours)
         monkeypatch.setattr(etcd_peer, "EtcdCluster", etcd)
         monkeypatch.setattr(etcd_peer, "missing", lambda: missing)
+        monkeypatch.setattr(etcd_client, "missing", lambda: "")
         monkeypatch.setattr(raft, "_etcd_failovers", failovers)
         return lambda peers: raft.run(peers=peers, seconds=1.0)
 
@@ -169,6 +171,15 @@ def test_an_etcd_that_fails_is_a_row_that_says_so_and_ours_goes_on(run, etcd):
     assert rows["failover", "median", "etcd"].holds is False
     assert rows["failover", "worst", "-"].ours == 900
     assert (rows["put, 1 clients", "rate", "etcd"].theirs is None) == (etcd is DoesNotStart)
+
+
+def test_without_grpcio_the_rows_of_a_client_in_python_say_what_to_install(run, monkeypatch):
+    begin = run()
+    monkeypatch.setattr(etcd_client, "missing", lambda: "pip install grpcio")
+    rows = found(begin(True))
+    row = rows["put, 1 clients", "rate", "etcd, from Python"]
+    assert (row.theirs, row.holds, row.note) == (None, None, "pip install grpcio")
+    assert rows["put, 1 clients", "rate", "etcd"].theirs == 500
 
 
 def test_an_etcd_that_does_not_fail_over_is_a_row_too(run):
