@@ -11,6 +11,7 @@ from store_kit import run
 
 from raftd import commands as c
 from raftd.membership import Membership
+from raftd.messages import AppendReply
 from raftd.options import RaftOptions
 from raftd.results import Refused
 from raftd.sessions import ANSWERS_MAX
@@ -28,6 +29,47 @@ def test_thousands_of_writes_at_once_of_one_client_are_all_answered():
             *(client.put(b"k%d" % i, b"v", timeout_s=30) for i in range(many))
         )
         assert len({result.revision for result in done}) == many
+
+    run(scenario)
+
+
+class OnTheLoop:
+    """The log's executor while its disk is brief: in the next turn."""
+
+    def submit(self, function, done):
+        asyncio.get_running_loop().call_soon(lambda: done(function(), None))
+
+    def close(self):
+        pass
+
+
+def test_a_follower_with_a_brief_disk_acknowledges_what_is_new_before_it_applies_the_rest():
+    """Its leader waits for the one, and nobody for the other."""
+
+    async def scenario(store):
+        client = await store.client()
+        await client.put(b"first", b"v")
+        follower = next(s.replica for s in store.services.values() if not s.replica.is_leader)
+        told, send, apply = [], follower._send_out, follower._apply
+
+        def acknowledges(output):
+            if type(output.message) is AppendReply:
+                told.append(("acknowledged", output.message.index))
+            send(output)
+
+        def applies(output):
+            told.append(("applied", output.entries[-1].index))
+            apply(output)
+
+        follower._send_out, follower._apply = acknowledges, applies
+        follower._writer = OnTheLoop()
+        for i in range(10):
+            await client.put(b"k%d" % i, b"v")
+        await asyncio.sleep(1)
+        applied = [index for what, index in told if what == "applied"]
+        later = [told.index(("acknowledged", i + 1)) for i in applied[:-1]]
+        assert len(later) >= 8
+        assert all(told.index(("applied", i)) > at for i, at in zip(applied, later, strict=False))
 
     run(scenario)
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netstack.runtime.memory_disk import SECTOR_BYTES, MemoryStorage
-from netstack.runtime.os_disk import OsStorage
+from netstack.runtime.os_disk import PIECE_BYTES, OsStorage
 
 EXAMPLES = settings(deadline=None, database=None, max_examples=80)
 names = st.sampled_from(["a", "b", "d/a", "d/b"])
@@ -272,6 +272,17 @@ class TestFiles:
         assert files.pread(handle, 0, 100) == b"\0\0hello world"
         assert files.pread(handle, 2, 7) == b"hello w"
         files.close(handle)
+
+    def test_are_written_in_pieces_that_no_large_folio_holds(self, files, monkeypatch):
+        write, sizes = os.pwrite, []
+
+        def watched(fd, data, at):
+            sizes.append(len(data))
+            return write(fd, data, at)
+
+        monkeypatch.setattr(os, "pwrite", watched)
+        make(files, "segment", bytes(5 * PIECE_BYTES // 2))
+        assert sizes == [PIECE_BYTES, PIECE_BYTES, PIECE_BYTES // 2]
 
     def test_are_made_in_folders_that_are_made_too(self, files):
         make(files, "a/b/c", b"deep")
