@@ -13,6 +13,11 @@ SERVICE: Final = "dht"
 
 MIB: Final = 1024 * 1024
 
+# Requests go to whoever owns the key, so the next one for the same peer is often tens of
+# milliseconds away: an acknowledgement that waits for it needs no datagram of its own. With this a
+# lost packet is still sent again three times within the default `timeout_ms`, as with 25 ms.
+ACK_DELAY_S: Final = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class DhtSettings:

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from dht.config import SERVICE
+from dht.config import ACK_DELAY_S, SERVICE
 from netstack.rpc.caller import caller
 from netstack.rpc.node import RpcNode
 from netstack.runtime.config import ClusterConfig
 from netstack.runtime.endpoint import Address
+from netstack.transport.config import TransportConfig
 
 Client = TypeVar("Client")
 
@@ -25,5 +26,6 @@ async def connected(
     Raises ConfigError or KeystoreError. Does not wait for the cluster: the first call does.
     """
     cluster = ClusterConfig.load(config)
-    async with caller(cluster, identity) as node:
+    transport = TransportConfig(suite=cluster.suite, max_ack_delay_s=ACK_DELAY_S)
+    async with caller(cluster, identity, transport) as node:
         yield make(node, {n.name: n.address for n in cluster.of_service(SERVICE)})

@@ -1,6 +1,7 @@
 """Requests for records, in wire form: what a put, a get, a fetch and a store ask of the keeper.
 
-    put      -> [version, [who holds it], range's low]       by the owner (keeper.write)
+    put      -> [version, [who holds it], range's low]       by the owner; by a task only if it
+                                                             has to wait for something first
     get      -> [value or nil, version, range's low, sure]   from memory if the owner is sure, else
                                                              by a task that asks the replicas
     fetch    -> [record] or []                               as a replica, for an owner
@@ -16,7 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from dht.chord import wire
-from dht.chord.keeper import Keeper
+from dht.chord.keeper import Keeper, Written
 from dht.chord.member import Member
 from dht.chord.records import Record
 from dht.chord.ring import key_id
@@ -66,8 +67,8 @@ class Requests:
             return [None, 0, low, sure]
         return [record.value, record.version, low, sure]
 
-    async def put(self, body: Any) -> list[Any]:
-        """A new version of one key."""
+    def put(self, body: Any, call: Call) -> None:
+        """A new version of one key; without a task, if it need not wait for its turn."""
         if type(body) is not list or len(body) != 5:
             raise BadRequest("put: expected five fields")
         index, key, value, expect, ttl_s = body
@@ -79,8 +80,34 @@ class Requests:
         if type(ttl_s) not in (int, float) or not 0 <= ttl_s < 1e10:
             raise BadRequest(f"put: no time to live: {brief(ttl_s)}")
         member = self._keeper.owner_of(key_id(key), index)
-        record, holders = await self._keeper.write(member, key, value, expect, float(ttl_s))
-        return [record.version, holders, wire.pack_id((member.core.pred or member.core.me).id)]
+
+        def written(record: Record, holders: list[str], error: Exception | None) -> None:
+            if error is not None:
+                call.fail(error)
+                return
+            low = wire.pack_id((member.core.pred or member.core.me).id)
+            call.reply([record.version, holders, low])
+
+        if not self._keeper.write_now(member, key, value, expect, float(ttl_s), written):
+            waiting = self._put_in_turn(member, key, value, expect, float(ttl_s), call, written)
+            call.task = self._runtime.spawn(waiting, "dht put")
+
+    async def _put_in_turn(
+        self,
+        member: Member,
+        key: bytes,
+        value: bytes | None,
+        expect: int | None,
+        ttl_s: float,
+        call: Call,
+        written: Written,
+    ) -> None:
+        try:
+            record, holders = await self._keeper.write(member, key, value, expect, ttl_s)
+        except Exception as error:
+            call.fail(error)
+        else:
+            written(record, holders, None)
 
     # -- of owners
 

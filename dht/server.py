@@ -5,7 +5,7 @@
     chord.find     stream   [index, id, path, skip, left_s]      a look-up handed on (recursion.py)
     chord.hello    inline   whether this process is in the ring
     dht.get        inline   [index, key]           -> [value or nil, version, range's low, sure]
-    dht.put        unary    [index, key, value or nil, expect or nil, ttl_s]
+    dht.put        inline   [index, key, value or nil, expect or nil, ttl_s]
                             -> [version, [who holds it], range's low]
     dht.nodes      inline   what each identifier here sees
     dht.keys       inline   [after] -> [[[key, version, size, owner?], …], more]
@@ -37,7 +37,7 @@ from dht.chord.repair import DIGEST, LIST, OFFER, TAKE, Repair
 from dht.chord.replicas import followers
 from dht.chord.ring import Contact, key_id
 from dht.chord.writer import Writer
-from dht.config import SERVICE, DhtSettings, contacts_of
+from dht.config import ACK_DELAY_S, SERVICE, DhtSettings, contacts_of
 from dht.requests import Requests
 from netstack.rpc.admin import offer_admin
 from netstack.rpc.errors import BadRequest, RpcError, Unavailable, brief
@@ -97,7 +97,10 @@ class DhtService:
         settings = DhtSettings.of(config)
         runtime.disk.faults.power_cut |= settings.power_cut
         transport = TransportConfig(
-            suite=config.suite, idle_timeout_s=IDLE_S, keep_alive_s=KEEP_ALIVE_S
+            suite=config.suite,
+            idle_timeout_s=IDLE_S,
+            keep_alive_s=KEEP_ALIVE_S,
+            max_ack_delay_s=ACK_DELAY_S,
         )
         self.node = RpcNode(runtime, identity, service=SERVICE, config=transport)
         peers = Peers(self.node, self._local, settings.timeout_s, self._turns)
@@ -141,7 +144,7 @@ class DhtService:
         service.add(HELLO, self._hello)
         service.add(FIND, self._find)
         service.add("dht.get", self.requests.get)
-        service.add("dht.put", self._put)
+        service.add("dht.put", self.requests.put)
         service.add("dht.nodes", self._nodes)
         service.add("dht.keys", self._keys)
         service.add(FETCH, self.requests.fetch, allow=peers)
@@ -248,9 +251,6 @@ class DhtService:
                 yield item
 
     # -- records
-
-    async def _put(self, body: Any, call: Call) -> list[Any]:
-        return await self.requests.put(body)
 
     async def _accept(self, body: Any, call: Call) -> bool:
         return await self.repair.accept(body)

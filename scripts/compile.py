@@ -100,6 +100,7 @@ GROUPS: dict[str, list[str]] = {
         "raftd/watch.py",
     ],
     "ring": [
+        "dht/chord/copies.py",
         "dht/chord/journal.py",
         "dht/chord/keeper.py",
         "dht/chord/lookup.py",
@@ -110,6 +111,7 @@ GROUPS: dict[str, list[str]] = {
         "dht/chord/records.py",
         "dht/chord/replicas.py",
         "dht/chord/ring.py",
+        "dht/chord/turns.py",
         "dht/chord/wire.py",
         "dht/chord/writer.py",
         "dht/client.py",

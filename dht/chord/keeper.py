@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from dht.chord import wire
+from dht.chord.copies import Copies
 from dht.chord.lookup import Route
 from dht.chord.member import Member
 from dht.chord.node import ChordNode
@@ -30,6 +31,7 @@ from dht.chord.peers import Begun, Peers
 from dht.chord.records import Record, RecordStore
 from dht.chord.replicas import Span, followers
 from dht.chord.ring import Contact, key_id
+from dht.chord.turns import Turns
 from dht.chord.writer import Writer, settling
 from dht.config import DhtSettings
 from netstack.rpc.errors import Failed, Interrupted, RpcError, Unavailable
@@ -45,6 +47,9 @@ CONFIRMED_PAUSES: Final = 2.5
 
 FETCH: Final = "dht.fetch"
 STORE: Final = "dht.store"
+
+Written = Callable[[Record, list[str], Exception | None], None]
+"""What was written, who holds it, and why that is not acknowledged, if it is not."""
 
 
 class Gathered(NamedTuple):
@@ -73,7 +78,7 @@ class Keeper:
         self.spans: dict[Member, Span] = {}
         self.counters: Counter[str] = Counter()
         self._runtime = runtime
-        self._locks: dict[bytes, tuple[asyncio.Lock, int]] = {}
+        self._turns = Turns()
         self._counted: dict[Member, tuple[int, int, int]] = {}
 
     def __repr__(self) -> str:
@@ -152,34 +157,66 @@ class Keeper:
 
     # -- writes
 
+    def write_now(
+        self,
+        member: Member,
+        key: bytes,
+        value: bytes | None,
+        expect: int | None,
+        ttl_s: float,
+        done: Written,
+    ) -> bool:
+        """Begin a write and return, if nothing has to be waited for first; else False: `write`.
+
+        Raises what is wrong with it from the start; `done` is told the rest.
+        """
+        if not self.sure(member) or not self._turns.take(key):
+            return False
+        try:
+            record = self._next(member, key, value, expect, ttl_s, self.store.get(key))
+            copies = self.begin(member, record)
+        except BaseException:
+            self._turns.end(key)
+            raise
+
+        def over() -> None:
+            holders = copies.holders()
+            if holders is None:
+                self._runtime.spawn(self._end(member, record, copies, done), "dht write")
+                return
+            self._turns.end(key)
+            done(record, holders, self._too_few(holders))
+
+        copies.when_over(over)
+        return True
+
+    async def _end(self, member: Member, record: Record, copies: Copies, done: Written) -> None:
+        """Somebody did not take it: see who does instead, and tell."""
+        holders: list[str] = []
+        error: Exception | None = None
+        try:
+            holders = await self._gathered(member, record, copies)
+            error = self._too_few(holders)
+        except Exception as failure:
+            error = failure
+        finally:
+            self._turns.end(record.key)
+        done(record, holders, error)
+
     async def write(
         self, member: Member, key: bytes, value: bytes | None, expect: int | None, ttl_s: float
     ) -> tuple[Record, list[str]]:
         """A new version, and who holds it; see the head of this file for what it raises."""
-        async with _Locked(self._locks, key):
-            wall = self._runtime.clock.wall()
+        await self._turns.wait(key)
+        try:
             current = await self._current(member, key)
-            visible = current is not None and current.alive(wall)
-            version = current.version if current is not None and visible else 0
-            if expect is not None and expect != version:
-                raise Failed("conflict", f"the key has version {version}, not {expect}", version)
-            lasts = TOMBSTONE_S if value is None else ttl_s
-            record = Record(
-                key,
-                value,
-                (current.version if current is not None else 0) + 1,
-                repr(member.core.me),
-                wall + lasts if lasts else 0.0,
-            )
-            if not self.store.room_for(record):
-                raise Failed("full", f"the quota of {self.settings.quota_bytes} bytes is used up")
+            record = self._next(member, key, value, expect, ttl_s, current)
             holders = await self.spread(member, record)
-        self.counters["writes"] += 1
-        if len(holders) < self.settings.copies_min:
-            raise Interrupted(
-                f"only {', '.join(holders)} kept it; {self.settings.copies_min} are wanted:"
-                " it may survive or not"
-            )
+        finally:
+            self._turns.end(key)
+        error = self._too_few(holders)
+        if error is not None:
+            raise error
         return record, holders
 
     async def _current(self, member: Member, key: bytes) -> Record | None:
@@ -190,38 +227,81 @@ class Keeper:
             raise Unavailable(f"{', '.join(gathered.silent)} could not be asked for the key")
         return gathered.record
 
+    def _next(
+        self,
+        member: Member,
+        key: bytes,
+        value: bytes | None,
+        expect: int | None,
+        ttl_s: float,
+        current: Record | None,
+    ) -> Record:
+        """The version after `current`; raises Failed."""
+        wall = self._runtime.clock.wall()
+        version = current.version if current is not None and current.alive(wall) else 0
+        if expect is not None and expect != version:
+            raise Failed("conflict", f"the key has version {version}, not {expect}", version)
+        lasts = TOMBSTONE_S if value is None else ttl_s
+        record = Record(
+            key,
+            value,
+            (current.version if current is not None else 0) + 1,
+            member.tag,
+            wall + lasts if lasts else 0.0,
+        )
+        if not self.store.room_for(record):
+            raise Failed("full", f"the quota of {self.settings.quota_bytes} bytes is used up")
+        self.counters["writes"] += 1
+        return record
+
+    def _too_few(self, holders: list[str]) -> Interrupted | None:
+        """A write that ended so is not acknowledged, for want of copies."""
+        if len(holders) >= self.settings.copies_min:
+            return None
+        return Interrupted(
+            f"only {', '.join(holders)} kept it; {self.settings.copies_min} are wanted:"
+            " it may survive or not"
+        )
+
     async def spread(self, member: Member, record: Record) -> list[str]:
         """Keep the record here and at the replicas, at the same time; returns who holds it."""
+        return await self._gathered(member, record, self.begin(member, record))
+
+    def begin(self, member: Member, record: Record) -> Copies:
+        """The same, under way: r-1 others are asked, and the own disk."""
         loop = asyncio.get_running_loop()
         own: asyncio.Future[None] = loop.create_future()
         # The replicas' copies leave first: a sync may hold up the loop.
         loop.call_soon(self.writer.submit, [record], settling(own))
+        wanted = self.settings.replicas - 1
+        targets = followers(member.core)
+        begun = self._ask(member, record, targets[:wanted])
+        return Copies(member.core.me.name, own, begun, targets[wanted:])
+
+    def _ask(self, member: Member, record: Record, targets: Sequence[Contact]) -> list[Begun]:
+        body = [wire.pack_contact(member.core.me), [list(record)], True]
+        return [self.peers.begin(to, STORE, body) for to in targets]
+
+    async def _gathered(self, member: Member, record: Record, copies: Copies) -> list[str]:
+        """Who holds it in the end; who is silent is replaced by the next along the list."""
+        own, begun, rest = copies.own, copies.begun, copies.rest
+        wanted = len(begun)
+        holders: list[str] = []
         try:
-            holders = await self.replicate(member, record)
+            while begun:
+                try:
+                    holders += [c.to.name for c in begun if await self._stored(c, member)]
+                except asyncio.CancelledError:
+                    for copy in begun:
+                        copy.cancel()
+                    raise
+                missing = wanted - len(holders)
+                begun, rest = self._ask(member, record, rest[:missing]), rest[missing:]
         finally:
             if not own.done():
                 await asyncio.wait((own,))
         own.result()
-        return [member.core.me.name, *holders]
-
-    async def replicate(self, member: Member, record: Record) -> list[str]:
-        """Have r-1 others keep it; who is silent is replaced by the next along the list."""
-        wanted = self.settings.replicas - 1
-        targets = followers(member.core)
-        first, rest = targets[:wanted], targets[wanted:]
-        body = [wire.pack_contact(member.core.me), [list(record)], True]
-        holders: list[str] = []
-        while first:
-            copies = [self.peers.begin(to, STORE, body) for to in first]
-            try:
-                holders += [c.to.name for c in copies if await self._stored(c, member)]
-            except asyncio.CancelledError:
-                for copy in copies:
-                    copy.cancel()
-                raise
-            missing = wanted - len(holders)
-            first, rest = rest[:missing], rest[missing:]
-        return holders
+        return [copies.owner, *holders]
 
     async def _stored(self, copy: Begun, member: Member) -> bool:
         try:
@@ -267,30 +347,3 @@ class Keeper:
             count = sum(1 for r in self.store.within(low, core.me.id) if r.alive(wall))
             known = self._counted[member] = self.store.changes, low, count
         return known[2]
-
-
-class _Locked:
-    """One key at a time; a lock lives as long as somebody wants it."""
-
-    def __init__(self, locks: dict[bytes, tuple[asyncio.Lock, int]], key: bytes) -> None:
-        self._locks, self._key = locks, key
-
-    async def __aenter__(self) -> None:
-        lock, users = self._locks.get(self._key) or (asyncio.Lock(), 0)
-        self._locks[self._key] = lock, users + 1
-        try:
-            await lock.acquire()
-        except BaseException:
-            self._done()
-            raise
-
-    async def __aexit__(self, *_: object) -> None:
-        self._locks[self._key][0].release()
-        self._done()
-
-    def _done(self) -> None:
-        lock, users = self._locks[self._key]
-        if users == 1:
-            del self._locks[self._key]
-        else:
-            self._locks[self._key] = lock, users - 1

@@ -30,6 +30,7 @@ class Member:
         self, runtime: Runtime, core: ChordNode, peers: Peers, on_change: Callable[[Member], None]
     ) -> None:
         self.core = core
+        self.tag = repr(core.me)  # of the versions that it gives
         self.confirmed_by: Contact | None = None  # the successor that took us for its predecessor
         self.confirmed_at = float("-inf")
         self._runtime = runtime

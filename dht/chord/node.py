@@ -44,7 +44,7 @@ from dht.chord.errors import BrokenNode, NotMember
 from dht.chord.lookup import Lookup, Route, pursue
 from dht.chord.options import ChordOptions
 from dht.chord.outputs import BUSY, GONE, NOTIFY, PING, STATE, STEP, Ask, Changed, Output, State
-from dht.chord.ring import Contact, between, padded, population, within
+from dht.chord.ring import Contact, between, first_at, padded, population, within
 
 if TYPE_CHECKING:
     import random
@@ -253,7 +253,7 @@ class ChordNode:
                 if neighbour is not None and neighbour.real:
                     self._tell(neighbour, GONE, (self.me,))
         self.state = LEFT
-        self._note("leaves")
+        self._story.append("leaves")
 
     def suspect(self, contact: Contact, now: float) -> None:
         """There is a sign that `contact` is gone: look at once instead of in a while."""
@@ -386,28 +386,24 @@ class ChordNode:
     # -- fingers
 
     def fix_finger(self, now: float) -> None:
-        """Look up one entry of the finger table; those that need no look-up are skipped."""
+        """Look up one entry of the finger table; the list knows those that lie within it."""
         reach = self._distance(self.succ[0]) if self.succ[0].real else self._mask
         i = self._next_finger
         if 1 << i <= reach:  # from here down all are the first successor itself
-            for j in [j for j in self.fingers if 1 << j <= reach]:
-                del self.fingers[j]
+            self.fingers = {j: finger for j, finger in self.fingers.items() if 1 << j > reach}
             self._table = None
             i = self._next_finger = self.options.bits - 1
             if 1 << i <= reach:
                 return
         self._next_finger = i - 1
         start = (self.me.id + (1 << i)) & self._mask
+        if (listed := first_at(self.me, self.succ, 1 << i, self.options.bits)) is not None:
+            self._set_finger(i, listed)
+            return
 
         def fixed(lookup: Lookup, now: float) -> None:
             assert lookup.found is not None
-            owner = lookup.found.owner
-            if owner in (self.me, self.fingers.get(i)):
-                self._calm_finger()
-            else:
-                self._finger_pause_s = self.options.finger_s[0]
-                self.fingers[i] = owner
-                self._table = None
+            self._set_finger(i, lookup.found.owner)
             self._forget(lookup.dead)
 
         def search(now: float) -> None:
@@ -437,15 +433,22 @@ class ChordNode:
 
         self._ask(finger, STEP, (start, False), heard, silent)
 
+    def _set_finger(self, i: int, owner: Contact) -> None:
+        if owner in (self.me, self.fingers.get(i)):
+            self._calm_finger()
+        else:
+            self._finger_pause_s = self.options.finger_s[0]
+            self.fingers[i] = owner
+            self._table = None
+
     def _calm_finger(self) -> None:
         self._finger_pause_s = min(self._finger_pause_s * BACK_OFF, self.options.finger_s[1])
 
     def _forget(self, dead: Iterable[Contact]) -> None:
         """Whom nobody could reach is no finger; the successor list is not touched by that."""
-        for contact in dead:
-            for i in [i for i, finger in self.fingers.items() if finger == contact]:
-                del self.fingers[i]
-                self._table = None
+        if gone := set(dead):
+            self.fingers = {i: finger for i, finger in self.fingers.items() if finger not in gone}
+            self._table = None
 
     # -- two rings, or none
 
@@ -479,7 +482,7 @@ class ChordNode:
             missed(now)
             if self.state != MEMBER:
                 return
-            self._note(f"probe by {contact!r}: {owner!r} stands in this node's place")
+            self._story.append(f"probe by {contact!r}: {owner!r} stands in this node's place")
             if self._closer(owner) and not self._step:
                 self._ask_closer(owner, now)
             else:
@@ -576,12 +579,9 @@ class ChordNode:
         self.pred, self.succ = pred, succ
         self._table = None
         self.remember(succ)
-        self._note(f"{how}: {self!r}")
+        self._story.append(f"{how}: {self!r}")
         self._outputs.append(Changed(pred, tuple(succ)))
         return True
-
-    def _note(self, what: str) -> None:
-        self._story.append(what)
 
     def _padded(self, contacts: Iterable[Contact]) -> list[Contact]:
         return padded(self.me, contacts, self.options.successors, self.options.bits)

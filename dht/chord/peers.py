@@ -180,6 +180,19 @@ class Begun:
         """Nobody waits for it any more."""
         self._future.cancel()
 
+    def when_over(self, call: Callable[[Any], None]) -> None:
+        """Have `call` called once there is an answer, or will be none."""
+        self._future.add_done_callback(call)
+
+    def answered(self) -> bool:
+        """Whether there is an answer, no error; if not, `answer` says what became of it."""
+        future = self._future
+        if not future.done() or future.cancelled() or future.exception() is not None:
+            return False
+        if self._at_once:
+            self._peers.heard(self.to)
+        return True
+
     async def answer(self) -> Any:
         """Raises RpcError."""
         try:

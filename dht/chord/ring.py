@@ -96,6 +96,18 @@ def padded(me: Contact, contacts: Iterable[Contact], length: int, bits: int) -> 
     return found
 
 
+def first_at(me: Contact, succ: list[Contact], distance: int, bits: int) -> Contact | None:
+    """Who is first there at so far from `me`, if that lies within its successor list.
+
+    Stabilising keeps the list right: nobody has to be asked for this, nor dialled to be asked.
+    """
+    mask = (1 << bits) - 1
+    for contact in succ:
+        if contact.real and (contact.id - me.id) & mask >= distance:
+            return contact
+    return None
+
+
 def population(me: Contact, succ: list[Contact], bits: int) -> float:
     """About how many members the ring of `me` has: exactly if its successor list has room left,
     else by how densely they lie on the arc that the list covers."""

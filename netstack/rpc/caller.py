@@ -22,11 +22,14 @@ SERVICE = "client"
 
 
 @contextlib.asynccontextmanager
-async def caller(config: ClusterConfig, identity: str) -> AsyncIterator[RpcNode]:
+async def caller(
+    config: ClusterConfig, identity: str, transport: TransportConfig | None = None
+) -> AsyncIterator[RpcNode]:
     """A started node that calls under one of the cluster's identities; raises KeystoreError."""
     own = keystore.load_identity(config.home, identity)
     runtime = RealRuntime(identity, config.home / "nodes" / identity)
-    node = RpcNode(runtime, own, service=SERVICE, config=TransportConfig(suite=config.suite))
+    transport = transport or TransportConfig(suite=config.suite)
+    node = RpcNode(runtime, own, service=SERVICE, config=transport)
     try:
         await node.start(("127.0.0.1", 0))
         yield node

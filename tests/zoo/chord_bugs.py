@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from dht.chord.copies import Copies
 from dht.chord.journal import Journal
 from dht.chord.keeper import Gathered, Keeper
 from dht.chord.lookup import Route
 from dht.chord.node import ChordNode
 from dht.chord.outputs import PING, STATE, STEP, State
 from dht.chord.recursion import Answer, Recursion, pack_answer
-from dht.chord.replicas import Span
+from dht.chord.replicas import Span, followers
+from dht.chord.turns import Turns
+from dht.chord.writer import settling
 from dht.server import DhtService
 
 # -- the protocol
@@ -188,16 +191,35 @@ class NeverBeats(Recursion):
 # -- the data
 
 
+class Promised:
+    """A copy of which it is said that it is there."""
+
+    def __init__(self, to) -> None:
+        self.to = to
+
+    def when_over(self, call) -> None:
+        asyncio.get_running_loop().call_soon(call, None)
+
+    def answered(self) -> bool:
+        return True
+
+    async def answer(self) -> int:
+        return 1
+
+
 class AcknowledgesTooSoon(Keeper):
     """Says who will hold a write before they do."""
 
-    async def replicate(self, member, record):
+    def begin(self, member, record):
         async def later() -> None:
             await asyncio.sleep(0.5)
-            await Keeper.replicate(self, member, record)
+            await self._gathered(member, record, Keeper.begin(self, member, record))
 
         self._runtime.spawn(later(), "replicate later")
-        return [c.name for c in member.core.succ if c.name != member.core.me.name][:2]
+        loop = asyncio.get_running_loop()
+        own = loop.create_future()
+        loop.call_soon(self.writer.submit, [record], settling(own))
+        return Copies(member.core.me.name, own, list(map(Promised, followers(member.core)[:2])), ())
 
 
 class AbsentIfNotHere(Keeper):
@@ -217,12 +239,15 @@ class SilenceIsAbsence(Keeper):
 class IgnoresExpectation(Keeper):
     """Compare-and-swap without the comparison."""
 
-    async def write(self, member, key, value, expect, ttl_s):
-        return await super().write(member, key, value, None, ttl_s)
+    def _next(self, member, key, value, expect, ttl_s, current):
+        return super()._next(member, key, value, None, ttl_s, current)
 
 
 class ComparesTooEarly(Keeper):
     """Looks at the version before it is this write's turn."""
+
+    def write_now(self, member, key, value, expect, ttl_s, done):
+        return False
 
     async def write(self, member, key, value, expect, ttl_s):
         current = await self._current(member, key)
@@ -230,6 +255,24 @@ class ComparesTooEarly(Keeper):
             expect = None
         await asyncio.sleep(0)
         return await super().write(member, key, value, expect, ttl_s)
+
+
+class NoTurns(Turns):
+    """It is everybody's turn."""
+
+    def take(self, key):
+        return True
+
+    def end(self, key):
+        return
+
+
+class TakesNoTurn(Keeper):
+    """A write begins though another one of its key is under way."""
+
+    def __init__(self, *parts) -> None:
+        super().__init__(*parts)
+        self._turns = NoTurns()
 
 
 class NoFence(Keeper):

@@ -331,6 +331,7 @@ def test_the_peer_itself_passes(scenario):
         (bugs.AcknowledgesTooSoon, death_of_two, "assert found is not None, key"),
         (bugs.IgnoresExpectation, swaps, 'assert (await clients[0].get(b"counter")).value =='),
         (bugs.ComparesTooEarly, swaps, 'assert (await clients[0].get(b"counter")).value =='),
+        (bugs.TakesNoTurn, swaps, 'assert (await clients[0].get(b"counter")).value =='),
         (bugs.SilenceIsAbsence, unreachable, 'assert await client.get(b"key", timeout_s=0.3)'),
         (bugs.AbsentIfNotHere, unreachable, 'assert await client.get(b"key", timeout_s=0.3)'),
         (bugs.NoFence, replaced, 'raise AssertionError(f"a write over {newer.version}'),
