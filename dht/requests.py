@@ -14,6 +14,7 @@ module of its own, to be compiled (scripts/compile.py).
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from dht.chord import wire
@@ -81,6 +82,8 @@ class Requests:
             raise BadRequest(f"put: no time to live: {brief(ttl_s)}")
         member = self._keeper.owner_of(key_id(key), index)
 
+        lasts_s = float(ttl_s)
+
         def written(record: Record, holders: list[str], error: Exception | None) -> None:
             if error is not None:
                 call.fail(error)
@@ -88,9 +91,20 @@ class Requests:
             low = wire.pack_id((member.core.pred or member.core.me).id)
             call.reply([record.version, holders, low])
 
-        if not self._keeper.write_now(member, key, value, expect, float(ttl_s), written):
-            waiting = self._put_in_turn(member, key, value, expect, float(ttl_s), call, written)
+        def begin() -> None:
+            if not call.open:
+                return  # this process slept; what its caller gave up long ago is done elsewhere
+            try:
+                if self._keeper.write_now(member, key, value, expect, lasts_s, written):
+                    return
+            except Exception as error:
+                call.fail(error)
+                return
+            waiting = self._put_in_turn(member, key, value, expect, lasts_s, call, written)
             call.task = self._runtime.spawn(waiting, "dht put")
+
+        # Not at once: a call may have been cancelled by what came in the same train.
+        asyncio.get_running_loop().call_soon(begin)
 
     async def _put_in_turn(
         self,

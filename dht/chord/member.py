@@ -33,6 +33,7 @@ class Member:
         self.tag = repr(core.me)  # of the versions that it gives
         self.confirmed_by: Contact | None = None  # the successor that took us for its predecessor
         self.confirmed_at = float("-inf")
+        self.taken_in = 0  # how often a successor that had another predecessor took us for it
         self._runtime = runtime
         self._peers = peers
         self._on_change = on_change
@@ -101,6 +102,7 @@ class Member:
         else:
             if self._confirms(ask, answer):
                 self.confirmed_by, self.confirmed_at = ask.to, self.now
+                self.taken_in += ask.what == NOTIFY
                 self._on_change(self)
             self.core.answered(ask.token, answer, self.now)
         if not self._closed:

@@ -79,7 +79,7 @@ class Repair:
     def moved(self, member: Member) -> None:
         """Pointers have changed, or the successor has confirmed this owner."""
         span = self._keeper.spans[member]
-        lost = span.moved(member.core)
+        lost = span.moved(member.core, member.taken_in)
         if lost is not None:
             self._runtime.spawn(self._give_over(member, *lost), f"give over {member.core.me!r}")
         if not span.settled(member.core) or not span.complete:

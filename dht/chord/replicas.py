@@ -33,20 +33,24 @@ class Span:
     settled_low: int | None = None  # (settled_low, me] is compared
     low: int | None = None  # where it began when the pointers last moved
     knew: frozenset[str] = field(default_factory=frozenset)
+    taken_in: int = 0  # how often a successor had taken the owner for its predecessor
     complete: bool = False  # the last comparison reached as many replicas as there should be
 
-    def moved(self, core: ChordNode) -> tuple[int, int] | None:
-        """The pointers of `core` have changed; returns the part of the range that it has lost."""
+    def moved(self, core: ChordNode, taken_in: int = 0) -> tuple[int, int] | None:
+        """The pointers of `core` have changed, or a successor has taken it in, which is `taken_in`
+        times by now; returns the part of the range that it has lost."""
         names = frozenset(c.name for c in followers(core)[: self.replicas - 1])
-        if core.state != "member" or not names <= self.knew:
-            # Somebody new follows: it may hold what belongs here, from another ring even.
+        before, self.taken_in = self.taken_in, taken_in
+        if core.state != "member" or not names <= self.knew or before != taken_in:
+            # Somebody new follows: it may hold what belongs here, from another ring even. Or who
+            # follows had replaced this owner, which was thought dead: it took writes meanwhile.
             self.settled_low = None
             self.complete = False
         self.knew = names
         low = core.pred.id if core.pred is not None else None
-        before, self.low = self.low, low
-        if before is not None and low is not None and between(before, low, core.me.id):
-            return before, low
+        lower, self.low = self.low, low
+        if lower is not None and low is not None and between(lower, low, core.me.id):
+            return lower, low
         return None
 
     def settled(self, core: ChordNode) -> bool:

@@ -91,6 +91,11 @@ class Call:
         """Name in the caller's certificate."""
         return self._connection.peer_name
 
+    @property
+    def open(self) -> bool:
+        """Whether an answer is still wanted."""
+        return self._id in self._connection.calls_served
+
     def reply(self, body: Any) -> None:
         """Answer; ignored after the first (the caller may have been told of a time-out)."""
         self._finish(frames.REPLY, body)
