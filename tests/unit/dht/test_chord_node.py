@@ -289,8 +289,21 @@ class TestFingers:
         node.answered(ask.token, Route(True, (contact(80),)), 1.6)
         assert node.fingers[6] == contact(80)
 
+    def test_within_the_successor_list_nobody_is_asked(self):
+        """The list of N0 goes to N60."""
+        node, _ = self.checking()
+        node.fix_finger(1.0)  # over 32: N40, which is in the list
+        assert asks(node) == []
+        assert node.fingers[5] == contact(40)
+        node.succ[1] = contact(33)
+        node._next_finger = 5
+        node.fix_finger(1.1)
+        assert asks(node) == []
+        assert node.fingers[5] == contact(33)
+
     def test_one_check_at_a_time(self):
         node, _ = self.checking()
+        node._next_finger = 6
         node.fix_finger(1.1)
         assert asks(node) == []
 

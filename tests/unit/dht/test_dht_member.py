@@ -54,6 +54,7 @@ async def test_a_successor_that_names_it_confirms_it_by_that():
     ring = Ring(pred=ME)
     member = await ring.stabilised()
     assert (member.confirmed_by, member.confirmed_at) == (FIRST, 7.0)
+    assert member.taken_in == 0
     assert ring.asked == [STATE]
 
 
@@ -63,6 +64,7 @@ async def test_one_that_names_another_is_notified_and_confirms_by_taking_it(take
     member = await ring.stabilised()
     assert member.confirmed_by == (FIRST if takes else None)
     assert member.serving == takes
+    assert member.taken_in == takes
     assert ring.asked == [STATE, NOTIFY]
 
 
