@@ -119,6 +119,9 @@ GROUPS: dict[str, list[str]] = {
         "dht/requests.py",
         "dht/seeker.py",
     ],
+    "torrent": [
+        "dht/torrent/connection.py",
+    ],
     "collectives": [
         "ddp/call.py",
         "ddp/engine.py",

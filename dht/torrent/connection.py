@@ -298,10 +298,13 @@ class PeerConnection:
         """A bitfield that is not first stands for many haves: aria2 sends such."""
         if self.shape is None:
             return
-        for piece, has in enumerate(messages.unpack_bits(payload, self.shape.count)):
-            if has and not self.have[piece]:
+        haves = messages.unpack_bits(payload, self.shape.count)
+        piece = haves.find(1)
+        while piece >= 0:
+            if not self.have[piece]:
                 self.have[piece] = 1
                 found.append(events.Has(piece))
+            piece = haves.find(1, piece + 1)
 
     def _about_piece(self, kind: int, piece: int, found: list[events.Event]) -> None:
         if self.shape is None:
