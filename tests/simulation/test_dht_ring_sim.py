@@ -239,8 +239,8 @@ def test_an_owner_that_was_thought_dead_reads_nothing_old():
 
 
 def test_what_a_calm_ring_costs():
-    """A question a second and its answer, a comparison with each replica now and then, a finger or
-    a probe more rarely still: all of it with acknowledgements."""
+    """A question a second and its answer, a comparison with each replica now and then, a probe more
+    rarely still: all of it with acknowledgements. Its fingers lie within its successor list."""
 
     async def scenario(ring: SimulatedRing):
         await ring.ideal()
@@ -251,7 +251,7 @@ def test_what_a_calm_ring_costs():
         rounds = sum(m.core.rounds for m in ring.members()) - rounds
         datagrams = ring.world.network.delivered - before
         assert 0.8 < rounds / peer_seconds < 1.25
-        assert datagrams / peer_seconds < 6, f"{datagrams / peer_seconds} datagrams a peer-second"
+        assert datagrams / peer_seconds < 5, f"{datagrams / peer_seconds} datagrams a peer-second"
 
     calm = {"vnodes": 1, "successors": 8, "stabilise_ms": [100, 1000], "timeout_ms": 500}
     run(scenario, count=8, settings=calm)
