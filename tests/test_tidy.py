@@ -112,6 +112,8 @@ SHELLS = {
     "dht/chord/member.py",
     "dht/chord/recursion.py",
     "dht/chord/keeper.py",
+    "dht/chord/copies.py",
+    "dht/chord/turns.py",
     "dht/chord/repair.py",
     "dht/chord/writer.py",
     "dht/torrent/__main__.py",
