@@ -93,14 +93,13 @@ def test_staleness_has_its_price():
 
 
 def server(workers=3, bound=1):
-    return StaleServer([Parameter("w", np.zeros(1))], Sgd(1.0), workers, bound)
+    return StaleServer([Parameter("w", np.zeros(1))], Sgd(1.0), range(workers), bound)
 
 
 def test_who_is_too_far_ahead_is_told_for_whom_it_waits():
     found = server()
     for _ in range(2):
-        found.read(0)
-        found.push(0, [np.ones(1)])
+        assert found.push(0, found.read(0).ticket, [np.ones(1)])
     assert found.blockers(0) == [1, 2]
     with pytest.raises(TrainingError, match=r"worker 0 is too far ahead of \[1, 2\]"):
         found.read(0)
@@ -109,11 +108,10 @@ def test_who_is_too_far_ahead_is_told_for_whom_it_waits():
 
 def test_staleness_is_what_was_applied_between_read_and_push():
     found = server(bound=None)
-    found.read(0)
-    found.read(1)
-    found.push(1, [np.ones(1)])
-    found.push(0, [np.ones(1)])
-    assert found.staleness == [0, 1]
+    tickets = [found.read(worker).ticket for worker in (0, 1)]
+    assert found.push(1, tickets[1], [np.ones(1)])
+    assert found.push(0, tickets[0], [np.ones(1)])
+    assert found.staleness == {0: 1, 1: 1}
 
 
 class Server(RuleBasedStateMachine):
