@@ -2,7 +2,7 @@
 
     worker                                      server
     train.read ───────────────────────────────► waits until the bound lets it
-               ◄── ticket, clock, rank, size, step; then the parameters, in pieces
+               ◄── ticket, clock, rank, size; then the parameters, in pieces
     computes part `rank` of `size` of the clock's batch
     train.push ── ticket; gradients and loss, in pieces ──► applied when it comes (bound 0: when all
                ◄── whether it counted                       have come)
@@ -36,7 +36,6 @@ from netstack.rpc.schema import decode, encode, message
 from netstack.rpc.service import Call
 
 T = TypeVar("T")
-Emit = Callable[..., None]
 
 # Of parameters and gradients, in one message: well below the largest that rpc carries.
 PIECE_BYTES: Final = 4 << 20
@@ -65,24 +64,22 @@ class Ask:
 
 @message
 class Head:
-    """Of what was read: see Share. step: the server's, by now."""
+    """Of what was read: see Share."""
 
     ticket: int
     clock: int
     rank: int
     size: int
-    step: int
 
 
 @message
 class Piece:
-    """Of a push: bytes from `at` on, of `total`."""
+    """Of a push: bytes from `at` on."""
 
     server: str
     life: str
     ticket: int
     at: int
-    total: int
     data: bytes
 
 
@@ -128,12 +125,12 @@ class Reign:
         self._names |= {member.life: member.name for member in record.workers}
         self.core.change(member.life for member in record.workers)
 
-    def read(self, now: float) -> list[tuple[str, Share, int]]:
-        """(life, share, step) of those that have asked, and may read."""
+    def read(self, now: float) -> list[tuple[str, Share]]:
+        """(life, share) of those that have asked, and may read."""
         if self.core.step >= self._learner.job.steps:
             return []
         lives = [str(life) for life in self.core.take_ready(now)]
-        return [(life, self.core.read(life), self.core.step) for life in lives]
+        return [(life, self.core.read(life)) for life in lives]
 
     def push(self, life: str, ticket: int, data: bytes) -> tuple[bool, list[StepDone]]:
         """Whether it counted, and what became whole by it."""
@@ -184,7 +181,7 @@ class Serving:
         self.bound, self.every = bound, every
         self._runtime, self._on_model, self._whole = node.runtime, on_model, whole
         self._reign: Reign | None = None
-        self._turns: dict[str, asyncio.Future[tuple[Share, int]]] = {}  # reads that wait
+        self._turns: dict[str, asyncio.Future[Share]] = {}  # reads that wait
         self._pieces: dict[str, bytearray] = {}  # of pushes that have not come whole
         node.service.add("train.read", self._on_read, request=Ask)
         node.service.add("train.push", self._on_push, request=Piece)
@@ -220,10 +217,13 @@ class Serving:
         reign = self._serving(ask.server)
         self._refuse(ask.life, "it has asked again")
         turn = self._turns[ask.life] = asyncio.get_running_loop().create_future()
-        await self._ask(reign, ask.life)
-        await self._wake(reign)
-        share, step = await turn
-        yield encode(Head(share.ticket, share.clock, share.rank, share.size, step))
+        try:
+            await self._ask(reign, ask.life)
+            await self._wake(reign)
+            share = await turn
+        finally:
+            turn.cancel()  # nobody waits for it any more
+        yield encode(Head(share.ticket, share.clock, share.rank, share.size))
         data = np.concatenate([array.reshape(-1) for array in share.parameters]).tobytes()
         for at in range(0, len(data), PIECE_BYTES):
             yield data[at : at + PIECE_BYTES]
@@ -238,10 +238,10 @@ class Serving:
     async def _wake(self, reign: Reign) -> None:
         """Whoever may read by now, reads."""
         now = self._runtime.clock.now
-        for life, share, step in await self._on_model(lambda: reign.read(now())):
+        for life, share in await self._on_model(lambda: reign.read(now())):
             turn = self._turns.pop(life, None)
             if turn is not None and not turn.done():
-                turn.set_result((share, step))
+                turn.set_result(share)
 
     def _refuse(self, life: str, why: str) -> None:
         turn = self._turns.pop(life, None)
@@ -261,10 +261,10 @@ class Serving:
         if piece.at == 0:
             self._pieces[piece.life] = bytearray()
         data = self._pieces.get(piece.life, bytearray())
-        if len(data) != piece.at or piece.total != reign.push_bytes:
-            raise Failed(STALE, f"at {piece.at} of {piece.total} bytes, after {len(data)}")
+        if not len(data) == piece.at <= reign.push_bytes - len(piece.data):
+            raise Failed(STALE, f"{len(piece.data)} bytes at {piece.at}, after {len(data)}")
         data += piece.data
-        if len(data) < piece.total:
+        if len(data) < reign.push_bytes:
             return False
         del self._pieces[piece.life]
         whole = bytes(data)
@@ -283,27 +283,23 @@ class Pushing:
         slow_s: added to each gradient: a straggler.
     """
 
-    def __init__(self, on_model: OnModel, emit: Emit, slow_s: float) -> None:
-        self._on_model, self._emit, self._slow_s = on_model, emit, slow_s
-        self._seen = 0  # the server's step, when we last read
+    def __init__(self, on_model: OnModel, slow_s: float) -> None:
+        self._on_model, self._slow_s = on_model, slow_s
 
     def __repr__(self) -> str:
-        return f"<Pushing step={self._seen}>"
+        return f"<Pushing slow_s={self._slow_s:g}>"
 
     async def work(self, me: Member, learner: Learner, server: Member, client: RpcClient) -> None:
         """Read, compute, push, and again; until it is cancelled."""
         while True:
             try:
                 head, parameters = await self._read(Ask(server.life, me.life), client)
-                if head.step < self._seen:
-                    self._emit("undone", name=server.name, first=head.step, last=self._seen - 1)
-                self._seen = head.step
                 work = partial(_compute, learner, head, parameters)
                 data = (await self._on_model(work)).tobytes()
                 await asyncio.sleep(self._slow_s)
                 for at in range(0, len(data), PIECE_BYTES):
                     part = data[at : at + PIECE_BYTES]
-                    piece = Piece(server.life, me.life, head.ticket, at, len(data), part)
+                    piece = Piece(server.life, me.life, head.ticket, at, part)
                     await client.call("train.push", piece, timeout_s=PUSH_S)
             except RpcError:  # it is busy, dead, or knows nothing of us: the record will tell
                 await asyncio.sleep(RETRY_S)

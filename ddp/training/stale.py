@@ -123,12 +123,14 @@ class StaleServer:
     # -- who
 
     def change(self, workers: Iterable[Worker]) -> None:
-        """From now on it is these, in the order of their ranks."""
+        """From now on it is these, in the order of their ranks; the same ones are no change."""
+        after = list(workers)
+        if after == list(self.clocks):
+            return
         for worker in self._waiting:
             self.clocks[worker] -= 1  # its part of this clock is done again, of another division
         self._waiting.clear()
         self._shares.clear()
-        after = list(workers)
         stay = [clock for worker, clock in self.clocks.items() if worker in after]
         slowest = min(stay, default=self.step)
         self.clocks = {worker: self.clocks.get(worker, slowest) for worker in after}
@@ -146,7 +148,7 @@ class StaleServer:
     def ask(self, worker: Worker, now: float) -> None:
         """It wants to read; raises TrainingError if it is none of the workers."""
         self._check_member(worker)
-        self._asked[worker] = now, None
+        self._asked.setdefault(worker, (now, None))
 
     def take_ready(self, now: float) -> list[Worker]:
         """Those of them that may read now. The time that one waited is charged to the slowest."""

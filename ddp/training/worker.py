@@ -135,7 +135,7 @@ class Worker:
             bound=parse_bound(staleness or "0"),
             every=CHECKPOINT_EVERY,
         )
-        self.pushing = Pushing(self._on_model, emit, slow_s)
+        self.pushing = Pushing(self._on_model, slow_s)
         self._clients: dict[tuple[str, int], RpcClient] = {}
         self._held: tuple[int, int, Array] | None = None
         self._changed = asyncio.Condition()
