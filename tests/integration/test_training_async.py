@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+import time
 
 import pytest
 from elastic_run_kit import Rank, wait
+
+from ddp.records import LEASE_S
 
 pytest.importorskip("sklearn", reason="pip install 'ringleader[data]'")
 
@@ -109,18 +112,41 @@ def test_the_server_is_killed_and_goes_on_from_its_last_checkpoint(ranks):
     assert [s["step"] for s in again.of("step")] == list(range(healed["step"], 200))
 
 
-def test_a_worker_that_was_stopped_is_not_waited_for_and_comes_back(ranks):
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["w2", "ps"])
+def test_who_was_stopped_is_put_out_and_comes_back(ranks, name):
+    """A worker at once; the server, which alone has the parameters, once its lease has ended."""
     every = {name: ranks(name, "1", steps=300) for name in NAMES}
-    server, stopped = every["ps"], every["w2"]
-    wait(lambda: len(server.steps()) > 5, "steps", every.values())
+    server, stopped = every["ps"], every[name]
+    wait(lambda: len(server.steps()) > 25, "steps", every.values())
     stopped.signal(signal.SIGSTOP)
-    wait(lambda: "w2" not in clocks(server), "going on without it", every.values())
-    at = server.steps()[-1]
-    wait(lambda: server.steps()[-1] > at + 5, "more steps", every.values())
+    if name == "ps":
+        workers = [every[name] for name in NAMES[:-1]]
+        wait(lambda: all(r.of("lost") for r in workers), "a named error", workers)
+        time.sleep(3 * LEASE_S)
+    else:
+        wait(lambda: name not in clocks(server), "going on without it", every.values())
+        at = server.steps()[-1]
+        wait(lambda: server.steps()[-1] > at + 5, "more steps", every.values())
     stopped.signal(signal.SIGCONT)
-    wait(lambda: "w2" in clocks(server), "its return", every.values())
-    assert stopped.of("fenced")
     ends(list(every.values()))
+    assert stopped.of("fenced")
+    if name == "ps":
+        healed = stopped.of("healed")
+        assert healed[0]["source"] == "checkpoint"
+        assert healed[0]["step"] >= 20
+    else:
+        assert name in clocks(server)
+
+
+@pytest.mark.slow
+def test_the_leader_of_raftd_is_killed_and_pushes_go_on(ring, ranks):
+    every = {name: ranks(name, "1", steps=400) for name in NAMES}
+    server = every["ps"]
+    wait(lambda: len(server.steps()) > 5, "steps", every.values())
+    ring("kill", ring.leader())
+    ends(list(every.values()))
+    assert server.steps() == list(range(400)), "steps were undone"
 
 
 def test_a_person_sees_who_waited_for_whom(ring):
