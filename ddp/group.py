@@ -280,7 +280,7 @@ class Group:
 
     def explain(self, nbytes: int) -> str:
         """What `auto` expects of each algorithm for such a vector, and so which it takes."""
-        model, choices = self.fabric.model, self.fabric.choices()
+        model, choices = self.fabric.model, self.fabric.choices(nbytes)
         if len(choices) == 1:
             return f"{choices[0]}: over {self.fabric.name} there is one way, and nothing to measure"
         if model is None:
@@ -317,7 +317,7 @@ class Group:
             if wanted not in ALLREDUCE:
                 raise BadCall(f"no algorithm {wanted!r}; there are auto, {', '.join(ALLREDUCE)}")
             return wanted
-        choices = tuple(c for c in self.fabric.choices() if f"^{c}" != wanted)
+        choices = tuple(c for c in self.fabric.choices(nbytes) if f"^{c}" != wanted)
         if len(choices) == 1:
             return choices[0]
         if self.fabric.model is None and self.size > 1:
