@@ -14,6 +14,9 @@ mapped. In each window:
 
 EXCHANGE, between two: FILL all that one has, which counts as both; AWAIT the other; ADD.
 
+Before the first window all ranks meet over what they called. Who may (`fills_early`) has filled it
+by then, so that one wait does for both.
+
 REACH, where ranks may read one another's vectors (reach.py), so that nothing is copied first. There
 is one window, the whole vector:
 
@@ -115,6 +118,15 @@ def program(rank: int, size: int, windows: int, way: Way) -> tuple[Step, ...]:
             steps.append(Step(Verb.CHECK, window, Mark.TAKEN))
             steps += [Step(Verb.AWAIT, window, Mark.TAKEN, other) for other in others]
     return tuple(steps)
+
+
+def fills_early(way: Way, before: Way | None) -> bool:
+    """Whether a rank may FILL before it has met the others, as it does between windows.
+
+    before: the way of what was staged last. After another one somebody may still read, in this
+    area, what the next window overwrites.
+    """
+    return way is before
 
 
 def hopeless(last: int, own: int, frozen: Iterable[int], *, alone: bool) -> bool:
@@ -226,7 +238,12 @@ class StagedSum(Sum):
         super().__init__(call, vector, rank, len(areas), record)
         self.areas, self.first, self.exchange = areas, first, exchange
         self.way = Way.EXCHANGE if exchange else Way.SHARDS
-        self._elements = len(areas[rank].filled)
+        room = len(areas[rank].filled)
+        # Between two both areas take turns, and with what they read four would leave the cache.
+        # Of shards a vector that fits goes at once: with fewer waits, which cost more than the
+        # cache where ranks outnumber cores.
+        whole = not exchange and len(vector) <= room
+        self._elements = room if whole else room // 2
         self.windows = max(1, -(-len(vector) // self._elements))
 
     def fill(self, window: int) -> None:

@@ -34,6 +34,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -205,7 +206,7 @@ class Group:
             raise BadCall(f"root {root} is no rank of this group of {self.size}")
         algorithm = self._algorithm(kind, algorithm, array.nbytes)
         vector, finish = self._prepare(kind, array, root)
-        call = Call(kind, algorithm, op, name, len(vector), root)
+        call = _call(kind, algorithm, op, name, len(vector), root)
         return self.fabric.call(call, vector, self._limit(timeout_s), ahead=ahead), finish
 
     # -- between two ranks
@@ -330,9 +331,9 @@ class Group:
     def _prepare(self, kind: str, array: Array, root: int) -> tuple[Array, Callable[[], Array]]:
         """The vector that the schedule works on, and what makes the result of it."""
         size, rank = self.size, self.rank
-        flat = np.ascontiguousarray(array).reshape(-1)
         if kind in ("allreduce", "broadcast") or (kind == "reduce" and rank == root):
             return _in_place(array)
+        flat = np.ascontiguousarray(array).reshape(-1)
         if kind == "all-gather":
             vector = np.empty(len(flat) * size, flat.dtype)
             vector[len(flat) * rank : len(flat) * (rank + 1)] = flat
@@ -365,6 +366,12 @@ class Waiting(Work):
         if not self.done:
             self.fabric.wait(self.work)
         return self.result()
+
+
+@lru_cache(maxsize=1024)
+def _call(kind: str, algorithm: str, op: str, dtype: str, count: int, root: int) -> Call:
+    """Most calls are made many times."""
+    return Call(kind, algorithm, op, dtype, count, root)
 
 
 def _in_place(array: Array) -> tuple[Array, Callable[[], Array]]:

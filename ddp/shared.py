@@ -43,6 +43,7 @@ from ddp.direct import (
     Sum,
     Verb,
     Way,
+    fills_early,
     hopeless,
     program,
 )
@@ -79,9 +80,9 @@ from ddp.segment import (
 from ddp.ways import Ways
 from ddp.work import Work
 
-# Bytes of a vector under way at a time: they fit into a core's cache, and the two waits cost little
-# beside them. With two ranks, half of it and twice of it were 6 % slower at 16 MB.
-WINDOW_BYTES: Final = 512 * 1024
+# Bytes of a staging area (direct.py has what goes in at a time): two of them fit into a core's
+# cache, and the waits cost little beside them.
+WINDOW_BYTES: Final = 1024 * 1024
 
 # Where the counters of direct.py are in a segment, by Mark.
 MARKS: Final = (FILLED, REDUCED, TAKEN)
@@ -161,6 +162,7 @@ class SharedFabric(Fabric):
         self._closed = False
         self._said: dict[Call, _Said] = {}
         self._areas: dict[str, list[Area]] = {}  # by type of element
+        self._staged_last: Way | None = None
         # A turn without giving way is worth it only where everybody has a core.
         roomy = engine.size <= len(os.sched_getaffinity(0))
         self._turns_alone = TURNS_ALONE if roomy else 0
@@ -475,17 +477,21 @@ class SharedFabric(Fabric):
         self, number: int, call: Call, vector: Array, deadline: float, record: Record
     ) -> None:
         """See direct.py."""
-        first, mine = self._window, None
-        # While they meet, nobody can have shown anything of this call.
+        first = self._window
+        # While they meet, nobody can have shown anything of this call's end.
         self._last, self._last_mark = first + 1, REDUCED
+        mine = None if self._may_reach(call) else self._staged(call, vector, record)
+        early = mine is not None and self._fill_early(mine, first)
         try:
             self._meet(number, call, deadline, record, self._going(call, vector))
-            mine = self._sum(number, call, vector, record)
+            mine = mine or self._sum(number, call, vector, record)
             self._window = self._last = first + mine.windows
             self._last_mark = MARKS[LAST_MARK[mine.way]]
+            if mine.way is not Way.REACH:
+                self._staged_last = mine.way
             began = time.monotonic()
             with quiet():
-                self._go(mine, first, deadline, record)
+                self._go(mine, first, deadline, record, filled=int(early))
             self._ways.took(call, mine.way, time.monotonic() - began)
         finally:
             self._last = None
@@ -509,24 +515,32 @@ class SharedFabric(Fabric):
 
     def _sum(self, number: int, call: Call, vector: Array, record: Record) -> Sum:
         """The way that rank 0 has said, once all have met."""
-        rank = self.engine.rank
-        if self._may_reach(call):
-            said = [
-                _GOING.unpack(s.read_call(number, _GOING.size, HEAD_BYTES)) for s in self._segments
-            ]
-            if said[0][1] == Way.REACH:
-                places = [Place(p, at) for p, (at, _) in zip(self._pids, said, strict=True)]
-                return ReachSum(call, vector, rank, places, self._reader, record)
+        said = [_GOING.unpack(s.read_call(number, _GOING.size, HEAD_BYTES)) for s in self._segments]
+        if said[0][1] != Way.REACH:
+            return self._staged(call, vector, record)
+        places = [Place(pid, at) for pid, (at, _) in zip(self._pids, said, strict=True)]
+        return ReachSum(call, vector, self.engine.rank, places, self._reader, record)
+
+    def _staged(self, call: Call, vector: Array, record: Record) -> Sum:
         if call.dtype not in self._areas:
             self._areas[call.dtype] = [
                 Area(values(s.filled, vector), values(s.reduced, vector)) for s in self._segments
             ]
-        exchange = call.algorithm == EXCHANGE
-        areas = self._areas[call.dtype]
+        areas, exchange = self._areas[call.dtype], call.algorithm == EXCHANGE
+        rank = self.engine.rank
         return StagedSum(call, vector, rank, areas, self._window, record, exchange=exchange)
 
-    def _go(self, mine: Sum, first: int, deadline: float, record: Record) -> None:
-        """The steps of one's own program."""
+    def _fill_early(self, mine: Sum, first: int) -> bool:
+        """Show one's part with the call itself, so that to meet is to have filled."""
+        if not fills_early(mine.way, self._staged_last):
+            return False
+        mine.fill(1)
+        if mine.way is Way.SHARDS:  # the other way it would say that we have met already
+            self._own.counters[FILLED] = first + 1
+        return True
+
+    def _go(self, mine: Sum, first: int, deadline: float, record: Record, *, filled: int) -> None:
+        """The steps of one's own program, of which some windows are filled."""
         counters = self._own.counters
         try:
             for verb, window, mark, rank in program(mine.rank, mine.size, mine.windows, mine.way):
@@ -538,7 +552,8 @@ class SharedFabric(Fabric):
                     mine.take(window, rank)
                     continue
                 if verb is Verb.FILL:
-                    mine.fill(window)
+                    if window > filled:
+                        mine.fill(window)
                 elif verb is Verb.ADD:
                     mine.add(window)
                 else:
