@@ -134,7 +134,7 @@ class ReachSum(Sum):
         room, block = self._reader.blocks(self.vector)
         for start in range(lo, hi, len(block)):
             mine = self.vector[start : min(start + len(block), hi)]
-            self._fold(self._parts(start, mine, room, block), mine, room)
+            self._fold(self._parts(start, mine, room, block), mine, room[: len(mine)])
         shard = self.vector[lo:hi].nbytes
         self.received += shard * (self.size - 1)
         # Each other rank has its shard of ours, and takes ours once it is summed.

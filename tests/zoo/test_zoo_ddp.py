@@ -178,6 +178,6 @@ def test_who_fills_before_it_has_met_others_who_still_read_is_caught():
 
 
 def test_a_vector_without_elements_that_has_no_window_is_caught():
-    """No counter of it can be short: who died before it called is waited for, for ever."""
-    with pytest.raises(Wrong, match="nothing moves"):
+    """Its ranks part as soon as they have met: one with the sum, one that has met fewer without."""
+    with pytest.raises(Wrong, match="survivors disagree"):
         Exploration(3, 0, deaths=1, program=ddp_bugs.without_windows).run()
