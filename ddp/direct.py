@@ -212,16 +212,22 @@ class Sum:
             divide(self.call.dtype, mine, self.size)
 
     def _shard(self, vector: Array, rank: int) -> tuple[int, int]:
-        starts = bounds(len(vector), self.size)
+        starts = _starts(len(vector), self.size)
         return starts[rank], starts[rank + 1]
+
+
+@lru_cache(maxsize=256)
+def _starts(count: int, ranks: int) -> list[int]:
+    """Of shards; nobody changes it."""
+    return bounds(count, ranks)
 
 
 class StagedSum(Sum):
     """Through windows.
 
     Args:
-        first: windows before this call, on all ranks the same.
         areas: of all ranks; only one's own is written.
+        first: windows before this call, on all ranks the same.
     """
 
     def __init__(
@@ -232,67 +238,86 @@ class StagedSum(Sum):
         areas: Sequence[Area],
         first: int,
         record: Record,
-        *,
-        exchange: bool,
     ) -> None:
         super().__init__(call, vector, rank, len(areas), record)
-        self.areas, self.first, self.exchange = areas, first, exchange
-        self.way = Way.EXCHANGE if exchange else Way.SHARDS
-        room = len(areas[rank].filled)
-        # Between two both areas take turns, and with what they read four would leave the cache.
-        # Of shards a vector that fits goes at once: with fewer waits, which cost more than the
-        # cache where ranks outnumber cores.
-        whole = not exchange and len(vector) <= room
-        self._elements = room if whole else room // 2
+        self.areas, self.first = areas, first
+        self._elements = self._at_a_time(len(areas[rank].filled))
         self.windows = max(1, -(-len(vector) // self._elements))
+
+    def close(self) -> None:
+        """See Sum."""
+        self.areas = ()
+
+    def _at_a_time(self, room: int) -> int:
+        """Elements of a window, in areas of so many: half of it, so that what is read and written
+        of all the areas leaves room in a cache."""
+        return max(1, room // 2)
+
+    def _window(self, window: int) -> Array:
+        start = (window - 1) * self._elements
+        return self.vector[start : start + self._elements]
+
+
+class ShardSum(StagedSum):
+    """Way.SHARDS."""
+
+    way = Way.SHARDS
 
     def fill(self, window: int) -> None:
         """See Sum."""
-        vector, area = self._window(window), self._shown(self.rank, window)
-        if self.exchange:
-            area[: len(vector)] = vector
-            self.record.sent += vector.nbytes
-            return
+        vector, area = self._window(window), self.areas[self.rank].filled
         lo, hi = self._shard(vector, self.rank)
         area[:lo] = vector[:lo]
         area[hi : len(vector)] = vector[hi:]
         self.record.sent += vector.nbytes - vector[lo:hi].nbytes
 
     def add(self, window: int) -> None:
-        """See Sum; between two all of it.
-
-        The sums are ours at once, and are shown by a copy: to add into memory that others have just
-        read costs twice as much as to copy there.
-        """
+        """See Sum. The sums are ours at once, and are shown by a copy: to add into memory that
+        others have just read costs twice as much as to copy there."""
         vector = self._window(window)
-        lo, hi = (0, len(vector)) if self.exchange else self._shard(vector, self.rank)
-        mine = vector[lo:hi]
-        parts = [self._shown(r, window)[lo:hi] for r in range(self.size)]
+        lo, hi = self._shard(vector, self.rank)
+        mine, room = vector[lo:hi], self.areas[self.rank].reduced[: hi - lo]
+        parts = [area.filled[lo:hi] for area in self.areas]
         parts[self.rank] = mine
-        room = self.areas[self.rank].reduced[: hi - lo]
         self._fold(parts, mine, room)
-        self.received += mine.nbytes * (self.size - 1)
-        if not self.exchange:
-            room[:] = mine
-            self.record.sent += mine.nbytes * (self.size - 1)  # each other rank takes them
+        room[:] = mine
+        others = mine.nbytes * (self.size - 1)
+        self.received += others
+        self.record.sent += others  # each of them takes our sums
 
     def take(self, window: int, rank: int) -> None:
         """See Sum."""
         vector = self._window(window)
         lo, hi = self._shard(vector, rank)
-        vector[lo:hi] = self.areas[rank].reduced[: hi - lo]
-        self.received += vector[lo:hi].nbytes
+        theirs = self.areas[rank].reduced[: hi - lo]
+        vector[lo:hi] = theirs
+        self.received += theirs.nbytes
 
-    def close(self) -> None:
-        """See Sum."""
-        self.areas = ()
+    def _at_a_time(self, room: int) -> int:
+        """A vector that fits goes at once: with fewer waits, and these cost more than the cache
+        gives where ranks outnumber cores."""
+        return room if len(self.vector) <= room else super()._at_a_time(room)
 
-    def _window(self, window: int) -> Array:
-        start = (window - 1) * self._elements
-        return self.vector[start : start + self._elements]
 
-    def _shown(self, rank: int, window: int) -> Array:
-        """Between two the halves of the staging areas take turns: who shows window w + 1 has added
-        w, so when both have shown it the place of w is free."""
+class ExchangeSum(StagedSum):
+    """Way.EXCHANGE. The areas take turns: who shows window w + 1 has added w, so when both have
+    shown it the place of w is free."""
+
+    way = Way.EXCHANGE
+
+    def fill(self, window: int) -> None:
+        """See Sum; all that we have."""
+        vector = self._window(window)
+        self._area(self.rank, window)[: len(vector)] = vector
+        self.record.sent += vector.nbytes
+
+    def add(self, window: int) -> None:
+        """See Sum; on both sides all of it, with the lower rank on the left."""
+        mine = self._window(window)
+        theirs = self._area(1 - self.rank, window)[: len(mine)]
+        self._fold((mine, theirs) if self.rank == 0 else (theirs, mine), mine, mine)
+        self.received += mine.nbytes
+
+    def _area(self, rank: int, window: int) -> Array:
         area = self.areas[rank]
-        return area.reduced if self.exchange and (self.first + window) % 2 else area.filled
+        return area.reduced if (self.first + window) % 2 else area.filled

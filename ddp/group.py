@@ -52,7 +52,8 @@ TIMEOUT_S: Final = 30.0
 
 TAG_MAX: Final = 2**32 - 1
 
-# Overrides "auto", as NCCL_ALGO does: a name, or ^name for all but that.
+# Overrides "auto" of groups that are made from then on, as NCCL_ALGO does: a name, or ^name for all
+# but that.
 ALGORITHM_VARIABLE: Final = "RING_DDP_ALGORITHM"
 
 
@@ -68,6 +69,7 @@ class Group:
         self.fabric = fabric
         self.timeout_s = timeout_s
         self._parts: list[Group] = []
+        self._wanted = os.environ.get(ALGORITHM_VARIABLE, "auto")
 
     def __repr__(self) -> str:
         return f"<Group rank={self.rank}/{self.size} epoch={self.epoch} over {self.fabric.name}>"
@@ -313,12 +315,14 @@ class Group:
                 raise BadCall(f"{kind} is done by {SINGLE[kind]}; there is no {wanted!r} for it")
             return SINGLE[kind]
         if wanted == "auto":
-            wanted = os.environ.get(ALGORITHM_VARIABLE, "auto")
+            wanted = self._wanted
         if wanted != "auto" and not wanted.startswith("^"):
             if wanted not in ALLREDUCE:
                 raise BadCall(f"no algorithm {wanted!r}; there are auto, {', '.join(ALLREDUCE)}")
             return wanted
-        choices = tuple(c for c in self.fabric.choices(nbytes) if f"^{c}" != wanted)
+        choices = self.fabric.choices(nbytes)
+        if wanted != "auto":
+            choices = tuple(c for c in choices if f"^{c}" != wanted)
         if len(choices) == 1:
             return choices[0]
         if self.fabric.model is None and self.size > 1:

@@ -39,7 +39,8 @@ from ddp.deaths import Deaths
 from ddp.direct import (
     LAST_MARK,
     Area,
-    StagedSum,
+    ExchangeSum,
+    ShardSum,
     Sum,
     Verb,
     Way,
@@ -526,9 +527,9 @@ class SharedFabric(Fabric):
             self._areas[call.dtype] = [
                 Area(values(s.filled, vector), values(s.reduced, vector)) for s in self._segments
             ]
-        areas, exchange = self._areas[call.dtype], call.algorithm == EXCHANGE
-        rank = self.engine.rank
-        return StagedSum(call, vector, rank, areas, self._window, record, exchange=exchange)
+        kind = ExchangeSum if call.algorithm == EXCHANGE else ShardSum
+        areas, rank = self._areas[call.dtype], self.engine.rank
+        return kind(call, vector, rank, areas, self._window, record)
 
     def _fill_early(self, mine: Sum, first: int) -> bool:
         """Show one's part with the call itself, so that to meet is to have filled."""
