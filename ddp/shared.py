@@ -61,10 +61,11 @@ from ddp.errors import (
     to_wire,
 )
 from ddp.fabric import Fabric, bind
-from ddp.frames import HEAD_BYTES, Decoder, Frame, Type, decode
+from ddp.frames import HEAD_BYTES, Frame, Type, decode
 from ddp.operation import Operation
 from ddp.reach import Place, ReachSum, Reader, Unreachable, address_of
 from ddp.recorder import Record
+from ddp.rings import Rings
 from ddp.segment import (
     ADDRESS,
     CALLS,
@@ -73,7 +74,6 @@ from ddp.segment import (
     SEES,
     STATE,
     TAKEN,
-    RingEnd,
     Segment,
     Where,
     values,
@@ -145,11 +145,7 @@ class SharedFabric(Fabric):
         self._pids = [place.pid for place in where]
         self._segments = self._map(where)
         self._others = [r for r in range(engine.size) if r != engine.rank]
-        peers = [(r, self._segments[r]) for r in self._others]
-        self._in = {r: RingEnd(s, r, own, engine.rank) for r, s in peers}
-        self._out = {r: RingEnd(own, engine.rank, s, r) for r, s in peers}
-        self._decoders = {r: Decoder() for r in self._others}
-        self._leaving: dict[int, deque[tuple[memoryview, int]]] = {r: deque() for r in self._others}
+        self._rings = Rings(engine.rank, self._segments)
         self._number = 0  # of the next call
         self._window = 0  # windows so far
         self._last: int | None = None  # of the direct call under way, its last window,
@@ -253,8 +249,7 @@ class SharedFabric(Fabric):
         with self._pumping:
             self._fail(self._ending)
             self._poll()
-            for ring in (*self._in.values(), *self._out.values()):
-                ring.close()
+            self._rings.close()
             self._areas.clear()
             for segment in self._segments:
                 segment.close()
@@ -305,29 +300,19 @@ class SharedFabric(Fabric):
 
     def _poll(self) -> bool:
         """Move what there is to move; whether there was anything."""
-        moved, now = False, time.monotonic()
-        for rank, ring in self._in.items():
-            data = ring.pull()
-            if data:
-                moved = True
-                for frame in self._decoders[rank].feed(data):
-                    self.engine.receive(rank, frame, now)
+        heard, now = False, time.monotonic()
+        for rank, frame in self._rings.pull():
+            heard = True
+            self.engine.receive(rank, frame, now)
         self._gather()
-        for dst, leaving in self._leaving.items():
-            while leaving:
-                rest, payload = leaving.popleft()
-                pushed = self._out[dst].push(rest)
-                moved = moved or pushed > 0
-                if pushed < len(rest):
-                    leaving.appendleft((rest[pushed:], payload))
-                    break
-                self.engine.sent(payload, now)
-        return moved
+        moved, gone = self._rings.push()
+        for payload in gone:
+            self.engine.sent(payload, now)
+        return heard or moved
 
     def _gather(self) -> None:
-        """Frames that leave, as bytes of their own."""
         for dst, frame in self.engine.take_outputs():
-            self._leaving[dst].append((memoryview(frame.encode()), len(frame.payload)))
+            self._rings.put(dst, frame)
 
     def _ended(self, work: Work, operation: Operation) -> None:
         """The vector is its owner's again: no frame may point into it any more."""
