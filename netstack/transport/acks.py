@@ -3,6 +3,10 @@
 At once after every second packet that asks for one, after a gap and after a mark of congestion;
 else after `max_ack_delay_s`, if nothing that could carry it leaves before. "At once" is the end of
 this turn of the loop: a train of packets gets one acknowledgement.
+
+What leaves anyway carries one that is owed, unless the one before has only just left: where
+requests and answers follow one another, every second packet has one, and the others are spared
+the work, which is a tenth of all that they cost.
 """
 
 from __future__ import annotations
@@ -16,6 +20,9 @@ from netstack.transport.ranges import RangeSet
 # An acknowledgement is due after this many packets that ask for one.
 ACK_EVERY: Final = 2
 
+# After the one before, a single packet's acknowledgement waits so long for a second packet's.
+APART_S: Final = 0.001
+
 
 class AckState:
     """The packets received, and what is owed for them."""
@@ -23,6 +30,7 @@ class AckState:
     __slots__ = (
         "_highest_at",
         "_max_delay_s",
+        "_sent_at",
         "ce",
         "due_at",
         "due_now",
@@ -34,6 +42,7 @@ class AckState:
     def __init__(self, max_delay_s: float) -> None:
         self._max_delay_s = max_delay_s
         self._highest_at = 0.0  # when the highest packet came
+        self._sent_at = float("-inf")  # when the last acknowledgement left
         self.received = RangeSet()
         self.owed = 0  # packets that ask for an acknowledgement and have none
         self.due_at: float | None = None
@@ -65,13 +74,18 @@ class AckState:
         """Whether an acknowledgement should leave though nothing else does."""
         return self.due_now or (self.due_at is not None and now >= self.due_at)
 
+    def rides(self, now: float) -> bool:
+        """Whether a packet that leaves now should carry an acknowledgement."""
+        return self.owed > 0 and (self.is_due(now) or now - self._sent_at >= APART_S)
+
     def frame(self, now: float) -> bytes:
         """The ACK."""
         counts = (self.ect0, self.ce) if self.ect0 or self.ce else None
         return f.encode_ack(self.received, now - self._highest_at, counts)
 
-    def sent(self) -> None:
+    def sent(self, now: float) -> None:
         """It has left."""
+        self._sent_at = now
         self.owed = 0
         self.due_now = False
         self.due_at = None

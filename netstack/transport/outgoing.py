@@ -135,7 +135,8 @@ class Outgoing:
             self._budget = window if self._pacer is None else self._paced(self._pacer, window, now)
             burst = self.burst
             while len(out) < burst:
-                if len(self.streams.sendable) == 1 and not acks.owed and self._add_train(out, now):
+                alone = len(self.streams.sendable) == 1 and not acks.rides(now)
+                if alone and self._add_train(out, now):
                     continue
                 packet = self._build_packet(now)
                 if packet is None:
@@ -188,7 +189,10 @@ class Outgoing:
         parts: list[bytes | memoryview] = []
         frames: list[Any] = []
         room = (self._size_for_datagram() if self._datagrams else self.size) - OVERHEAD
-        if acks.owed:
+        # Who asks because an answer is overdue tells again what has come: where one direction loses
+        # much, the peer waits as well, for an acknowledgement that was lost.
+        rides = acks.rides(now) or (self._probe_wanted and acks.received.highest >= 0)
+        if rides:
             ack = acks.frame(now)
             parts.append(ack)
             room -= len(ack)
@@ -205,10 +209,10 @@ class Outgoing:
                 frames.append(PING_FRAME)
             elif not acks.is_due(now):
                 return None
-        if acks.owed:
+        if rides:
             if frames:
                 frames.append((f.ACK, acks.received.highest))
-            acks.sent()
+            acks.sent(now)
         number = self.next_number
         packet = self.seal(bytes(parts[0]) if len(parts) == 1 else b"".join(parts))
         if frames:

@@ -211,6 +211,7 @@ def closes_in_a_while(self, hops=3):
     if hops:
         self._loop.call_soon(closes_in_a_while, self, hops - 1)
     else:
+        self._busy.stop()
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
 
@@ -287,7 +288,7 @@ class ForgetsWhatItHasBegun(VirtualExecutor):
 
 
 def never_sleeps(self):
-    self._loop.call_soon(self._spin)
+    pass
 
 
 # -- logs, files, tasks

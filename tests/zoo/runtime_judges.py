@@ -111,7 +111,11 @@ def with_threads(judge, make=lambda: executors.Threads("asyncio")):
 def with_spin(judge):
     def call(tmp_path):
         with pytest.MonkeyPatch.context() as patched:
-            judge(executors.TestBusyPoll.now.__wrapped__(executors.TestBusyPoll(), patched))
+            now = executors.TestBusyPoll.now.__wrapped__(executors.TestBusyPoll(), patched)
+            try:
+                judge(next(now))
+            finally:
+                now.close()
 
     return call
 

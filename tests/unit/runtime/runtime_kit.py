@@ -27,6 +27,7 @@ class Later:
 
     def __init__(self) -> None:
         self.calls: list[tuple[float, Callable[..., Any], tuple[Any, ...]]] = []
+        self.readers: dict[int, Callable[[], None]] = {}  # of what can always be read
 
     def __call__(self, delay_s: float, callback: Callable[[], None]) -> None:
         self.calls.append((delay_s, callback, ()))
@@ -35,6 +36,14 @@ class Later:
         """The face of an event loop, for what wants one."""
         self.calls.append((0.0, callback, args))
 
+    def add_reader(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """As `call_soon`."""
+        self.readers[descriptor] = callback
+
+    def remove_reader(self, descriptor: int) -> None:
+        """As `call_soon`."""
+        del self.readers[descriptor]
+
     @property
     def delays(self) -> list[float]:
         return [delay for delay, _, _ in self.calls]
@@ -42,6 +51,7 @@ class Later:
     def run(self) -> int:
         """Call what waits, but not what that asks for in turn; how many it was."""
         calls, self.calls = self.calls, []
+        calls += [(0.0, reader, ()) for reader in self.readers.values()]
         for _, callback, args in calls:
             callback(*args)
         return len(calls)

@@ -436,22 +436,32 @@ class TestBusyPoll:
     @pytest.fixture
     def now(self, monkeypatch):
         clock = SimpleNamespace(s=5.0, yields=0)
+        polls = []
 
         def give_way():
             clock.yields += 1
 
+        def poll(*args, **options):
+            polls.append(BusyPoll(*args, **options))
+            return polls[-1]
+
+        clock.poll = poll
         monkeypatch.setattr(busy_poll, "time", SimpleNamespace(monotonic=lambda: clock.s))
         monkeypatch.setattr(busy_poll, "os", SimpleNamespace(sched_yield=give_way))
-        return clock
+        try:
+            yield clock
+        finally:
+            for each in polls:
+                each._always.close()  # whatever a planted bug leaves undone
 
     def test_sleeps_until_there_is_work(self, now):
         loop = Later()
-        assert "asleep" in repr(BusyPoll(loop, 0.5))
+        assert "asleep" in repr(now.poll(loop, 0.5))
         assert loop.run() == 0
 
     def test_looks_again_until_its_time_is_over_and_gives_way_at_each_idle_look(self, now):
         loop = Later()
-        poll = BusyPoll(loop, 0.5)
+        poll = now.poll(loop, 0.5)
         poll.stir()
         for _ in range(5):
             assert loop.run() == 1
@@ -466,7 +476,7 @@ class TestBusyPoll:
 
     def test_gives_way_to_nobody_before_what_has_just_come_is_done(self, now):
         loop = Later()
-        poll = BusyPoll(loop, 0.5)
+        poll = now.poll(loop, 0.5)
         for yields in (0, 1, 2):
             poll.stir()
             assert [loop.run(), now.yields] == [1, yields]
@@ -474,7 +484,7 @@ class TestBusyPoll:
 
     def test_counts_from_the_last_work(self, now):
         loop = Later()
-        poll = BusyPoll(loop, 0.5)
+        poll = now.poll(loop, 0.5)
         poll.stir()
         now.s += 0.4
         poll.stir()
@@ -485,32 +495,62 @@ class TestBusyPoll:
 
     def test_has_one_look_under_way_however_much_work_there_is(self, now):
         loop = Later()
-        poll = BusyPoll(loop, 0.5)
+        poll = now.poll(loop, 0.5)
         for _ in range(5):
             poll.stir()
         assert loop.run() == 1
 
     def test_begins_again_with_new_work(self, now):
         loop = Later()
-        poll = BusyPoll(loop, 0.5)
+        poll = now.poll(loop, 0.5)
         poll.stir()
         now.s += 1.0
         assert [loop.run(), loop.run()] == [1, 0]
         poll.stir()
         assert [loop.run(), loop.run()] == [1, 1]
 
-    def test_stops_at_the_next_look_and_for_good(self, now):
+    def test_stops_at_once_and_for_good(self, now):
         loop = Later()
-        poll = BusyPoll(loop, 0.5)
+        poll = now.poll(loop, 0.5)
         poll.stir()
         poll.stop()
-        assert [loop.run(), loop.run()] == [1, 0]
+        assert loop.run() == 0
         poll.stir()
         assert loop.run() == 0
 
+    def test_asks_its_socket_a_few_times_a_turn_giving_way_each_time(self, now):
+        loop, looks = Later(), []
+        poll = now.poll(loop, 0.5, look=lambda: looks.append(now.yields) or False)
+        poll.stir()
+        loop.run()
+        assert looks == []  # there is work to be done first
+        loop.run()
+        assert looks == [1, 2, 3, 4]
+
+    def test_asks_no_more_once_there_is_something(self, now):
+        loop, looks = Later(), []
+        poll = now.poll(loop, 0.5, look=lambda: looks.append(now.yields) or len(looks) == 2)
+        poll.stir()
+        loop.run()
+        loop.run()
+        assert looks == [1, 2]
+
+    def test_a_socket_that_fails_keeps_nobody_awake_for_ever(self, now):
+        def fails():
+            raise OSError("no such socket")
+
+        loop = Later()
+        poll = now.poll(loop, 0.5, look=fails)
+        poll.stir()
+        loop.run()
+        with pytest.raises(OSError, match="no such socket"):
+            loop.run()
+        now.s += 0.6
+        assert [loop.run(), loop.run()] == [1, 0]
+
     def test_of_no_time_never_spins(self, now):
         loop = Later()
-        BusyPoll(loop, 0.0).stir()
+        now.poll(loop, 0.0).stir()
         assert loop.run() == 0
 
     def test_lets_other_callbacks_of_a_real_loop_run(self):

@@ -186,6 +186,25 @@ class TestDatagramsThatComeAlone:
             there._socket = own
 
 
+class TestALook:
+    @scene
+    async def test_takes_what_has_come_and_says_so(self, net):
+        here, there, inbox = await net.pair()
+        assert not there._look()
+        here.send([b"one"], there.address)
+        assert there._look()
+        assert inbox.received == [b"one"]
+        assert not there._look()
+
+    @scene
+    async def test_at_a_closed_endpoint_finds_nothing(self, net):
+        here, there, inbox = await net.pair()
+        here.send([b"one"], there.address)
+        net.shut(there)
+        assert not there._look()
+        assert inbox.received == []
+
+
 class TestMarks:
     @scene
     async def test_travel_with_every_datagram(self, net):

@@ -20,7 +20,7 @@ from transport_kit import CLIENT, NOW, Pair, entropy
 import netstack.transport
 from netstack.transport import frames as f
 from netstack.transport import handshake, packet
-from netstack.transport.acks import ACK_EVERY, AckState
+from netstack.transport.acks import ACK_EVERY, APART_S, AckState
 from netstack.transport.config import BASE_MTU, MAX_DATAGRAM, TransportConfig
 from netstack.transport.connection import CONTROL_WAITING_MAX
 from netstack.transport.controllers import controller
@@ -332,6 +332,13 @@ def acknowledgement_that_may_wait(packets):
     return not acks.due_now
 
 
+def spared_after(apart_s):
+    acks = AckState(0.025)
+    acks.sent(0.0)
+    acks.arrived(0, 0, 0.0, eliciting=True)
+    return not acks.rides(apart_s)
+
+
 def counts_that_add_up(missing):
     path = EcnPath(wanted=True)
     path.acknowledged(10, (10 - missing, 0))
@@ -488,6 +495,7 @@ def test_packets_and_frames(accepts, value, accepted):
     Limit("delay told", "", delay_that_is_told_exactly, 0xFFFFFFFF, 0xFFFFFFFF + 1),
     Limit("packets without an answer", "acks.ACK_EVERY", acknowledgement_that_may_wait,
           ACK_EVERY - 1, ACK_EVERY),
+    Limit("acknowledgements apart", "acks.APART_S", spared_after, APART_S / 2, APART_S),
     Limit("counts of marks", "", counts_that_add_up, 0, 1),
 )  # fmt: skip
 def test_acknowledgements(accepts, value, accepted):

@@ -276,6 +276,23 @@ class TestRecovery:
         pair.run(1.0, lambda: pair.server.fins)
         assert pair.now - started == pytest.approx(expected + 0.05, rel=0.01)
 
+    def test_a_probe_tells_again_what_has_come(self):
+        """Or a lost acknowledgement is not made good before the other side's probe arrives."""
+        pair = Pair(delay=0.01)
+        pair.run(2.0)
+        client, server = pair.client.connection, pair.server.connection
+        stream = client.streams.open()
+        client.write(stream, b"question")
+        pair.cut = {"server"}  # nothing of the acknowledgement and of the answer arrives
+        pair.run(0.1, lambda: pair.server.received)
+        server.write(stream, b"answer")
+        pair.run(0.05)
+        pair.cut = {"client"}  # and nothing that could ask for them again
+        (question, *_) = client.recovery.in_flight
+        pair.run(2.0, lambda: pair.client.received)
+        assert pair.client.received == {stream: b"answer"}
+        assert question not in client.recovery.in_flight
+
     def test_time_outs_back_off_and_recover(self):
         pair = Pair(delay=0.001)
         pair.run(2.0)

@@ -6,7 +6,7 @@ import pytest
 
 from netstack.runtime.endpoint import CE, ECT0, NOT_ECT
 from netstack.transport import frames as f
-from netstack.transport.acks import AckState
+from netstack.transport.acks import APART_S, AckState
 from netstack.transport.config import TransportConfig
 from netstack.transport.ecn import EcnPath
 from netstack.transport.pacing import BURST_PACKETS, BURST_S, Pacer
@@ -89,8 +89,20 @@ class TestAckState:
         assert acks.is_due(1.025)
         acks.arrived(1, NOT_ECT, 1.001, eliciting=True)
         assert acks.is_due(1.001)
-        acks.sent()
+        acks.sent(1.001)
         assert not acks.is_due(2.0)
+
+    def test_a_packet_that_leaves_carries_one_but_not_for_each_of_a_quick_exchange(self):
+        acks = AckState(0.025)
+        assert not acks.rides(1.0)
+        acks.arrived(0, NOT_ECT, 1.0, eliciting=True)
+        assert acks.rides(1.0)
+        acks.sent(1.0)
+        acks.arrived(1, NOT_ECT, 1.0, eliciting=True)
+        assert not acks.rides(1.0 + APART_S / 2)
+        assert acks.rides(1.0 + 2 * APART_S)
+        acks.arrived(2, NOT_ECT, 1.0, eliciting=True)
+        assert acks.rides(1.0 + APART_S / 2)
 
     def test_an_acknowledgement_is_not_acknowledged(self):
         acks = AckState(0.025)
@@ -103,7 +115,7 @@ class TestAckState:
     def test_a_gap_and_a_mark_are_told_at_once(self, number, mark):
         acks = AckState(0.025)
         acks.arrived(0, NOT_ECT, 1.0, eliciting=True)
-        acks.sent()
+        acks.sent(1.0)
         acks.arrived(number, mark, 1.0, eliciting=True)
         assert acks.is_due(1.0)
 
