@@ -285,7 +285,7 @@ class Group:
         """What `auto` expects of each algorithm for such a vector, and so which it takes."""
         model, choices = self.fabric.model, self.fabric.choices(nbytes)
         if len(choices) == 1:
-            return f"{choices[0]}: over {self.fabric.name} there is one way, and nothing to measure"
+            return f"{choices[0]}: over {self.fabric.name} there is nothing to choose"
         if model is None:
             return "nothing is measured yet: the first `auto` will"
         return f"{model}: {model.explain(self.size, nbytes, choices)}"
