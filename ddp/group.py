@@ -13,7 +13,7 @@ by the ranks. One that is not contiguous is copied in and out.
 **Guaranteed**
 - All ranks get the same bits, and the same again in the next run if the algorithm is the same:
   additions have an order that is the schedule's, not the network's. Name the algorithm where bits
-  must repeat: over netstack "auto" chooses by measured costs (over shared memory there is one way).
+  must repeat: over netstack "auto" chooses by measured costs (not over shared memory).
   "parameter-server", "sharded-server" and the naive ones add in the order of ranks, as
   `functools.reduce(np.add, [rank 0, rank 1, …])` does.
 - All ranks must make the same calls in the same order. Those that do not get a Mismatch that
