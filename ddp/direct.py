@@ -43,6 +43,7 @@ before; so either CHECK sees it, or what was read before CHECK was right.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from functools import lru_cache
@@ -151,7 +152,7 @@ class Area(NamedTuple):
     reduced: Array
 
 
-class Sum:
+class Sum(ABC):
     """The numbers of one rank in one call, whichever way they come."""
 
     way: Way
@@ -168,16 +169,15 @@ class Sum:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} rank={self.rank}/{self.size} {self.call}>"
 
-    def fill(self, window: int) -> None:
-        """Show the others what they need of ours."""
+    def fill(self, window: int) -> None:  # noqa: B027
+        """Show the others what they need of ours, where they do not see it anyhow."""
 
+    @abstractmethod
     def add(self, window: int) -> None:
         """Our shard of all ranks, in their order."""
-        raise NotImplementedError
 
-    def take(self, window: int, rank: int) -> None:
-        """The sums of another rank."""
-        raise NotImplementedError
+    def take(self, window: int, rank: int) -> None:  # noqa: B027
+        """The sums of another rank, where we do not add all ourselves."""
 
     def heard(self, window: int, mark: Mark) -> None:
         """What another rank has shown so far is here: one arrival of this round. TAKEN shows
@@ -194,7 +194,7 @@ class Sum:
         self.record.rounds = max(self.record.rounds, self._rounds)
         self.record.fan_in = max(self.record.fan_in, self._arrivals)
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Let go of memory that others gave: the traceback of an error would hold it."""
 
     def _fold(self, parts: Iterable[Array], mine: Array, room: Array) -> None:
