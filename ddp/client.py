@@ -24,6 +24,7 @@ from ddp.schedules.checker import prove
 from ddp.schedules.costs import table, tree_bounds
 from ddp.training.errors import TrainingError
 from ddp.training.run import train
+from ddp.training.stale import parse_bound
 
 __all__ = [
     "ALLREDUCE",
@@ -39,6 +40,7 @@ __all__ = [
     "check_reduction",
     "chrome_trace",
     "cost_table",
+    "parse_bound",
     "perf_rows",
     "prove_schedule",
     "run_on_workers",

@@ -60,6 +60,7 @@ CORES = (
     "ddp/operation.py",
     "ddp/recorder.py",
     "ddp/verifiable.py",
+    "ddp/training/asynchronous.py",
     "ddp/training/autograd.py",
     "ddp/training/buckets.py",
     "ddp/training/elastic.py",

@@ -1,13 +1,15 @@
 """`ring ddp train`, `bubble`, `stale`: training runs, watched.
 
 Each rank is a process, and they meet as a group; what they say becomes a progress bar, a table, a
-figure. With `--elastic` ranks may be killed: they are started again, and heal.
+figure. With `--elastic` or `ps=N` ranks may be killed: they are started again, and heal. With
+`--staleness` the workers of a parameter server do not wait for one another, or not for long.
 """
 
 from __future__ import annotations
 
 import json as json_module
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -53,6 +55,12 @@ def train(
     elastic: Annotated[
         bool, typer.Option("--elastic", help="dp ranks that may be killed, as those of ps= may.")
     ] = False,
+    staleness: Annotated[
+        str, typer.Option(help="Of ps=: steps a worker may be ahead of the slowest; inf: any.")
+    ] = "",
+    slow: Annotated[
+        str, typer.Option(help="w3=0.1: a straggler; seconds added to each gradient. Of ps=.")
+    ] = "",
     run: Annotated[str, typer.Option(help="Name of an elastic run; one of before goes on.")] = "",
     figure: FigureOption = None,
     json: Json = False,
@@ -64,15 +72,19 @@ def train(
         "depth": depth, "optimizer": optimizer, "rate": rate, "seed": seed, "dtype": dtype,
     }  # fmt: skip
     began = time.monotonic()
-    if elastic or parallel.startswith("ps="):
-        events = _elastic(job, _names(parallel), run or f"run{os.getpid()}")
+    served = parallel.startswith("ps=")
+    if (staleness or slow) and not served:
+        raise Usage("--staleness and --slow are of workers with a server: --parallel ps=3")
+    if elastic or served:
+        flags = _flags(_names(parallel), staleness, slow)
+        events = _elastic(job, flags, run or f"run{os.getpid()}")
     else:
         events = _divided(job, parallel, micros, schedule)
     losses, accuracies, end = _watch(events, steps)
     seconds = time.monotonic() - began
     if figure is not None:
         _draw(_curves(f"{model} on {data}, {parallel}", losses, accuracies), figure)
-    found = {
+    found: dict[str, Any] = {
         "job": job,
         "parallel": parallel,
         "machine": machine(),
@@ -81,18 +93,60 @@ def train(
         "accuracies": accuracies,
         "end": end,
     }
+    if staleness:
+        found |= {"staleness": staleness, "synchronous": _synchronous(job)}
     if json:
         render.as_json(found)
     else:
-        last = accuracies[-1][1] if accuracies else float("nan")
-        row = [model, data, parallel, steps, f"{losses[-1][1]:.4f}", f"{last:.1%}"]
-        heads = ["MODEL", "DATA", "PARALLEL", "STEPS", "LOSS", "ACCURACY", "SECONDS"]
-        render.table(heads, [[*row, f"{seconds:.1f}"]], right=heads[3:])
-        if "flop_per_step" in end:
-            ratio = end["flop_per_step"] / end["rule_per_step"]
-            parameters = f"{end['parameters']:,} parameters"
-            render.say(f"{parameters}; counted operations are {ratio:.2f} x 6 x parameters x batch")
-        render.say("next   ring ddp train mlp --parallel dp=2,pp=2,tp=2 --micros 4")
+        _show(found)
+
+
+def _show(found: dict[str, Any]) -> None:
+    """For a person: what came of it, beside the same without staleness; who waited; what next."""
+    job, end = found["job"], found["end"]
+    hits = found["accuracies"][-1][1] if found["accuracies"] else float("nan")
+    how = found["parallel"]
+    if "staleness" in found:
+        how += f", staleness {found['staleness']}"
+    results = [(how, found["losses"][-1][1], hits, found["seconds"])]
+    if "synchronous" in found:
+        results.append(("synchronous, in one process", *found["synchronous"].values()))
+    rows = [
+        [job["model"], job["data"], how, job["steps"], f"{loss:.4f}", f"{hits:.1%}", f"{took:.1f}"]
+        for how, loss, hits, took in results
+    ]
+    heads = ["MODEL", "DATA", "PARALLEL", "STEPS", "LOSS", "ACCURACY", "SECONDS"]
+    render.table(heads, rows, right=heads[3:])
+    if "waits" in end:
+        _show_waits(end)
+    if "flop_per_step" in end:
+        ratio = end["flop_per_step"] / end["rule_per_step"]
+        parameters = f"{end['parameters']:,} parameters"
+        render.say(f"{parameters}; counted operations are {ratio:.2f} x 6 x parameters x batch")
+    render.say("next   ring ddp train mlp --parallel dp=2,pp=2,tp=2 --micros 4")
+
+
+def _synchronous(job: dict[str, Any]) -> dict[str, float]:
+    """The same job without staleness: the loss and the accuracy that it ends with."""
+    began = time.monotonic()
+    losses, accuracies, _ = _watch(_divided(job, "dp=1", 1, "1f1b"), job["steps"])
+    seconds = round(time.monotonic() - began, 3)
+    return {"loss": losses[-1][1], "accuracy": accuracies[-1][1], "seconds": seconds}
+
+
+def _show_waits(end: dict[str, Any]) -> None:
+    """A row a worker: what it pushed, and how long it waited for whom."""
+    waits = {(who, whom): seconds for who, whom, seconds in end["waits"]}
+    names = list(end["pushes"])
+    rows = []
+    for who in names:
+        each = [waits.get((who, whom), 0.0) for whom in names]
+        rows.append([who, end["pushes"][who], f"{sum(each):.2f}", *(f"{s:.2f}" for s in each)])
+    heads = ["WORKER", "GRADIENTS", "WAITED", *(f"FOR {name}" for name in names)]
+    render.table(heads, rows, right=heads[1:])
+    render.say(
+        f"seconds; the stalest gradient was {end['stalest']} updates old when it was applied"
+    )
 
 
 def bubble(
@@ -169,6 +223,7 @@ def _watch(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     losses: dict[int, float] = {}
+    done: dict[str, int] = {}  # by each rank, the last step
     accuracies: list[list[float]] = []
     end: dict[str, Any] = {}
     console = Console(stderr=True)
@@ -179,19 +234,38 @@ def _watch(
             match event["kind"]:
                 case "step":
                     losses[event["step"]] = event["loss"]
-                    text = f"loss {event['loss']:.4f}"
+                    text = f"loss {event['loss']:.4f}{_lead(event.get('clocks'))}"
+                    rank, last = event.get("rank", ""), done.get(event.get("rank", ""), -1)
+                    done[rank] = event["step"]
+                    if event["step"] <= last:
+                        progress.console.print(_undone(rank, event["step"], last), highlight=False)
                     progress.update(bar, completed=event["step"] + 1, description=text)
                 case "accuracy":
                     accuracies.append([event["step"], event["accuracy"]])
                 case "finished":
-                    end = event
+                    end |= event
                     if "accuracy" in event:
                         accuracies.append([event["step"], event["accuracy"]])
+                case "healed" if event["step"] >= steps:
+                    pass  # it has fetched what the others have, at the end
                 case "lost" | "healed" | "fenced" | "started" | "killed":
                     progress.console.print(_sentence(event), highlight=False)
     if not end:
         raise Unhealthy("the run ended before its last step; what it said is above")
     return [[step, losses[step]] for step in sorted(losses)], accuracies, end
+
+
+def _undone(rank: str, first: int, last: int) -> str:
+    which = f"step {first} is" if first == last else f"steps {first} to {last} are"
+    return f"{rank} has nothing newer than step {first}: {which} done again"
+
+
+def _lead(clocks: dict[str, int] | None) -> str:
+    """How far the slowest is behind the first, where they do not go together."""
+    if not clocks or max(clocks.values()) == min(clocks.values()):
+        return ""
+    slowest = min(clocks, key=clocks.__getitem__)
+    return f", {slowest} is {max(clocks.values()) - clocks[slowest]} behind"
 
 
 def _sentence(event: dict[str, Any]) -> str:
@@ -233,25 +307,50 @@ def _names(parallel: str) -> list[str]:
     return [*workers, SERVER] if kind == "ps" else workers
 
 
-def _elastic(job: dict[str, Any], names: list[str], run: str) -> Iterator[dict[str, Any]]:
-    """All that the ranks say; those that die are started again; ends when all have finished."""
+def _flags(names: list[str], staleness: str, slow: str) -> dict[str, list[str]]:
+    """What each rank is told of itself; raises Usage."""
+    from ddp.client import TrainingError, parse_bound
+
+    flags = {name: ["--role", "server"] if name == SERVER else [] for name in names}
+    if staleness:
+        try:
+            parse_bound(staleness)
+        except TrainingError as error:
+            raise Usage(str(error)) from None
+        flags = {name: [*own, "--staleness", staleness] for name, own in flags.items()}
+    if slow:
+        who, _, seconds = slow.partition("=")
+        if not (re.fullmatch(r"w\d", who) and re.fullmatch(r"\d+(\.\d+)?", seconds)):
+            raise Usage(f"a straggler is w3=0.1, a worker and seconds, not {slow!r}")
+        if who not in flags:
+            raise Usage(f"there is no {who} to be slow: there are {', '.join(names)}")
+        flags[who] += ["--slow", seconds]
+    return flags
+
+
+def _elastic(
+    job: dict[str, Any], flags: dict[str, list[str]], run: str
+) -> Iterator[dict[str, Any]]:
+    """All that the ranks say; those that die are started again; ends when all have finished.
+
+    flags: of each rank, by its name.
+    """
     home = topology.home()
     topology.load(home)
     if not (home / "run").exists():
         raise NotRunning("an elastic run keeps its record in raftd; do: ring up")
     command = [sys.executable, "-m", "ddp.training", "worker", "--job", json_module.dumps(job)]
     command += ["--config", str(home / "cluster.toml"), "--run", run]
-    command += ["--founders", str(len(names))]
+    command += ["--founders", str(len(flags))]
     finished: set[str] = set()
     render.say(f"run {run}; the same name later goes on from its checkpoints")
-    roles = {name: ["--role", "server"] if name == SERVER else [] for name in names}
-    commands = {name: [*command, "--name", name, *roles[name]] for name in names}
+    commands = {name: [*command, "--name", name, *own] for name, own in flags.items()}
     with Children(commands) as children:
         for name, event in children.events(RESTARTS_MAX):
             yield event | {"rank": name}
             if event["kind"] == "finished":
                 finished.add(name)
-            if len(finished) == len(names):
+            if len(finished) == len(flags):
                 return
 
 

@@ -53,6 +53,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     worker.add_argument(
         "--silence", type=float, default=None, help="seconds until one counts as dead"
     )
+    worker.add_argument(
+        "--staleness", default="", help="steps ahead of the slowest, or inf; asynchronous"
+    )
+    worker.add_argument("--slow", type=float, default=0.0, help="seconds added to each gradient")
     worker.set_defaults(command=_worker)
 
     bubble = commands.add_parser("bubble")
@@ -84,6 +88,8 @@ def _worker(options: argparse.Namespace) -> None:
             options.founders,
             options.role,
             options.silence,
+            options.staleness,
+            options.slow,
             say,
         )
     )

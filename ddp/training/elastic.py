@@ -111,7 +111,23 @@ class Finish:
     step: int
 
 
-Output: TypeAlias = Ask | Propose | Heal | Compute | Vote | Apply | Drop | Fence | Finish
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Give parameters to the workers of this record, and take their gradients (asynchronous.py)."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Read from this server, compute, push, and again, until told to drop it (asynchronous.py)."""
+
+    server: Member
+
+
+Output: TypeAlias = (
+    Ask | Propose | Heal | Compute | Vote | Apply | Drop | Fence | Finish | Serve | Push
+)
 
 
 class Elastic:
@@ -253,15 +269,23 @@ class Elastic:
             del self._past[next(iter(self._past))]
         self._suspects = {life for life in self._suspects if record.rank(life) is not None}
         self._votes = {key: v for key, v in self._votes.items() if key >= record.age}
-        if self.phase == VOTED and before is not None:
+        if before is not None:
+            self._end_step(before, record)
+        if record.rank(self.me.life) is not None:
+            self._founding_ends = None
+            self._take_part(record)
+        elif self.phase != OUTSIDE:
+            self._fence(record)
+
+    def _end_step(self, before: Record, record: Record) -> None:
+        """What was under way belongs to `before`."""
+        if self.phase == VOTED:
             self._settle(before, record)
-        elif self.phase == COMPUTING and before is not None:
+        elif self.phase == COMPUTING:
             self._outputs.append(Drop(before.epoch, before.step))
-        if record.rank(self.me.life) is None:
-            if self.phase != OUTSIDE:
-                self._fence(record)
-            return
-        self._founding_ends = None
+
+    def _take_part(self, record: Record) -> None:
+        """We are a member of it."""
         if self._mine(record).healed and self.applied == record.step:
             self._compute(record)
         else:
@@ -315,7 +339,7 @@ class Elastic:
         if record is None:
             if len(self._alive) >= self.founders and self.me.life in self._alive:
                 found = sorted(self._alive.values(), key=lambda member: member.place)
-                self._propose(Record(1, 0, tuple(replace(m, healed=True) for m in found)))
+                self._propose(Record(1, 0, tuple(self._founder(member) for member in found)))
             return
         joiners = [m for m in self._alive.values() if record.rank(m.life) is None]
         joiners = [member for member in joiners if member.life not in self._past]
@@ -328,9 +352,18 @@ class Elastic:
             self._from_outside(record, joiners, gone)
         elif gone - {self.me.life} or self._over == record.epoch:
             self._propose(record.changed(gone, joiners))
-        elif record.members[0].life != self.me.life:
+        else:
+            self._go_on(record, joiners)
+
+    def _founder(self, member: Member) -> Member:
+        """All begin with the parameters that follow from the seed."""
+        return replace(member, healed=True)
+
+    def _go_on(self, record: Record, joiners: list[Member]) -> None:
+        """Nobody is missing: it is for the first to commit, and to let in who has come."""
+        if record.members[0].life != self.me.life:
             return
-        elif self.phase == HEALING:
+        if self.phase == HEALING:
             self._roll_back(record)
         elif self._votes.get((record.epoch, record.step), set()) >= {
             member.life for member in record.members

@@ -10,7 +10,6 @@ learner.snapshot(18)  /  learner.restore(snapshot)    parameters and the optimiz
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import google_crc32c
@@ -128,16 +127,23 @@ class Learner:
 
     def apply(self, total: Array) -> float:
         """Change the parameters by the sum of all parts; returns the loss of the whole batch."""
-        for parameter, part in zip(self.parameters, self._cut(total), strict=True):
+        for parameter, part in zip(self.parameters, self.cut(total), strict=True):
             parameter.grad = part
         self.optimizer.step(self.parameters)
         return float(total[-1])
 
-    def _cut(self, flat: Array) -> Iterator[Array]:
-        end = 0
-        for parameter in self.parameters:
-            begin, end = end, end + parameter.data.size
-            yield flat[begin:end].reshape(parameter.data.shape)
+    def put(self, flat: Array) -> None:
+        """These are the parameters, one behind the other; copied."""
+        for parameter, part in zip(self.parameters, self.cut(flat), strict=True):
+            parameter.data = np.array(part)
+
+    def cut(self, flat: Array) -> list[Array]:
+        """Of each parameter its own; what lies behind them is left over."""
+        ends = np.cumsum([parameter.data.size for parameter in self.parameters])
+        return [
+            flat[end - p.data.size : end].reshape(p.data.shape)
+            for end, p in zip(ends, self.parameters, strict=True)
+        ]
 
     def accuracy(self) -> float:
         """On what was held back."""

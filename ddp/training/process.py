@@ -42,6 +42,8 @@ async def run_worker(
     founders: int,
     role: str,
     silence_s: float | None,
+    staleness: str,
+    slow_s: float,
     emit: Callable[..., None],
 ) -> None:
     """Train until told to end; raises TrainingError for a cluster that cannot be used."""
@@ -77,6 +79,8 @@ async def run_worker(
         emit,
         founders=founders,
         silence_s=silence_s or SILENCE_S,
+        staleness=staleness,
+        slow_s=slow_s,
     )
     emit("started", name=name, pid=os.getpid(), port=node.host.address[1])
     await worker.start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,7 +20,7 @@ from ddp.training.functional import cross_entropy
 from ddp.training.models import Spec, accuracy, build
 from ddp.training.optimizers import Optimizer, Sgd
 from ddp.training.order import DataOrder
-from ddp.training.stale import StaleServer
+from ddp.training.stale import Share, StaleServer, Worker
 
 # A gradient takes this much longer or shorter, at random: no machine is exact.
 JITTER = 0.1
@@ -32,8 +33,8 @@ class Outcome:
     bound: int | None
     seconds: float = 0.0  # virtual, until the last push
     losses: list[tuple[float, float]] = field(default_factory=list)  # (time, loss) a push
-    waited_s: dict[tuple[int, int], float] = field(default_factory=dict)  # (who, for whom)
-    staleness: list[int] = field(default_factory=list)
+    waited_s: dict[tuple[Worker, Worker], float] = field(default_factory=dict)  # (who, for whom)
+    staleness: Counter[int] = field(default_factory=Counter)
     accuracy: float = 0.0
     pushes: list[int] = field(default_factory=list)  # of each worker
 
@@ -65,57 +66,47 @@ class Race:
         self.data, self.slowness = data, slowness
         self.model = build(spec)
         self.parameters = list(self.model.parameters())
-        self.server = StaleServer(self.parameters, optimizer, len(slowness), bound)
+        self.server = StaleServer(self.parameters, optimizer, range(len(slowness)), bound)
         self.order = DataOrder(seed, len(data.train_x), batch)
         self.outcome = Outcome(bound)
         self._dice = random.Random(seed)
         self._ends: list[tuple[float, int]] = []  # when who will have its gradient
-        self._has: list[list[Array]] = [[] for _ in slowness]  # what each computes from
-        self._waits: dict[int, tuple[float, int]] = {}  # since when, for whom
+        self._has: dict[int, Share] = {}  # what each computes from
 
     def run(self, pushes: int) -> Outcome:
         """Until `pushes` gradients have been pushed in all."""
         now = 0.0
         for worker in range(len(self.slowness)):
-            self._begin(worker, now)
+            self.server.ask(worker, now)
+        self._begin(now)
         for _ in range(pushes):
             now, worker = heapq.heappop(self._ends)
             loss, gradients = self._gradient(worker)
-            self.server.push(worker, gradients)
+            self.server.push(worker, self._has[worker].ticket, gradients)
             self.outcome.losses.append((now, loss))
-            self._waits[worker] = (now, worker)
-            self._wake(now)
+            self.server.ask(worker, now)
+            self._begin(now)
         self.outcome.seconds = now
+        self.outcome.waited_s = self.server.waited_s
         self.outcome.staleness = self.server.staleness
-        self.outcome.pushes = list(self.server.clocks)
+        self.outcome.pushes = list(self.server.clocks.values())
         self.outcome.accuracy = accuracy(self.model, self.data.test_x, self.data.test_y)
         return self.outcome
 
-    def _wake(self, now: float) -> None:
-        """Whoever may read, reads. The time that he waited is charged to the one he waited for."""
-        for worker, (since, culprit) in sorted(self._waits.items()):
-            waits = self.server.blockers(worker)
-            if culprit != worker:
-                known = self.outcome.waited_s.get((worker, culprit), 0.0)
-                self.outcome.waited_s[worker, culprit] = known + now - since
-            if waits:
-                slowest = min(waits, key=lambda other: (self.server.clocks[other], other))
-                self._waits[worker] = (now, slowest)
-            else:
-                del self._waits[worker]
-                self._begin(worker, now)
-
-    def _begin(self, worker: int, now: float) -> None:
-        self._has[worker] = self.server.read(worker)
-        takes = self.slowness[worker] * self._dice.uniform(1 - JITTER, 1 + JITTER)
-        heapq.heappush(self._ends, (now + takes, worker))
+    def _begin(self, now: float) -> None:
+        """Whoever may read, reads."""
+        for worker in self.server.take_ready(now):
+            assert isinstance(worker, int)
+            self._has[worker] = self.server.read(worker)
+            takes = self.slowness[worker] * self._dice.uniform(1 - JITTER, 1 + JITTER)
+            heapq.heappush(self._ends, (now + takes, worker))
 
     def _gradient(self, worker: int) -> tuple[float, list[Array]]:
         """Of this worker's part of the batch at its clock, at the parameters that it read."""
-        clock = self.server.clocks[worker]
-        rows = self.order.part(clock, worker, len(self.slowness))
+        share = self._has[worker]
+        rows = self.order.part(share.clock, share.rank, share.size)
         current = [parameter.data for parameter in self.parameters]
-        for parameter, read in zip(self.parameters, self._has[worker], strict=True):
+        for parameter, read in zip(self.parameters, share.parameters, strict=True):
             parameter.data = read
         logits = self.model(Tensor(self.data.train_x[rows]))
         loss = cross_entropy(logits, self.data.train_y[rows], self.order.batch)

@@ -4,6 +4,9 @@
     silence of a peer  ──►      ──► Compute   gradients in a thread; their sum by the epoch's group
     votes              ──►      ──► Vote, Propose, Apply, Drop, Fence, Finish
 
+With a staleness the core is asynchronous.py's, the workers push to the server (pushing.py), and
+what follows of sums and votes is not used.
+
 Each epoch has a group of its own (epoch_group.py), formed as soon as the record says so, healed or
 not. Its sums are made in the order of ranks, so they have the same bits whoever was late: by a
 parameter server, if one is a member, or else by shards of all. If the server dies, the next epoch
@@ -34,10 +37,13 @@ from ddp.records import RaftRecords
 from ddp.schedules.catalogue import IN_RANK_ORDER
 from ddp.switchboard import SERVICE, Switchboard
 from ddp.training import elastic as e
+from ddp.training.asynchronous import Asynchronous
 from ddp.training.checkpoint import Checkpoints, Snapshot
 from ddp.training.elastic import Elastic
 from ddp.training.errors import BadCheckpoint, PeerLost
 from ddp.training.job import Job, Learner
+from ddp.training.pushing import Pushing, Serving, StepDone
+from ddp.training.stale import parse_bound
 from ddp.work import outcome
 from netstack.rpc.client import RpcClient
 from netstack.rpc.errors import Failed, RpcError
@@ -92,6 +98,8 @@ class Worker:
         node: started; its address is that of `me`'s card.
         run: name of the group; ranks of one name train together.
         emit: told of everything that a person may want to see, as `emit(kind, **fields)`.
+        staleness: steps that one may be ahead of the slowest, or `inf`; empty: each is of all.
+        slow_s: added to each gradient that we compute: we are a straggler.
     """
 
     def __init__(
@@ -106,17 +114,28 @@ class Worker:
         *,
         founders: int,
         silence_s: float = SILENCE_S,
+        staleness: str = "",
+        slow_s: float = 0.0,
     ) -> None:
         self.runtime, self.node, self.store, self.job, self.emit = runtime, node, store, job, emit
-        self.silence_s = silence_s
+        self.silence_s, self.slow_s = silence_s, slow_s
         self.switchboard = Switchboard(node)
         self.epochs = EpochGroup(self.switchboard, run, self._gone, self._over, timeout_s=SUM_S)
         now = runtime.clock.now()
-        self.core = Elastic(me, steps=job.steps, founders=founders, now=now)
+        kind = Asynchronous if staleness else Elastic
+        self.core = kind(me, steps=job.steps, founders=founders, now=now)
         self.learner = Learner(job)
         self.checkpoints = Checkpoints(runtime.disk)
         self.finished = asyncio.Event()
         self._executor = runtime.executor("model", brief=False)
+        self.serving = Serving(
+            node,
+            self._on_model,
+            self._on_step,
+            bound=parse_bound(staleness or "0"),
+            every=CHECKPOINT_EVERY,
+        )
+        self.pushing = Pushing(self._on_model, slow_s)
         self._clients: dict[tuple[str, int], RpcClient] = {}
         self._held: tuple[int, int, Array] | None = None
         self._changed = asyncio.Condition()
@@ -185,8 +204,14 @@ class Worker:
                     self._apply(epoch, step)
                 case e.Drop(epoch, step):
                     self._end_epoch()
+                case e.Serve(record):
+                    self.serving.follow(self.core.me, self.learner, record)
+                case e.Push(to):
+                    us = self.core.me, self.learner
+                    self._begin_epoch(self.pushing.work(*us, to, self._client(to)))
                 case e.Fence(epoch):
                     self._end_epoch()
+                    self.runtime.spawn(self.serving.end(), "end of service")
                     self.runtime.spawn(self._tell_of_fence(epoch), "fence")
                 case e.Finish(step):
                     self._end_epoch()
@@ -246,6 +271,7 @@ class Worker:
             part = self.learner.nothing()
         else:
             part = await self._on_model(lambda: self.learner.gradient(step, rank, workers))
+            await asyncio.sleep(self.slow_s)
         try:
             group = await self.epochs.ready()
             await outcome(
@@ -301,15 +327,33 @@ class Worker:
 
         self.runtime.spawn(report(), "apply")
 
+    def _on_step(self, done: StepDone) -> None:
+        """We serve, and a step has become whole."""
+        record = self.core.record
+        assert record is not None
+        figures = {"loss": done.loss, "checksum": done.checksum, "clocks": done.clocks}
+        who = {"members": len(record.members), "server": self.core.me.name}
+        self.emit("step", step=done.step, epoch=record.epoch, **figures, **who)
+        if done.kept is not None:
+            self.runtime.spawn(self._keep(done.kept), "checkpoint")
+
+    async def _keep(self, kept: Snapshot) -> None:
+        await self._on_model(partial(self.checkpoints.save, kept))
+        self.emit("checkpoint", step=kept.step)
+        assert isinstance(self.core, Asynchronous)
+        self.core.on_kept(kept.step)
+        self._obey()
+
     async def _tell_of_fence(self, epoch: int) -> None:
         await self._on_model(lambda: None)  # behind the steps that are still being applied
         self.emit("fenced", epoch=epoch, name=self.core.me.name)
 
     async def _finish(self, step: int) -> None:
+        report = await self.serving.end()
         accuracy, checksum = await self._on_model(
             lambda: (self.learner.accuracy(), self.learner.checksum())
         )
-        self.emit("finished", step=step, accuracy=accuracy, checksum=checksum)
+        self.emit("finished", step=step, accuracy=accuracy, checksum=checksum, **report)
         self.finished.set()
 
     # -- healing

@@ -20,12 +20,13 @@ SILENCE_S = 0.5
 class Rank:
     """One process; `said` grows as it speaks."""
 
-    def __init__(self, config, job, run, name, founders, silence=SILENCE_S):
+    def __init__(self, config, job, run, name, founders, silence=SILENCE_S, **flags):
         role = "server" if name.startswith("ps") else "worker"
         self.name = name
         command = [sys.executable, "-m", "ddp.training", "worker", "--job", json.dumps(job)]
         command += ["--config", str(config), "--run", run, "--name", name]
         command += ["--founders", str(founders), "--silence", str(silence), "--role", role]
+        command += [f"--{flag}={value}" for flag, value in flags.items()]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -35,6 +35,7 @@ def unit(name):
 
 
 elastics = unit("elastic_kit")
+pushers = unit("asynchronous_kit")
 parallel = unit("test_training_parallel")
 checkpoints = unit("test_training_checkpoints")
 stale = unit("test_training_stale")
@@ -42,15 +43,23 @@ stale = unit("test_training_stale")
 SEEDS = 100
 
 
-def campaign(kind, seed):
-    world = elastics.Elastics(seed, kind=kind, steps=40)
+def campaign(world, lose_all=False):
     for turn in range(1500):
         world.step()
         if turn % 25 == 0 and world.dice.random() < 0.5:
-            world.befall()
-        world.check()
+            world.befall(lose_all)
+        world.check(lost=lose_all)
     world.settle()
-    world.check()
+    world.check(lost=lose_all)
+
+
+def does_not_survive(campaign):
+    for seed in range(SEEDS):
+        try:
+            campaign(seed)
+        except (AssertionError, TrainingError):
+            return
+    raise AssertionError(f"it survived {SEEDS} seeds")
 
 
 @pytest.mark.parametrize(
@@ -66,12 +75,17 @@ def campaign(kind, seed):
     ],
 )
 def test_elastic_bugs_do_not_survive_random_misfortunes(kind):
-    for seed in range(SEEDS):
-        try:
-            campaign(kind, seed)
-        except (AssertionError, TrainingError):
-            return
-    raise AssertionError(f"{kind.__name__} survived {SEEDS} seeds")
+    does_not_survive(lambda seed: campaign(elastics.Elastics(seed, kind=kind, steps=40)))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [bugs.CommitsWhatItOnlyRemembers, bugs.ServesBeforeItIsHealed, bugs.PushesToTheDead],
+)
+def test_asynchronous_bugs_do_not_survive_random_misfortunes(kind):
+    does_not_survive(
+        lambda seed: campaign(pushers.Pushers(seed, kind=kind, steps=40), lose_all=True)
+    )
 
 
 def divided(grid, **options):
@@ -119,7 +133,17 @@ def test_wrong_schedules_are_refused(schedule, rule):
         check(schedule(stages, micros), micros, [min(stages - i, micros) for i in range(stages)])
 
 
-@pytest.mark.parametrize("kind", [bugs.LetsEverybodyRun, bugs.ForgetsWhoIsSlow])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        bugs.LetsEverybodyRun,
+        bugs.LetsOneClockMore,
+        bugs.ForgetsWhoIsSlow,
+        bugs.TakesAnyTicket,
+        bugs.TakesPartsOfTheOldDivision,
+        bugs.LetsNewcomersBeginAtZero,
+    ],
+)
 def test_stale_servers_that_break_their_bound(kind, monkeypatch):
     monkeypatch.setattr(stale, "StaleServer", kind)
     unshrunk = settings(

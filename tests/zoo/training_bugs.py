@@ -8,7 +8,9 @@ import google_crc32c
 import msgpack
 import numpy as np
 
+from ddp.membership import SERVER
 from ddp.training import elastic as e
+from ddp.training.asynchronous import Asynchronous
 from ddp.training.autograd import Tensor
 from ddp.training.buckets import Buckets
 from ddp.training.checkpoint import HEADER, Checkpoints, Snapshot
@@ -150,13 +152,76 @@ class LetsEverybodyRun(StaleServer):
         return []
 
 
+class LetsOneClockMore(StaleServer):
+    """The bound, off by one."""
+
+    def blockers(self, worker):
+        if self.bound is None:
+            return []
+        least = self.clocks[worker] - self.bound - 1
+        return [other for other, clock in self.clocks.items() if clock < least]
+
+
 class ForgetsWhoIsSlow(StaleServer):
     """Pushes of one clock are dropped when the next comes first."""
 
-    def push(self, worker, gradients):
-        if self.clocks[worker] > min(self.clocks):
+    def push(self, worker, ticket, gradients, loss=0.0):
+        if self.clocks.get(worker, 0) > min(self.clocks.values()):
             gradients = [0 * gradient for gradient in gradients]
-        super().push(worker, gradients)
+        return super().push(worker, ticket, gradients, loss)
+
+
+class TakesAnyTicket(StaleServer):
+    """Whatever comes from a worker that has read counts as what it was asked for."""
+
+    def push(self, worker, ticket, gradients, loss=0.0):
+        share = self._shares.get(worker)
+        return share is not None and super().push(worker, share.ticket, gradients, loss)
+
+
+class TakesPartsOfTheOldDivision(StaleServer):
+    """Workers come and go, and what was dealt out before counts all the same."""
+
+    def change(self, workers):
+        shares = dict(self._shares)
+        super().change(workers)
+        self._shares |= {worker: share for worker, share in shares.items() if worker in self.clocks}
+
+
+class LetsNewcomersBeginAtZero(StaleServer):
+    def change(self, workers):
+        before = set(self.clocks)
+        super().change(workers)
+        if before:
+            self.clocks = {w: c if w in before else 0 for w, c in self.clocks.items()}
+
+
+class CommitsWhatItOnlyRemembers(Asynchronous):
+    """The server says that a step is kept before it is on its disk."""
+
+    def on_record(self, record):
+        super().on_record(record)
+        if self.phase == e.COMPUTING and self.me.role == SERVER:
+            self.on_kept(self.record.step + 5)
+
+
+class ServesBeforeItIsHealed(Asynchronous):
+    """The server's next life begins with the parameters that it was born with."""
+
+    def _serve(self, record):
+        if self.phase != e.COMPUTING and not self._mine(record).healed:
+            self.applied = record.step
+            self._kept = record.step
+            record = Record(record.epoch, record.step, self._as_healed(record.members))
+        super()._serve(record)
+
+
+class PushesToTheDead(Asynchronous):
+    """A worker stays with the server that it had, whoever serves."""
+
+    def _follow_server(self, record):
+        if self.phase != e.COMPUTING or record.step >= self.steps:
+            super()._follow_server(record)
 
 
 # -- checkpoints

@@ -59,6 +59,67 @@ def test_an_elastic_run_wants_a_cluster_and_replicas_only(ring, monkeypatch, tmp
     ring("ddp", "train", "--parallel", "ps=0").refused(2, "ps=1 to ps=8 with a server")
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--staleness", "2"], "--parallel ps=3"),
+        (["--slow", "w1=1"], "--parallel ps=3"),
+        (["--parallel", "ps=2", "--staleness", "-1"], "0, 1, 2, … or inf, not '-1'"),
+        (["--parallel", "ps=2", "--slow", "ps=1"], "w3=0.1, a worker and seconds, not 'ps=1'"),
+        (
+            ["--parallel", "ps=2", "--slow", "w3=1"],
+            "there is no w3 to be slow: there are w1, w2, ps",
+        ),
+    ],
+)
+def test_a_staleness_that_makes_no_sense(ring, words, says):
+    ring("ddp", "train", *TOPICS, *words).refused(2, says)
+
+
+def said_by_a_server_that_was_killed():
+    for step in (0, 1, 1):
+        yield {
+            "kind": "step",
+            "step": step,
+            "loss": 2.5,
+            "rank": "ps",
+            "clocks": {"w1": 3, "w2": 1},
+        }
+    yield {"kind": "healed", "step": 2, "source": "ps", "rank": "w1"}
+    yield {"kind": "finished", "step": 2, "accuracy": 0.75, "rank": "ps", "stalest": 4,
+           "pushes": {"w1": 3, "w2": 1}, "waits": [["w1", "w2", 1.25]]}  # fmt: skip
+    yield {"kind": "finished", "step": 2, "accuracy": 0.75, "rank": "w1"}
+
+
+def test_who_waited_for_whom_and_the_synchronous_run_beside_it(ring, monkeypatch):
+    asked = []
+
+    def elastic(job, flags, run):
+        asked.append(flags)
+        return said_by_a_server_that_was_killed()
+
+    monkeypatch.setattr(ddp_train, "_elastic", elastic)
+    words = ["--parallel", "ps=2", "--staleness", "3", "--slow", "w2=0.5"]
+    done = ring("ddp", "train", *TOPICS, *words)
+    assert done.status == 0, done
+    assert asked == [{
+        "w1": ["--staleness", "3"],
+        "w2": ["--staleness", "3", "--slow", "0.5"],
+        "ps": ["--role", "server", "--staleness", "3"],
+    }]  # fmt: skip
+    cells = [line.split() for line in done.out.splitlines()]
+    assert ["w1", "3", "1.25", "0.00", "1.25"] in cells
+    assert ["w2", "1", "0.00", "0.00", "0.00"] in cells
+    assert any({"ps=2,", "staleness", "75.0%"} <= set(row) for row in cells)
+    assert any("synchronous," in row for row in cells)
+    assert "stalest gradient was 4 updates old" in done.err
+    assert "ps has nothing newer than step 1: step 1 is done again" in done.err
+    assert "healed" not in done.err
+    found = json.loads(ring("ddp", "train", *TOPICS, *words, "--json").out)
+    assert found["end"]["waits"] == [["w1", "w2", 1.25]]
+    assert set(found["synchronous"]) == {"loss", "accuracy", "seconds"}
+
+
 def test_bubble(ring):
     done = ring("ddp", "bubble", "--stages", "2", "--micros", "2", "--milliseconds", "1", "--json")
     rows = json.loads(done.out)["rows"]
