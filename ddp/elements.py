@@ -13,6 +13,7 @@ NaNs one survives. So `combine` has a left and a right, and who calls it keeps t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -66,19 +67,33 @@ def check_reduction(op: str, dtype: str) -> None:
         raise BadCall(f"a mean of {dtype} is no {dtype}: sum, and divide yourself")
 
 
+def quiet() -> np.errstate:
+    """Within it an overflow to inf is the answer, not an incident."""
+    return np.errstate(all="ignore")
+
+
 def combine(op: str, dtype: str, left: Array, right: Array, out: Array) -> None:
     """out = left ⊕ right, elementwise; `out` may be either of them."""
-    with np.errstate(all="ignore"):  # overflow to inf is the answer, not an incident
-        if dtype == "bfloat16":
-            result = _UFUNCS[op](bfloat16_to_float32(left), bfloat16_to_float32(right))
-            out[...] = float32_to_bfloat16(result)
-        else:
-            _UFUNCS[op](left, right, out=out)
+    with quiet():
+        combiner(op, dtype)(left, right, out=out)
+
+
+def combiner(op: str, dtype: str) -> Callable[..., object]:
+    """`combine` of these, for whoever adds many times in one `quiet`."""
+    reduce = _UFUNCS[op]
+    if dtype != "bfloat16":
+        return reduce
+
+    def widened(left: Array, right: Array, *, out: Array) -> None:
+        result = reduce(bfloat16_to_float32(left), bfloat16_to_float32(right))
+        out[...] = float32_to_bfloat16(result)
+
+    return widened
 
 
 def divide(dtype: str, array: Array, by: int) -> None:
     """The last step of a mean, in place."""
-    with np.errstate(all="ignore"):
+    with quiet():
         if dtype == "bfloat16":
             array[...] = float32_to_bfloat16(bfloat16_to_float32(array) / np.float32(by))
         else:

@@ -72,8 +72,8 @@ class Fabric(ABC):
             exchange: gives all ranks' bytes; all ranks call it, or none does.
         """
 
-    def choices(self) -> tuple[str, ...]:
-        """Algorithms from which `auto` may choose."""
+    def choices(self, nbytes: int) -> tuple[str, ...]:
+        """Algorithms from which `auto` may choose, for so long a vector."""
         from ddp.schedules.costs import CANDIDATES
 
         return CANDIDATES

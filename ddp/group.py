@@ -13,7 +13,7 @@ by the ranks. One that is not contiguous is copied in and out.
 **Guaranteed**
 - All ranks get the same bits, and the same again in the next run if the algorithm is the same:
   additions have an order that is the schedule's, not the network's. Name the algorithm where bits
-  must repeat: over netstack "auto" chooses by measured costs (over shared memory there is one way).
+  must repeat: over netstack "auto" chooses by measured costs (not over shared memory).
   "parameter-server", "sharded-server" and the naive ones add in the order of ranks, as
   `functools.reduce(np.add, [rank 0, rank 1, …])` does.
 - All ranks must make the same calls in the same order. Those that do not get a Mismatch that
@@ -34,6 +34,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -51,7 +52,8 @@ TIMEOUT_S: Final = 30.0
 
 TAG_MAX: Final = 2**32 - 1
 
-# Overrides "auto", as NCCL_ALGO does: a name, or ^name for all but that.
+# Overrides "auto" of groups that are made from then on, as NCCL_ALGO does: a name, or ^name for all
+# but that.
 ALGORITHM_VARIABLE: Final = "RING_DDP_ALGORITHM"
 
 
@@ -67,6 +69,7 @@ class Group:
         self.fabric = fabric
         self.timeout_s = timeout_s
         self._parts: list[Group] = []
+        self._wanted = os.environ.get(ALGORITHM_VARIABLE, "auto")
 
     def __repr__(self) -> str:
         return f"<Group rank={self.rank}/{self.size} epoch={self.epoch} over {self.fabric.name}>"
@@ -205,7 +208,7 @@ class Group:
             raise BadCall(f"root {root} is no rank of this group of {self.size}")
         algorithm = self._algorithm(kind, algorithm, array.nbytes)
         vector, finish = self._prepare(kind, array, root)
-        call = Call(kind, algorithm, op, name, len(vector), root)
+        call = _call(kind, algorithm, op, name, len(vector), root)
         return self.fabric.call(call, vector, self._limit(timeout_s), ahead=ahead), finish
 
     # -- between two ranks
@@ -280,9 +283,9 @@ class Group:
 
     def explain(self, nbytes: int) -> str:
         """What `auto` expects of each algorithm for such a vector, and so which it takes."""
-        model, choices = self.fabric.model, self.fabric.choices()
+        model, choices = self.fabric.model, self.fabric.choices(nbytes)
         if len(choices) == 1:
-            return f"{choices[0]}: over {self.fabric.name} there is one way, and nothing to measure"
+            return f"{choices[0]}: over {self.fabric.name} there is nothing to choose"
         if model is None:
             return "nothing is measured yet: the first `auto` will"
         return f"{model}: {model.explain(self.size, nbytes, choices)}"
@@ -312,12 +315,14 @@ class Group:
                 raise BadCall(f"{kind} is done by {SINGLE[kind]}; there is no {wanted!r} for it")
             return SINGLE[kind]
         if wanted == "auto":
-            wanted = os.environ.get(ALGORITHM_VARIABLE, "auto")
+            wanted = self._wanted
         if wanted != "auto" and not wanted.startswith("^"):
             if wanted not in ALLREDUCE:
                 raise BadCall(f"no algorithm {wanted!r}; there are auto, {', '.join(ALLREDUCE)}")
             return wanted
-        choices = tuple(c for c in self.fabric.choices() if f"^{c}" != wanted)
+        choices = self.fabric.choices(nbytes)
+        if wanted != "auto":
+            choices = tuple(c for c in choices if f"^{c}" != wanted)
         if len(choices) == 1:
             return choices[0]
         if self.fabric.model is None and self.size > 1:
@@ -330,9 +335,9 @@ class Group:
     def _prepare(self, kind: str, array: Array, root: int) -> tuple[Array, Callable[[], Array]]:
         """The vector that the schedule works on, and what makes the result of it."""
         size, rank = self.size, self.rank
-        flat = np.ascontiguousarray(array).reshape(-1)
         if kind in ("allreduce", "broadcast") or (kind == "reduce" and rank == root):
             return _in_place(array)
+        flat = np.ascontiguousarray(array).reshape(-1)
         if kind == "all-gather":
             vector = np.empty(len(flat) * size, flat.dtype)
             vector[len(flat) * rank : len(flat) * (rank + 1)] = flat
@@ -365,6 +370,12 @@ class Waiting(Work):
         if not self.done:
             self.fabric.wait(self.work)
         return self.result()
+
+
+@lru_cache(maxsize=1024)
+def _call(kind: str, algorithm: str, op: str, dtype: str, count: int, root: int) -> Call:
+    """Most calls are made many times."""
+    return Call(kind, algorithm, op, dtype, count, root)
 
 
 def _in_place(array: Array) -> tuple[Array, Callable[[], Array]]:

@@ -4,8 +4,9 @@ Each rank makes one segment, in which only it writes, and maps those of the othe
 memfd: it has no name in /dev/shm that somebody would have to remove; others open it through
 /proc/PID/fd, and the kernel frees it with the last process that maps it.
 
-    counters     calls, filled, reduced, state; how far each ring was written, and each other's read
-    calls        what this rank called, by number modulo CALLS
+    counters     calls, filled, reduced, taken, state, sees, and where the segment is in its maker's
+                 memory; how far each ring was written, and each other's read
+    calls        what this rank called, and where its vector is, by number modulo CALLS
     reason       why the group is over, if it is
     staging      `window` bytes for others to add, and `window` bytes of what this rank has added
     rings        a ring of bytes to each other rank
@@ -18,6 +19,7 @@ elsewhere `usable` says no.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 import os
 import platform
@@ -30,8 +32,8 @@ from ddp.elements import Array
 from ddp.frames import RANKS_MAX
 
 LINE: Final = 8  # words of a cache line
-CALLS, FILLED, REDUCED, STATE = 0, LINE, 2 * LINE, 3 * LINE
-_WRITTEN: Final = 4 * LINE
+CALLS, FILLED, REDUCED, TAKEN, STATE, SEES, ADDRESS = range(0, 7 * LINE, LINE)
+_WRITTEN: Final = 7 * LINE
 _READ: Final = _WRITTEN + LINE * RANKS_MAX
 _COUNTER_BYTES: Final = 8 * (_READ + LINE * RANKS_MAX)
 
@@ -88,7 +90,9 @@ class Segment:
         descriptor = os.memfd_create("ring-ddp", os.MFD_CLOEXEC)
         try:
             os.ftruncate(descriptor, segment_bytes(size, window))
-            return cls(descriptor, size, window)
+            segment = cls(descriptor, size, window)
+            segment.counters[ADDRESS] = segment.address
+            return segment
         except BaseException:
             os.close(descriptor)
             raise
@@ -111,15 +115,20 @@ class Segment:
         """For the others."""
         return Where(os.getpid(), self.descriptor, host_id())
 
+    @property
+    def address(self) -> int:
+        """Of the word ADDRESS in this process."""
+        return ctypes.addressof(ctypes.c_char.from_buffer(self.counters[ADDRESS:]))
+
     def write_call(self, number: int, data: bytes) -> None:
         """Say what is called under `number`; counts once CALLS is beyond it."""
         at = number % CALL_SLOTS * CALL_BYTES
         self._calls[at : at + len(data)] = data
         self.counters[CALLS] = number + 1
 
-    def read_call(self, number: int, length: int) -> bytes:
+    def read_call(self, number: int, length: int, offset: int = 0) -> bytes:
         """What was said."""
-        at = number % CALL_SLOTS * CALL_BYTES
+        at = number % CALL_SLOTS * CALL_BYTES + offset
         return bytes(self._calls[at : at + length])
 
     @property

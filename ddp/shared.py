@@ -1,14 +1,16 @@
-"""The fabric between ranks of one host: shared memory (segment.py), no system call on the way.
+"""The fabric between ranks of one host: shared memory (segment.py), and one another's vectors.
 
-    sharded-server   directly in the staging areas: each rank puts the shards of others where they
-                     can see them, adds up its own from all ranks in order, and all copy the sums
-                     out. No byte is sent twice and none goes through a ring.
+    sharded-server   directly: each rank adds up its shard from all ranks in order, and all copy
+                     the sums. No byte is sent twice and none goes through a ring. Large vectors
+                     are read where they lie (reach.py) if the kernel allows it and it is faster
+                     (ways.py). Others go through the staging areas: each rank puts the shards of
+                     others where they can see them, and later its sums.
     recursive-       between two ranks, directly too: each shows all it has, and both add. One wait
     doubling         instead of two.
     all others       the engine's frames, through a ring of bytes for each pair.
 
-A vector goes through in windows that fit into a cache; direct.py has the steps, why two waits a
-window keep it right, and what a death means in the middle. A rank that fills window w + 1 has
+What is staged goes through in windows that fit into a cache; direct.py has the steps, why two waits
+a window keep it right, and what a death means in the middle. A rank that fills window w + 1 has
 copied window w; so who sees that all have filled w + 1 may overwrite its sums of w.
 
 Before either, all ranks meet over what they called (`_meet`), so that a mismatch is seen even
@@ -30,12 +32,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ddp.call import Call
 from ddp.deaths import Deaths
-from ddp.direct import Area, Mark, Sum, Verb, hopeless, program, windows_of
-from ddp.elements import Array
+from ddp.direct import (
+    LAST_MARK,
+    Area,
+    ExchangeSum,
+    ShardSum,
+    Sum,
+    Verb,
+    Way,
+    fills_early,
+    hopeless,
+    program,
+)
+from ddp.elements import Array, quiet
 from ddp.engine import OPERATIONS_MAX, Engine
 from ddp.errors import (
     BadCall,
@@ -48,21 +61,41 @@ from ddp.errors import (
     to_wire,
 )
 from ddp.fabric import Fabric, bind
-from ddp.frames import HEAD_BYTES, Decoder, Frame, Type, decode
+from ddp.frames import HEAD_BYTES, Frame, Type, decode
 from ddp.operation import Operation
+from ddp.reach import Place, ReachSum, Reader, Unreachable, address_of
 from ddp.recorder import Record
-from ddp.segment import CALLS, FILLED, REDUCED, STATE, RingEnd, Segment, Where, values
+from ddp.rings import Rings
+from ddp.segment import (
+    ADDRESS,
+    CALLS,
+    FILLED,
+    REDUCED,
+    SEES,
+    STATE,
+    TAKEN,
+    Segment,
+    Where,
+    values,
+)
+from ddp.ways import Ways
 from ddp.work import Work
 
-# Bytes of a vector under way at a time: they fit into a core's cache, and the two waits cost little
-# beside them. With two ranks, half of it and twice of it were 6 % slower at 16 MB.
-WINDOW_BYTES: Final = 512 * 1024
+# Bytes of a staging area (direct.py has what goes in at a time): two of them fit into a core's
+# cache, and the waits cost little beside them.
+WINDOW_BYTES: Final = 1024 * 1024
 
-# Where the counters of direct.py are in a segment.
-MARKS: Final = {Mark.FILLED: FILLED, Mark.REDUCED: REDUCED}
+# Where the counters of direct.py are in a segment, by Mark.
+MARKS: Final = (FILLED, REDUCED, TAKEN)
 
 SHARDED: Final = "sharded-server"
 EXCHANGE: Final = "recursive-doubling"
+
+# From here on a vector may be read where it is: what one more wait costs is little beside it.
+REACH_BYTES_MIN: Final = 2 * 1024 * 1024
+
+# Said with a call: where the vector is, and, by rank 0, which way it goes.
+_GOING: Final = struct.Struct("!QB")
 
 # Where a segment is to be found: process and descriptor.
 _PLACE: Final = struct.Struct("!qi")
@@ -83,6 +116,13 @@ TURNS_AWAKE_CROWDED: Final = 200
 SLEEP_S: Final = 50e-6
 
 
+class _Said(NamedTuple):
+    """A call as it is written down, and as ranks compare it; its number is its place."""
+
+    text: str
+    head: bytes
+
+
 class SharedFabric(Fabric):
     """One rank's end.
 
@@ -100,16 +140,16 @@ class SharedFabric(Fabric):
         self.model = None
         self._own = own
         self._deaths = Deaths()
+        self._reader = Reader()
+        self._ways = Ways()
+        self._pids = [place.pid for place in where]
         self._segments = self._map(where)
         self._others = [r for r in range(engine.size) if r != engine.rank]
-        peers = [(r, self._segments[r]) for r in self._others]
-        self._in = {r: RingEnd(s, r, own, engine.rank) for r, s in peers}
-        self._out = {r: RingEnd(own, engine.rank, s, r) for r, s in peers}
-        self._decoders = {r: Decoder() for r in self._others}
-        self._leaving: dict[int, deque[tuple[memoryview, int]]] = {r: deque() for r in self._others}
+        self._rings = Rings(engine.rank, self._segments)
         self._number = 0  # of the next call
         self._window = 0  # windows so far
-        self._last: int | None = None  # of the direct call under way, its last window
+        self._last: int | None = None  # of the direct call under way, its last window,
+        self._last_mark = REDUCED  # and the counter that says how far it is
         self._gone: set[int] = set()  # processes that have ended
         self._jobs: deque[tuple[int, Call, Array, float, Work]] = deque()
         self._pumping = threading.Lock()
@@ -117,7 +157,9 @@ class SharedFabric(Fabric):
         self._thread: threading.Thread | None = None
         self._works: set[Work] = set()
         self._closed = False
-        self._said: dict[Call, bytes] = {}
+        self._said: dict[Call, _Said] = {}
+        self._areas: dict[str, list[Area]] = {}  # by type of element
+        self._staged_last: Way | None = None
         # A turn without giving way is worth it only where everybody has a core.
         roomy = engine.size <= len(os.sched_getaffinity(0))
         self._turns_alone = TURNS_ALONE if roomy else 0
@@ -126,7 +168,7 @@ class SharedFabric(Fabric):
         self._reported: deque[tuple[int, str]] = deque()
 
     def _map(self, where: list[Where]) -> list[Segment]:
-        segments = []
+        segments, sees = [], True
         for rank, place in enumerate(where):
             if rank == self.engine.rank:
                 segments.append(self._own)
@@ -138,13 +180,17 @@ class SharedFabric(Fabric):
                 raise RankLost(f"rank {rank}'s memory is gone: {error}") from None
             if not alive:
                 raise RankLost(f"rank {rank}'s process {place.pid} is gone")
+            address = segments[rank].counters[ADDRESS]  # of itself
+            sees = sees and self._reader.reaches(place.pid, address, address)
+        self._own.counters[SEES] = sees
         return segments
 
     # -- Fabric
 
-    def choices(self) -> tuple[str, ...]:
-        """There is no fan-in to pay in shared memory: the direct way is always the best."""
-        return (EXCHANGE,) if self.engine.size == 2 else (SHARDED,)
+    def choices(self, nbytes: int) -> tuple[str, ...]:
+        """There is no fan-in to pay in shared memory: a direct sum is always the best."""
+        small = nbytes < REACH_BYTES_MIN
+        return (EXCHANGE,) if self.engine.size == 2 and small else (SHARDED,)
 
     def call(self, call: Call, vector: Array, timeout_s: float, *, ahead: bool = False) -> Work:
         """See Fabric. `ahead`: begin at once, in a thread."""
@@ -152,7 +198,7 @@ class SharedFabric(Fabric):
             raise self.engine.broken
         if len(self._works) >= OPERATIONS_MAX:
             raise BadCall(f"{OPERATIONS_MAX} calls are open: wait for one of them")
-        work = Work(str(call))
+        work = Work(self._spoken(call).text)
         number, self._number = self._number, self._number + 1
         self._track(work)
         self._jobs.append((number, call, vector, time.monotonic() + timeout_s, work))
@@ -203,8 +249,8 @@ class SharedFabric(Fabric):
         with self._pumping:
             self._fail(self._ending)
             self._poll()
-            for ring in (*self._in.values(), *self._out.values()):
-                ring.close()
+            self._rings.close()
+            self._areas.clear()
             for segment in self._segments:
                 segment.close()
         self._deaths.close()
@@ -254,29 +300,19 @@ class SharedFabric(Fabric):
 
     def _poll(self) -> bool:
         """Move what there is to move; whether there was anything."""
-        moved, now = False, time.monotonic()
-        for rank, ring in self._in.items():
-            data = ring.pull()
-            if data:
-                moved = True
-                for frame in self._decoders[rank].feed(data):
-                    self.engine.receive(rank, frame, now)
+        heard, now = False, time.monotonic()
+        for rank, frame in self._rings.pull():
+            heard = True
+            self.engine.receive(rank, frame, now)
         self._gather()
-        for dst, leaving in self._leaving.items():
-            while leaving:
-                rest, payload = leaving.popleft()
-                pushed = self._out[dst].push(rest)
-                moved = moved or pushed > 0
-                if pushed < len(rest):
-                    leaving.appendleft((rest[pushed:], payload))
-                    break
-                self.engine.sent(payload, now)
-        return moved
+        moved, gone = self._rings.push()
+        for payload in gone:
+            self.engine.sent(payload, now)
+        return heard or moved
 
     def _gather(self) -> None:
-        """Frames that leave, as bytes of their own."""
         for dst, frame in self.engine.take_outputs():
-            self._leaving[dst].append((memoryview(frame.encode()), len(frame.payload)))
+            self._rings.put(dst, frame)
 
     def _ended(self, work: Work, operation: Operation) -> None:
         """The vector is its owner's again: no frame may point into it any more."""
@@ -327,23 +363,14 @@ class SharedFabric(Fabric):
     # -- one call
 
     def _run(self, number: int, call: Call, vector: Array, deadline: float, work: Work) -> None:
-        direct = call.kind == "allreduce" and self._is_direct(call.algorithm)
-        began = time.monotonic()
-        record = Record(number, str(call), began)
+        record = Record(number, work.what, time.monotonic())
         try:
             if self.engine.broken is not None:
                 raise self.engine.broken
-            if direct:
+            if self._is_direct(call):
                 self.engine.recorder.records.append(record)
-                self._last = self._window + windows_of(vector, self._own.window)
-                try:
-                    self._meet(number, call, deadline, record)
-                    self._directly(call, vector, deadline, record)
-                finally:
-                    self._last = None
+                self._directly(number, call, vector, deadline, record)
                 record.outcome, record.ended = "done", time.monotonic()
-                self.engine.counters["calls"] += 1
-                self.engine.counters["sent_bytes"] += record.sent
                 work.end()
             else:
                 self._meet(number, call, deadline, record)
@@ -357,13 +384,18 @@ class SharedFabric(Fabric):
             record.outcome, record.ended = str(error), time.monotonic()
             self._fail(error)
             work.end(error)
+        except BaseException:  # a signal: who reads the vector must know that it changes from here
+            self._fail(GroupClosed(f"rank {self.engine.rank} was interrupted in {call}"))
+            raise
         if self.engine.broken is not None:
             self._fail(self.engine.broken)  # the sum came in spite of it: no other will
 
-    def _meet(self, number: int, call: Call, deadline: float, record: Record) -> None:
+    def _meet(
+        self, number: int, call: Call, deadline: float, record: Record, going: bytes = b""
+    ) -> None:
         """All ranks have called the same; raises Mismatch, RankLost or RankLate."""
-        own = self._spoken(call)
-        self._own.write_call(number, own)
+        own = self._spoken(call).head
+        self._own.write_call(number, own + going)
         for rank in self._others:
             self._until(CALLS, rank, number + 1, deadline, record)
             record.arrived[rank] = time.monotonic()
@@ -375,15 +407,15 @@ class SharedFabric(Fabric):
                     f"rank {rank} called {other}"
                 )
 
-    def _spoken(self, call: Call) -> bytes:
-        """A call as ranks compare it; its number is its place. The last ones are kept encoded."""
-        data = self._said.get(call)
-        if data is None:
+    def _spoken(self, call: Call) -> _Said:
+        """The last calls are kept encoded."""
+        said = self._said.get(call)
+        if said is None:
             if len(self._said) >= CALLS_KEPT:
                 self._said.clear()
-            data = Frame(Type.ANNOUNCE, self.engine.epoch, 0, call).encode()
-            self._said[call] = data
-        return data
+            head = Frame(Type.ANNOUNCE, self.engine.epoch, 0, call).encode()
+            said = self._said[call] = _Said(str(call), head)
+        return said
 
     def _until(self, counter: int, rank: int, value: int, deadline: float, record: Record) -> None:
         """Wait for a counter of another rank."""
@@ -406,42 +438,124 @@ class SharedFabric(Fabric):
         if self._last is None or self._ending is not None:
             return True
         ended = [r for r in self._others if r in self._gone or self._segments[r].counters[STATE]]
-        reduced = [self._segments[r].counters[REDUCED] for r in ended]
-        own = self._own.counters[REDUCED]
-        return hopeless(self._last, own, reduced, alone=not self.engine.others)
+        shown = [self._segments[r].counters[self._last_mark] for r in ended]
+        own = self._own.counters[self._last_mark]
+        return hopeless(self._last, own, shown, alone=not self.engine.others)
 
     def _late(self, counter: int, rank: int, record: Record) -> RankLate:
         what = "begun it" if counter == CALLS else "done its part"
-        shown = self._last is not None and self._own.counters[REDUCED] >= self._last
+        shown = self._last is not None and self._own.counters[self._last_mark] >= self._last
         unsure = "; its outcome is unknown" if shown else ""
         return RankLate(
             f"call #{record.sequence} {record.call}: rank {rank} has not {what} "
             f"after {time.monotonic() - record.began:.2f} s{unsure}"
         )
 
-    def _is_direct(self, algorithm: str) -> bool:
-        size = self.engine.size
-        return (algorithm == SHARDED and size > 1) or (algorithm == EXCHANGE and size == 2)
+    # -- a direct sum
 
-    def _directly(self, call: Call, vector: Array, deadline: float, record: Record) -> None:
-        """See direct.py; `_last` is set."""
-        exchange, windows = call.algorithm == EXCHANGE, windows_of(vector, self._own.window)
-        first, self._window = self._window, self._window + windows
-        areas = (Area(values(s.filled, vector), values(s.reduced, vector)) for s in self._segments)
-        mine = Sum(call, vector, self.engine.rank, list(areas), first, record, exchange=exchange)
+    def _is_direct(self, call: Call) -> bool:
+        size = self.engine.size
+        return call.kind == "allreduce" and (
+            (call.algorithm == SHARDED and size > 1) or (call.algorithm == EXCHANGE and size == 2)
+        )
+
+    def _directly(
+        self, number: int, call: Call, vector: Array, deadline: float, record: Record
+    ) -> None:
+        """See direct.py."""
+        first = self._window
+        # While they meet, nobody can have shown anything of this call's end.
+        self._last, self._last_mark = first + 1, REDUCED
+        mine = None if self._may_reach(call) else self._staged(call, vector, record)
+        early = mine is not None and self._fill_early(mine, first)
         try:
-            for verb, window, mark, rank in program(mine.rank, self.engine.size, windows, exchange):
+            self._meet(number, call, deadline, record, self._going(call, vector))
+            mine = mine or self._sum(number, call, vector, record)
+            self._window = self._last = first + mine.windows
+            self._last_mark = MARKS[LAST_MARK[mine.way]]
+            if mine.way is not Way.REACH:
+                self._staged_last = mine.way
+            began = time.monotonic()
+            with quiet():
+                self._go(mine, first, deadline, record, filled=int(early))
+            self._ways.took(call, mine.way, time.monotonic() - began)
+        finally:
+            self._last = None
+            if mine is not None:
+                mine.close()
+        self.engine.counters["calls"] += 1
+        self.engine.counters["sent_bytes"] += record.sent
+        self.engine.counters["received_bytes"] += mine.received
+
+    def _may_reach(self, call: Call) -> bool:
+        return call.algorithm == SHARDED and call.nbytes >= REACH_BYTES_MIN
+
+    def _going(self, call: Call, vector: Array) -> bytes:
+        """What is said beside a call, if it may go either way."""
+        if not self._may_reach(call):
+            return b""
+        way = Way.SHARDS
+        if self.engine.rank == 0 and all(s.counters[SEES] for s in self._segments):
+            way = self._ways.choose(call)
+        return _GOING.pack(address_of(vector), way)
+
+    def _sum(self, number: int, call: Call, vector: Array, record: Record) -> Sum:
+        """The way that rank 0 has said, once all have met."""
+        said = [_GOING.unpack(s.read_call(number, _GOING.size, HEAD_BYTES)) for s in self._segments]
+        if said[0][1] != Way.REACH:
+            return self._staged(call, vector, record)
+        places = [Place(pid, at) for pid, (at, _) in zip(self._pids, said, strict=True)]
+        return ReachSum(call, vector, self.engine.rank, places, self._reader, record)
+
+    def _staged(self, call: Call, vector: Array, record: Record) -> Sum:
+        if call.dtype not in self._areas:
+            self._areas[call.dtype] = [
+                Area(values(s.filled, vector), values(s.reduced, vector)) for s in self._segments
+            ]
+        kind = ExchangeSum if call.algorithm == EXCHANGE else ShardSum
+        areas, rank = self._areas[call.dtype], self.engine.rank
+        return kind(call, vector, rank, areas, self._window, record)
+
+    def _fill_early(self, mine: Sum, first: int) -> bool:
+        """Show one's part with the call itself, so that to meet is to have filled."""
+        if not fills_early(mine.way, self._staged_last):
+            return False
+        mine.fill(1)
+        if mine.way is Way.SHARDS:  # the other way it would say that we have met already
+            self._own.counters[FILLED] = first + 1
+        return True
+
+    def _go(self, mine: Sum, first: int, deadline: float, record: Record, *, filled: int) -> None:
+        """The steps of one's own program, of which some windows are filled."""
+        counters = self._own.counters
+        try:
+            for verb, window, mark, rank in program(mine.rank, mine.size, mine.windows, mine.way):
                 if verb is Verb.AWAIT:
                     self._until(MARKS[mark], rank, first + window, deadline, record)
                     mine.heard(window, mark)
-                elif verb is Verb.TAKE:
+                    continue
+                if verb is Verb.TAKE:
                     mine.take(window, rank)
+                    continue
+                if verb is Verb.FILL:
+                    if window > filled:
+                        mine.fill(window)
+                elif verb is Verb.ADD:
+                    mine.add(window)
                 else:
-                    mine.fill(window) if verb is Verb.FILL else mine.add(window)
-                    self._own.counters[MARKS[mark]] = first + window
-        finally:
-            mine.close()
-        self.engine.counters["received_bytes"] += mine.received
+                    self._check()
+                counters[MARKS[mark]] = first + window
+        except Unreachable as error:
+            self._look()  # it may have said why
+            self.engine.lost(error.rank, str(error), time.monotonic())
+            assert self.engine.broken is not None
+            raise self.engine.broken from None
+
+    def _check(self) -> None:
+        """All whose vectors were read live, and none had given up; raises why not."""
+        self._look()
+        if self.engine.broken is not None:
+            raise self.engine.broken
 
 
 def share(

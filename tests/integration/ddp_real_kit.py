@@ -127,6 +127,23 @@ def killed(group, victim, algorithm, n):
     return {"error": "none in a minute", "kind": "", "count": count}
 
 
+def killed_reaching(group, victim, n):
+    """The same while all read one another's vectors."""
+    from ddp.direct import Way
+    from ddp.reach import ReachSum
+    from ddp.ways import Ways
+
+    reached, plain = [], ReachSum.take
+
+    def take(self, window, rank):
+        reached.append(rank)
+        plain(self, window, rank)
+
+    Ways.choose = lambda self, call: Way.REACH
+    ReachSum.take = take
+    return {**killed(group, victim, "sharded-server", n), "reached": len(reached)}
+
+
 def stopped(group, victim):
     """One is stopped (SIGSTOP): the others are told who is late, within their patience."""
     group.barrier()

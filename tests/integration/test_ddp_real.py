@@ -145,6 +145,17 @@ def test_after_kill_9_all_others_name_the_dead_and_nobody_has_a_wrong_number(tra
     assert survivors[0]["count"] == survivors[1]["count"], "one outcome for all survivors"
 
 
+def test_after_kill_9_of_one_whose_vector_others_read():
+    with launch(3, "killed_reaching", {"victim": 1, "n": 2_000_000}, "shared") as ranks:
+        found = ranks.outcomes(6 * PATIENCE)
+    survivors = [found[rank]["result"] for rank in (0, 2)]
+    for told in survivors:
+        assert told["kind"] == "RankLost", told
+        assert "rank 1 is gone" in told["error"]
+        assert told["reached"], "the kernel let nobody read: this tested nothing"
+    assert survivors[0]["count"] == survivors[1]["count"], "one outcome for all survivors"
+
+
 @pytest.mark.parametrize("hosts", ["aab", "abb"])
 def test_after_kill_9_where_some_share_a_host(hosts):
     """Of one's own host the kernel tells, and by silence those of the other."""

@@ -135,13 +135,36 @@ def never_hopeless(last, own, frozen, *, alone):
     return False
 
 
-def adds_before_all_have_filled(rank, size, windows, exchange):
+def adds_before_all_have_filled(rank, size, windows, way):
     """Waits for all but the last."""
-    steps = direct.program(rank, size, windows, exchange)
+    steps = direct.program(rank, size, windows, way)
     left_out = next(s for s in reversed(steps) if s.verb is Verb.AWAIT and s.mark is Mark.FILLED)
     return tuple(step for step in steps if step is not left_out)
 
 
-def without_windows(rank, size, windows, exchange):
+def without_windows(rank, size, windows, way):
     """A vector without elements needs no step, it thinks."""
     return ()
+
+
+def returns_before_all_have_taken(rank, size, windows, way):
+    """It has all that it needs, it thinks."""
+    steps = direct.program(rank, size, windows, way)
+    return tuple(s for s in steps if not (s.verb is Verb.AWAIT and s.mark is Mark.TAKEN))
+
+
+def trusts_what_it_has_read(rank, size, windows, way):
+    """Does not look whose it was."""
+    steps = direct.program(rank, size, windows, way)
+    return tuple(s._replace(verb=Verb.FILL) if s.verb is Verb.CHECK else s for s in steps)
+
+
+def takes_before_it_was_read(rank, size, windows, way):
+    """Takes sums without waiting for them, over what others have still to add."""
+    steps = direct.program(rank, size, windows, way)
+    return tuple(s for s in steps if not (s.verb is Verb.AWAIT and s.mark is Mark.REDUCED))
+
+
+def fills_at_once(way, before):
+    """Whatever was staged last."""
+    return True

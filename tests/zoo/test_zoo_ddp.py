@@ -12,6 +12,7 @@ import pytest
 from ddp import engine as engine_module
 from ddp import operation as operation_module
 from ddp.call import Call
+from ddp.direct import Way
 from ddp.engine import Engine
 from ddp.schedules.checker import WrongSchedule, prove
 from ddp.simulation import Simulation
@@ -154,7 +155,29 @@ def test_who_adds_before_all_have_filled_is_caught():
         Exploration(3, program=ddp_bugs.adds_before_all_have_filled).run()
 
 
+@pytest.mark.parametrize(
+    ("bug", "faults", "caught"),
+    [
+        (ddp_bugs.returns_before_all_have_taken, {}, "who has returned"),
+        (ddp_bugs.takes_before_it_was_read, {}, "has not added|has overwritten"),
+        (ddp_bugs.trusts_what_it_has_read, {"impatient": True}, "nobody's"),
+        (ddp_bugs.trusts_what_it_has_read, {"deaths": 1}, "nobody's"),
+    ],
+)
+def test_who_reads_vectors_of_those_who_may_have_gone_on_is_caught(bug, faults, caught):
+    Exploration(2, ways=[Way.REACH], **faults).run()
+    with pytest.raises(Wrong, match=caught):
+        Exploration(2, ways=[Way.REACH], program=bug, **faults).run()
+
+
+def test_who_fills_before_it_has_met_others_who_still_read_is_caught():
+    ways = [Way.EXCHANGE, Way.SHARDS]
+    Exploration(2, 2, ways=ways).run()
+    with pytest.raises(Wrong, match="what is not there"):
+        Exploration(2, 2, ways=ways, fills_early=ddp_bugs.fills_at_once).run()
+
+
 def test_a_vector_without_elements_that_has_no_window_is_caught():
-    """No counter of it can be short: who died before it called is waited for, for ever."""
-    with pytest.raises(Wrong, match="nothing moves"):
+    """Its ranks part as soon as they have met: one with the sum, one that has met fewer without."""
+    with pytest.raises(Wrong, match="survivors disagree"):
         Exploration(3, 0, deaths=1, program=ddp_bugs.without_windows).run()

@@ -88,7 +88,9 @@ def test_the_head_names_ranks_and_what_auto_expects():
         assert re.fullmatch(
             rf"#  Rank  {rank} Group  0 Pid +\d+ on +\S+ device  - \[cpu\]", lines[4 + rank]
         )
-    assert "# auto: recursive-doubling: over shared memory there is one way" in done.stdout
+    assert (
+        "# auto: recursive-doubling: over shared memory there is nothing to choose" in done.stdout
+    )
 
 
 def test_all_flags_of_all_reduce_perf_are_taken(tmp_path):

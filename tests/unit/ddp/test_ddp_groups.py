@@ -320,11 +320,12 @@ def test_the_flight_recorder_says_for_whom_a_call_waits():
 
 
 def test_auto_can_be_forbidden_or_prescribed(monkeypatch):
-    groups = make_local(4)
     monkeypatch.setenv("RING_DDP_ALGORITHM", "naive-shift")
+    groups = make_local(4)
     results(groups, lambda g: g.allreduce(np.zeros(3)))
     assert "naive-shift" in groups[0].fabric.engine.recorder.records[-1].call
     monkeypatch.setenv("RING_DDP_ALGORITHM", "^recursive-doubling")
+    groups = make_local(4)
     results(groups, lambda g: g.allreduce(np.zeros(3)))
     assert "recursive-doubling" not in groups[0].fabric.engine.recorder.records[-1].call
 

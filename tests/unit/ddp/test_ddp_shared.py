@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ddp import segment as segment_module
 from ddp import shared, verifiable
-from ddp.direct import Sum
+from ddp.direct import ShardSum
 from ddp.engine import Engine
 from ddp.errors import GroupClosed, Mismatch, RankLate, RankLost
 from ddp.schedules.catalogue import ALLREDUCE, schedule_of
@@ -143,14 +143,14 @@ def told(groups):
 def held_at(monkeypatch, rank, verb):
     """`rank` stops before it does that, until the event that is returned."""
     go = threading.Event()
-    plain = getattr(Sum, verb)
+    plain = getattr(ShardSum, verb)
 
     def slow(self, *arguments):
         if self.rank == rank:
             assert go.wait(30)
         return plain(self, *arguments)
 
-    monkeypatch.setattr(Sum, verb, slow)
+    monkeypatch.setattr(ShardSum, verb, slow)
     return go
 
 
@@ -219,14 +219,14 @@ class Interrupted(Exception):
 
 
 def test_who_is_interrupted_in_a_call_and_closes_is_not_waited_for(monkeypatch):
-    plain = Sum.add
+    plain = ShardSum.add
 
     def interrupted(self, window):
         if self.rank == 0:
             raise Interrupted
         plain(self, window)
 
-    monkeypatch.setattr(Sum, "add", interrupted)
+    monkeypatch.setattr(ShardSum, "add", interrupted)
 
     def work(group):
         try:

@@ -46,7 +46,7 @@ def test_ranks_of_this_host_say_that_they_have_one_clock():
         dumps = results(groups, work)
         assert dumps[0]["clock"] == dumps[1]["clock"] != ""
         assert groups[0].explain(4096) == (
-            "recursive-doubling: over shared memory there is one way, and nothing to measure"
+            "recursive-doubling: over shared memory there is nothing to choose"
         )
 
 
