@@ -36,7 +36,7 @@ VERSION: Final = 1
 RANKS_MAX: Final = 64
 
 # Largest payload of a frame: large enough that Python's cost for one does not show.
-SEGMENT_BYTES: Final = 256 * 1024
+SEGMENT_BYTES: Final = 1024 * 1024
 
 Payload = bytes | memoryview
 

@@ -136,7 +136,7 @@ class Line:
         """Keep what comes until there is a receiver; the peer's window bounds it."""
         self.on_frame = None
 
-    def feed(self, data: bytes, fin: bool) -> None:
+    def feed(self, data: bytes | memoryview, fin: bool) -> None:
         """Bytes have come."""
         try:
             for frame in self._decoder.feed(data):

@@ -123,7 +123,7 @@ class ByteStream:
             self._stream.reset(code)
             self._break(StreamReset("the stream was reset here", code))
 
-    def _nobody_reads(self, data: bytes, fin: bool) -> None:
+    def _nobody_reads(self, data: bytes | memoryview, fin: bool) -> None:
         if data:
             self.abort(CLOSED)
         elif fin:

@@ -118,10 +118,10 @@ class RpcConnection:
         except TransportError as error:
             raise Unavailable(str(error)) from error
 
-    def _receiver(self) -> Callable[[bytes, bool], None]:
+    def _receiver(self) -> Callable[[bytes | memoryview, bool], None]:
         decoder = frames.Decoder()
 
-        def received(data: bytes, fin: bool) -> None:
+        def received(data: bytes | memoryview, fin: bool) -> None:
             try:
                 for message in decoder.feed(data):
                     if self.closed is not None:

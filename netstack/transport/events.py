@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from netstack.transport.errors import TransportError
+from netstack.transport.streams import COPIED_MAX
 from security.identity import PeerIdentity
 
 
@@ -27,7 +28,7 @@ class StreamData:
 
     __slots__ = ("fin", "parts", "stream_id")
 
-    def __init__(self, stream_id: int, parts: list[bytes], fin: bool) -> None:
+    def __init__(self, stream_id: int, parts: list[bytes | memoryview], fin: bool) -> None:
         self.stream_id = stream_id
         self.parts = parts  # as packets brought them
         self.fin = fin
@@ -36,9 +37,13 @@ class StreamData:
         return f"StreamData({self.stream_id}, {self.data!r}, fin={self.fin})"
 
     @property
-    def data(self) -> bytes:
+    def data(self) -> bytes | memoryview:
         """All of them."""
         return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+
+    def pieces(self) -> list[bytes | memoryview]:
+        """All of them, joined unless they are large: then that costs more than to take each."""
+        return self.parts if len(self.parts[0]) > COPIED_MAX else [self.data]
 
 
 @dataclass(frozen=True, slots=True)

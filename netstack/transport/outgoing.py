@@ -189,9 +189,7 @@ class Outgoing:
         parts: list[bytes | memoryview] = []
         frames: list[Any] = []
         room = (self._size_for_datagram() if self._datagrams else self.size) - OVERHEAD
-        # Who asks because an answer is overdue tells again what has come: where one direction loses
-        # much, the peer waits as well, for an acknowledgement that was lost.
-        rides = acks.rides(now) or (self._probe_wanted and acks.received.highest >= 0)
+        rides = acks.rides(now)
         if rides:
             ack = acks.frame(now)
             parts.append(ack)
@@ -209,6 +207,8 @@ class Outgoing:
                 frames.append(PING_FRAME)
             elif not acks.is_due(now):
                 return None
+        if self._probe_wanted and not rides:
+            self._add_known_ack(parts, room, now)
         if rides:
             if frames:
                 frames.append((f.ACK, acks.received.highest))
@@ -221,6 +221,14 @@ class Outgoing:
             self._budget -= len(packet)
             self.recovery.sent((SentPacket(number, now, len(packet), frames, 0),))
         return packet
+
+    def _add_known_ack(self, parts: list[bytes | memoryview], room: int, now: float) -> None:
+        """Who asks because an answer is overdue tells again what has come, if there is room: where
+        much is lost the peer waits as well, for an acknowledgement that did not arrive."""
+        if self._acks.received:
+            ack = self._acks.frame(now)
+            if len(ack) <= room:
+                parts.append(ack)
 
     def _size_for_datagram(self) -> int:
         """Of a packet for the next datagram: it cannot be cut, only let through or not."""

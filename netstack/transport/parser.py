@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from netstack.transport import frames as f
 from netstack.transport.errors import ProtocolViolation
+from netstack.transport.streams import COPIED_MAX
 
 if TYPE_CHECKING:
     from netstack.transport.connection import Connection
@@ -33,8 +34,12 @@ def parse_frames(connection: Connection, data: bytes, now: float) -> bool:
                 offset = begin + length
                 if offset > end:
                     raise ProtocolViolation("a frame is cut short")
-                fin = kind == f.STREAM_FIN
-                streams.on_stream(stream_id, position, data[begin:offset], fin)
+                body: bytes | memoryview
+                if length <= COPIED_MAX:
+                    body = data[begin:offset]
+                else:
+                    body = memoryview(data)[begin:offset]
+                streams.on_stream(stream_id, position, body, kind == f.STREAM_FIN)
                 eliciting = True
             elif kind == f.ACK or kind == f.ACK_ECN:
                 offset = _ack(connection, kind, data, offset, now)

@@ -38,6 +38,10 @@ class Flusher(Protocol):
         """Close the connection from this side."""
 
 
+# Of a stream: told (data, fin). Of much at once it is a view, of memory that is not written again.
+Receiver = Callable[[bytes | memoryview, bool], None]
+
+
 class Challenge(NamedTuple):
     """Asked of the peer at an address from which it seems to speak now."""
 
@@ -115,11 +119,13 @@ class Peer:
         """One event of the connection."""
         kind = type(event)
         if kind is events.StreamData:
-            stream, data = self._streams.get(event.stream_id), event.data
-            if stream is None:
-                self.connection.streams.consume(event.stream_id, len(data))
-            else:
-                stream.received(data, event.fin)
+            stream, pieces = self._streams.get(event.stream_id), event.pieces()
+            last = len(pieces) - 1
+            for at, data in enumerate(pieces):
+                if stream is None:
+                    self.connection.streams.consume(event.stream_id, len(data))
+                else:
+                    stream.received(data, event.fin and at == last)
         elif kind is events.StreamOpened:
             stream = self._streams[event.stream_id] = Stream(self, event.stream_id)
             if self.on_stream is not None:
@@ -168,7 +174,7 @@ class Stream:
         self.peer = peer
         self.on_reset: Callable[[int], None] | None = None
         self._reset_told = False
-        self._receiver: Callable[[bytes, bool], None] | None = None
+        self._receiver: Receiver | None = None
         self._connection = peer.connection
         self._loop = asyncio.get_running_loop()
         self._arrived: deque[bytes] = deque()
@@ -186,12 +192,12 @@ class Stream:
         return self._connection.streams.buffered(self.id)
 
     @property
-    def receiver(self) -> Callable[[bytes, bool], None] | None:
+    def receiver(self) -> Receiver | None:
         """Called with (data, fin); the peer's credit returns at once."""
         return self._receiver
 
     @receiver.setter
-    def receiver(self, receiver: Callable[[bytes, bool], None]) -> None:
+    def receiver(self, receiver: Receiver) -> None:
         self._receiver = receiver
         if self._ended and not self._arrived:
             receiver(b"", True)
@@ -264,7 +270,7 @@ class Stream:
 
     # -- called by Peer
 
-    def received(self, data: bytes, fin: bool) -> None:
+    def received(self, data: bytes | memoryview, fin: bool) -> None:
         """Bytes in order."""
         self._ended = self._ended or fin
         if self._receiver is not None:
@@ -272,7 +278,7 @@ class Stream:
             self._receiver(data, fin)
             return
         if data:
-            self._arrived.append(data)
+            self._arrived.append(bytes(data))
         self._wake_reader()
 
     def cut(self, receiving: bool, code: int) -> None:
@@ -314,5 +320,5 @@ class Stream:
             self._reader.set_result(None)
 
 
-def _drop(data: bytes, fin: bool) -> None:
+def _drop(data: bytes | memoryview, fin: bool) -> None:
     """The receiver of a stream that was given up."""

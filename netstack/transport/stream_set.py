@@ -132,7 +132,7 @@ class StreamSet:
 
     # -- frames
 
-    def on_stream(self, stream_id: int, offset: int, data: bytes, fin: bool) -> None:
+    def on_stream(self, stream_id: int, offset: int, data: bytes | memoryview, fin: bool) -> None:
         """Stream bytes."""
         stream = self._receiving.get(stream_id) or self._known(stream_id)
         if stream is None:

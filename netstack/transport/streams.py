@@ -188,7 +188,7 @@ class ReceiveStream:
     def __repr__(self) -> str:
         return f"<ReceiveStream next={self.next_offset} held={self.buffered}>"
 
-    def receive(self, offset: int, data: bytes, fin: bool) -> bytes:
+    def receive(self, offset: int, data: bytes | memoryview, fin: bool) -> bytes | memoryview:
         """Take a frame; returns the bytes that are now in order. Raises ProtocolViolation."""
         end = offset + len(data)
         if end > self.limit:
@@ -205,7 +205,7 @@ class ReceiveStream:
         if offset == self.next_offset and not self._held:
             self.next_offset = end
             return data
-        return self._reassemble(offset, data, end)
+        return self._reassemble(offset, bytes(data), end)  # of a view all that it is of would wait
 
     def _reassemble(self, offset: int, data: bytes, end: int) -> bytes:
         if data and end > self.next_offset:
