@@ -14,6 +14,7 @@ from netstack.transport.config import TransportConfig
 from netstack.transport.errors import ProtocolViolation
 from netstack.transport.events import StreamData
 from netstack.transport.mtu import MtuDiscovery
+from netstack.transport.peer import Peer
 from netstack.transport.ranges import RangeSet
 from netstack.transport.rtt import RTO_S_MAX, RTO_S_MIN, LectureEwma, RttEstimator
 from netstack.transport.stream_set import StreamSet
@@ -289,3 +290,48 @@ def test_the_end_of_a_stream_is_told_once_however_often_it_comes():
         streams.on_stream(1, 0, b"all", True)
     streams.on_stream(1, 3, b"", True)
     assert [(e.data, e.fin) for e in events if isinstance(e, StreamData)] == [(b"all", True)]
+
+
+class Nobody:
+    """A host that sends nothing."""
+
+    def touch(self, peer):
+        pass
+
+
+class TestLargeFrames:
+    """They are handed on as views of their packets."""
+
+    SIZES = (3000, 2500)
+
+    @pytest.fixture
+    async def stream(self):
+        pair = Pair()
+        return Peer(Nobody(), pair.client.connection, ("127.0.0.1", 7401)).open_stream()
+
+    def arrives(self, stream):
+        parts = [memoryview(bytes([size % 251]) * size) for size in self.SIZES]
+        stream.peer.handle(StreamData(stream.id, parts, True))
+        return b"".join(parts)
+
+    async def test_come_one_by_one_and_the_last_bears_the_end(self, stream):
+        told = []
+        stream.receiver = lambda data, fin: told.append((len(data), fin))
+        self.arrives(stream)
+        assert told == [(3000, False), (2500, True)]
+
+    async def test_are_bytes_for_who_reads(self, stream):
+        sent = self.arrives(stream)
+        read = [await stream.read(), await stream.read()]
+        assert [type(data) for data in read] == [bytes, bytes]
+        assert b"".join(read) == sent
+        assert await stream.read() == b""
+
+    def test_small_ones_are_joined(self):
+        assert StreamData(0, [b"ab", b"c"], False).pieces() == [b"abc"]
+
+    def test_what_must_wait_for_others_keeps_no_packet_alive(self):
+        stream, packet = ReceiveStream(1 << 20), bytearray(b"x" * 4000)
+        assert not stream.receive(3000, memoryview(packet)[1000:], False)
+        packet[:] = b"y" * 4000
+        assert stream.receive(0, bytes(3000), False) == bytes(3000) + b"x" * 3000
