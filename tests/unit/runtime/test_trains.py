@@ -10,7 +10,7 @@ from endpoint_kit import LOCALHOST, Inbox, Net, scene, turns
 
 from netstack.runtime import gso_endpoint
 from netstack.runtime.endpoint import CE, ECT0, NOT_ECT
-from netstack.runtime.gso_endpoint import SEGMENTS_MAX, TRAIN_BYTES_MAX
+from netstack.runtime.gso_endpoint import ASKED_EVERY, SEGMENTS_MAX, TRAIN_BYTES_MAX
 
 THERE = (LOCALHOST, 7401)
 
@@ -184,6 +184,31 @@ class TestDatagramsThatComeAlone:
             assert there._socket.reads <= 30 + 100 + 10
         finally:
             there._socket = own
+
+
+class TestWhetherThereIsAnother:
+    """Asked for no more often than it pays; read by hand, the loop has no turn meanwhile."""
+
+    @scene
+    async def test_is_asked_once_in_a_while_after_single_ones(self, net):
+        here, there, inbox = await net.pair()
+        asked, has_another = [], there._has_another
+        there._has_another = lambda: asked.append(0) or has_another()
+        for _ in range(3 * ASKED_EVERY):
+            here.send((b"one",), there.address)
+            there._readable()
+        assert len(inbox.received) == 3 * ASKED_EVERY
+        assert len(asked) == 2  # the third time it will be for the next one
+
+    @scene
+    async def test_is_noticed_and_then_a_burst_is_read_at_once(self, net):
+        here, there, inbox = await net.pair()
+        sizes = list(range(1, 51))
+        for size in sizes:
+            here.send((bytes(size),), there.address)
+        for _ in range(ASKED_EVERY + 1):
+            there._readable()
+        assert [len(data) for data in inbox.received] == sizes
 
 
 class TestALook:

@@ -74,3 +74,4 @@ def test_each_probe_carries_what_has_not_arrived():
     probes = [data for _, data in pair.data_packets("client")[before:]]
     assert len(probes) == 4
     assert min(map(len, probes)) > OVERHEAD + 500
+    assert max(map(len, probes)) <= client.outgoing.size  # what has come is told again in the rest
