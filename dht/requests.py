@@ -18,7 +18,7 @@ import asyncio
 from typing import Any
 
 from dht.chord import wire
-from dht.chord.keeper import Keeper, Written
+from dht.chord.keeper import Keeper, Write, Written
 from dht.chord.member import Member
 from dht.chord.records import Record
 from dht.chord.ring import key_id
@@ -81,8 +81,7 @@ class Requests:
         if type(ttl_s) not in (int, float) or not 0 <= ttl_s < 1e10:
             raise BadRequest(f"put: no time to live: {brief(ttl_s)}")
         member = self._keeper.owner_of(key_id(key), index)
-
-        lasts_s = float(ttl_s)
+        write = Write(key, value, expect, float(ttl_s))
 
         def written(record: Record, holders: list[str], error: Exception | None) -> None:
             if error is not None:
@@ -95,29 +94,22 @@ class Requests:
             if not call.open:
                 return  # this process slept; what its caller gave up long ago is done elsewhere
             try:
-                if self._keeper.write_now(member, key, value, expect, lasts_s, written):
+                if self._keeper.write_now(member, write, written):
                     return
             except Exception as error:
                 call.fail(error)
                 return
-            waiting = self._put_in_turn(member, key, value, expect, lasts_s, call, written)
+            waiting = self._put_in_turn(member, write, call, written)
             call.task = self._runtime.spawn(waiting, "dht put")
 
         # Not at once: a call may have been cancelled by what came in the same train.
         asyncio.get_running_loop().call_soon(begin)
 
     async def _put_in_turn(
-        self,
-        member: Member,
-        key: bytes,
-        value: bytes | None,
-        expect: int | None,
-        ttl_s: float,
-        call: Call,
-        written: Written,
+        self, member: Member, write: Write, call: Call, written: Written
     ) -> None:
         try:
-            record, holders = await self._keeper.write(member, key, value, expect, ttl_s)
+            record, holders = await self._keeper.write(member, write)
         except Exception as error:
             call.fail(error)
         else:

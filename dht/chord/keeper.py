@@ -52,6 +52,16 @@ Written = Callable[[Record, list[str], Exception | None], None]
 """What was written, who holds it, and why that is not acknowledged, if it is not."""
 
 
+class Write(NamedTuple):
+    """What is asked of a key. value: None deletes it; expect: the version that it must have; ttl_s:
+    0: for ever."""
+
+    key: bytes
+    value: bytes | None
+    expect: int | None
+    ttl_s: float
+
+
 class Gathered(NamedTuple):
     """What the replicas say of a key."""
 
@@ -157,26 +167,18 @@ class Keeper:
 
     # -- writes
 
-    def write_now(
-        self,
-        member: Member,
-        key: bytes,
-        value: bytes | None,
-        expect: int | None,
-        ttl_s: float,
-        done: Written,
-    ) -> bool:
+    def write_now(self, member: Member, write: Write, done: Written) -> bool:
         """Begin a write and return, if nothing has to be waited for first; else False: `write`.
 
         Raises what is wrong with it from the start; `done` is told the rest.
         """
-        if not self.sure(member) or not self._turns.take(key):
+        if not self.sure(member) or not self._turns.take(write.key):
             return False
         try:
-            record = self._next(member, key, value, expect, ttl_s, self.store.get(key))
+            record = self._next(member, write, self.store.get(write.key))
             copies = self.begin(member, record)
         except BaseException:
-            self._turns.end(key)
+            self._turns.end(write.key)
             raise
 
         def over() -> None:
@@ -184,7 +186,7 @@ class Keeper:
             if holders is None:
                 self._runtime.spawn(self._end(member, record, copies, done), "dht write")
                 return
-            self._turns.end(key)
+            self._turns.end(write.key)
             done(record, holders, self._too_few(holders))
 
         copies.when_over(over)
@@ -203,17 +205,15 @@ class Keeper:
             self._turns.end(record.key)
         done(record, holders, error)
 
-    async def write(
-        self, member: Member, key: bytes, value: bytes | None, expect: int | None, ttl_s: float
-    ) -> tuple[Record, list[str]]:
+    async def write(self, member: Member, write: Write) -> tuple[Record, list[str]]:
         """A new version, and who holds it; see the head of this file for what it raises."""
-        await self._turns.wait(key)
+        await self._turns.wait(write.key)
         try:
-            current = await self._current(member, key)
-            record = self._next(member, key, value, expect, ttl_s, current)
+            current = await self._current(member, write.key)
+            record = self._next(member, write, current)
             holders = await self.spread(member, record)
         finally:
-            self._turns.end(key)
+            self._turns.end(write.key)
         error = self._too_few(holders)
         if error is not None:
             raise error
@@ -227,16 +227,9 @@ class Keeper:
             raise Unavailable(f"{', '.join(gathered.silent)} could not be asked for the key")
         return gathered.record
 
-    def _next(
-        self,
-        member: Member,
-        key: bytes,
-        value: bytes | None,
-        expect: int | None,
-        ttl_s: float,
-        current: Record | None,
-    ) -> Record:
+    def _next(self, member: Member, write: Write, current: Record | None) -> Record:
         """The version after `current`; raises Failed."""
+        key, value, expect, ttl_s = write
         wall = self._runtime.clock.wall()
         version = current.version if current is not None and current.alive(wall) else 0
         if expect is not None and expect != version:

@@ -239,22 +239,22 @@ class SilenceIsAbsence(Keeper):
 class IgnoresExpectation(Keeper):
     """Compare-and-swap without the comparison."""
 
-    def _next(self, member, key, value, expect, ttl_s, current):
-        return super()._next(member, key, value, None, ttl_s, current)
+    def _next(self, member, write, current):
+        return super()._next(member, write._replace(expect=None), current)
 
 
 class ComparesTooEarly(Keeper):
     """Looks at the version before it is this write's turn."""
 
-    def write_now(self, member, key, value, expect, ttl_s, done):
+    def write_now(self, member, write, done):
         return False
 
-    async def write(self, member, key, value, expect, ttl_s):
-        current = await self._current(member, key)
-        if expect is not None and expect == (current.version if current else 0):
-            expect = None
+    async def write(self, member, write):
+        current = await self._current(member, write.key)
+        if write.expect is not None and write.expect == (current.version if current else 0):
+            write = write._replace(expect=None)
         await asyncio.sleep(0)
-        return await super().write(member, key, value, expect, ttl_s)
+        return await super().write(member, write)
 
 
 class NoTurns(Turns):

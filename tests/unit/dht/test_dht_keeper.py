@@ -10,7 +10,7 @@ import pytest
 
 from dht.chord import wire
 from dht.chord.journal import Journal
-from dht.chord.keeper import Keeper
+from dht.chord.keeper import Keeper, Write
 from dht.chord.node import ChordNode
 from dht.chord.options import ChordOptions
 from dht.chord.records import Record, RecordStore
@@ -145,7 +145,7 @@ async def turns_of_the_loop(count: int = 6) -> None:
 async def test_a_write_that_all_keep_is_acknowledged_without_a_task_and_not_before():
     keeper, member, copies, tasks = writing()
     told: list = []
-    assert keeper.write_now(member, b"key", b"v", None, 0.0, lambda *what: told.append(what))
+    assert keeper.write_now(member, Write(b"key", b"v", None, 0.0), lambda *what: told.append(what))
     await turns_of_the_loop()
     assert keeper.store.get(b"key") is not None  # on the own disk
     copies[0].future.set_result(1)
@@ -161,9 +161,9 @@ async def test_a_write_that_all_keep_is_acknowledged_without_a_task_and_not_befo
 async def test_the_next_write_of_the_key_has_to_wait_for_its_turn():
     keeper, member, copies, _ = writing()
     told: list = []
-    assert keeper.write_now(member, b"key", b"1", None, 0.0, lambda *what: told.append(what))
-    assert not keeper.write_now(member, b"key", b"2", None, 0.0, lambda *what: None)
-    second = asyncio.ensure_future(keeper.write(member, b"key", b"2", 1, 0.0))
+    assert keeper.write_now(member, Write(b"key", b"1", None, 0.0), lambda *what: told.append(what))
+    assert not keeper.write_now(member, Write(b"key", b"2", None, 0.0), lambda *what: None)
+    second = asyncio.ensure_future(keeper.write(member, Write(b"key", b"2", 1, 0.0)))
     for copy in copies[:2]:
         copy.future.set_result(1)
     await turns_of_the_loop()
@@ -171,13 +171,13 @@ async def test_the_next_write_of_the_key_has_to_wait_for_its_turn():
         copy.future.set_result(1)
     record, _ = await asyncio.wait_for(second, 1)
     assert record.version == 2  # it saw the first
-    assert keeper.write_now(member, b"key", b"3", 2, 0.0, lambda *what: None)
+    assert keeper.write_now(member, Write(b"key", b"3", 2, 0.0), lambda *what: None)
 
 
 async def test_who_is_silent_is_replaced_by_the_next_along_the_list():
     keeper, member, copies, tasks = writing()
     told: list = []
-    assert keeper.write_now(member, b"key", b"v", None, 0.0, lambda *what: told.append(what))
+    assert keeper.write_now(member, Write(b"key", b"v", None, 0.0), lambda *what: told.append(what))
     copies[0].future.set_exception(Unavailable("silent"))
     copies[1].future.set_result(1)
     await turns_of_the_loop()
@@ -192,28 +192,28 @@ async def test_who_is_silent_is_replaced_by_the_next_along_the_list():
 async def test_a_replica_that_owns_the_key_by_now_ends_the_write_unacknowledged():
     keeper, member, copies, tasks = writing()
     told: list = []
-    assert keeper.write_now(member, b"key", b"v", None, 0.0, lambda *what: told.append(what))
+    assert keeper.write_now(member, Write(b"key", b"v", None, 0.0), lambda *what: told.append(what))
     copies[0].future.set_exception(Failed("mine", "this key is mine"))
     copies[1].future.set_result(1)
     await turns_of_the_loop()
     await asyncio.gather(*tasks)
     [(_, _, error)] = told
     assert isinstance(error, Interrupted)
-    assert keeper.write_now(member, b"key", b"w", None, 0.0, lambda *what: None)
+    assert keeper.write_now(member, Write(b"key", b"w", None, 0.0), lambda *what: None)
 
 
 async def test_a_version_that_is_not_there_is_a_conflict_at_once_and_keeps_nobody_waiting():
     keeper, member, copies, _ = writing()
     with pytest.raises(Failed, match="version 0, not 3"):
-        keeper.write_now(member, b"key", b"v", 3, 0.0, lambda *what: None)
+        keeper.write_now(member, Write(b"key", b"v", 3, 0.0), lambda *what: None)
     assert copies == []
-    assert keeper.write_now(member, b"key", b"v", 0, 0.0, lambda *what: None)
+    assert keeper.write_now(member, Write(b"key", b"v", 0, 0.0), lambda *what: None)
 
 
 async def test_an_owner_that_is_not_sure_of_its_range_begins_nothing():
     keeper, member, copies, _ = writing()
     keeper.spans[member] = SimpleNamespace(settled=lambda core: False)
-    assert not keeper.write_now(member, b"key", b"v", None, 0.0, lambda *what: None)
+    assert not keeper.write_now(member, Write(b"key", b"v", None, 0.0), lambda *what: None)
     assert copies == []
     assert keeper._turns.take(b"key")
 
